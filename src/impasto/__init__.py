@@ -1,0 +1,1 @@
+"""impasto: fast neural style transfer."""

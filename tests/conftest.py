@@ -1,0 +1,19 @@
+"""Shapes in the types of public tensors are checked while the tests run, and only then."""
+
+import os
+from pathlib import Path
+
+import pytest
+from jaxtyping import install_import_hook
+
+install_import_hook("impasto", "beartype.beartype")
+
+SHARED = Path(os.environ.get("IMPASTO_SHARED", Path(__file__).parents[2] / "shared"))
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of development data beside the checkout: photos, paintings, VGG16's weights."""
+    if not (SHARED / "weights").is_dir():
+        pytest.skip(f"needs the development data, which is not at {SHARED} (set IMPASTO_SHARED)")
+    return SHARED
