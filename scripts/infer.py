@@ -1,0 +1,8 @@
+"""Stylize photos: python scripts/infer.py PHOTO --network NAME"""
+
+import sys
+
+from impasto.cli import run
+
+if __name__ == "__main__":
+    sys.exit(run("infer", *sys.argv[1:]))

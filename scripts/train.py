@@ -1,0 +1,8 @@
+"""Train a network: python scripts/train.py fit --config configs/styles/starry_night.yaml --data.photos FOLDER"""
+
+import sys
+
+from impasto.cli import run
+
+if __name__ == "__main__":
+    sys.exit(run("train", *sys.argv[1:]))

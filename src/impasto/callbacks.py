@@ -1,0 +1,197 @@
+"""What a training run shows and leaves behind: progress, losses, previews, and a checkpoint when it is stopped."""
+
+import csv
+import io
+import os
+import signal
+import time
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import ModelCheckpoint
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from impasto.images import contact_sheet
+
+
+class ShowProgress(pl.callbacks.ProgressBar):
+    """A bar with photos per second, time left and the terms; where there is no terminal, a line now and then.
+
+    Args:
+        seconds_between_lines: without a terminal, how often a line is printed.
+    """
+
+    def __init__(self, seconds_between_lines: float = 30.0) -> None:
+        super().__init__()
+        self.seconds_between_lines = seconds_between_lines
+        self.console = Console(stderr=True)
+        self.bar: Progress | None = None
+
+    def disable(self) -> None:
+        """Lightning's way to silence the ranks above 0."""
+        self.console.quiet = True
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.photos, self.began, self.said = 0, time.monotonic(), time.monotonic()
+        columns = (TextColumn("step {task.completed}/{task.total}"), BarColumn(), TextColumn("{task.description}"),
+                   TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(elapsed_when_finished=True))  # fmt: skip
+        self.bar = Progress(*columns, console=self.console, disable=not self.console.is_terminal)
+        self.task = self.bar.add_task("", total=trainer.max_steps, completed=trainer.global_step)
+        self.bar.start()
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        self.photos += len(batch["content"]) * trainer.world_size
+        speed = self.photos / max(1e-9, time.monotonic() - self.began)
+        terms = "  ".join(f"{name.removeprefix('train/')} {float(value):.3f}"
+                          for name, value in trainer.progress_bar_metrics.items())  # fmt: skip
+        text = f"{speed:.1f} photos/s  {terms}"
+        assert self.bar is not None
+        self.bar.update(self.task, completed=trainer.global_step, description=text)
+        if not self.console.is_terminal and time.monotonic() - self.said > self.seconds_between_lines:
+            self.said = time.monotonic()
+            left = (trainer.max_steps - trainer.global_step) * len(batch["content"]) * trainer.world_size / speed
+            self.console.print(f"step {trainer.global_step}/{trainer.max_steps}  {text}  {left / 60:.1f} min left")
+
+    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        if self.bar is not None:
+            self.bar.stop()
+
+    def print(self, *args: Any, **kwargs: Any) -> None:
+        """Lines of Lightning's own go above the bar."""
+        self.console.print(*args)
+
+
+class LossTable(pl.Callback):
+    """`losses.csv` in the run's folder: step, learning rate and every term, at each logged step and validation.
+
+    Lightning's own CSVLogger deletes the table when a run is resumed; this one goes on in it. Rows past the
+    checkpoint a run is resumed from are taken out, since the run writes them again.
+    """
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.path = Path(trainer.default_root_dir) / "losses.csv"
+        self.rows: list[dict[str, str]] = []
+        if trainer.is_global_zero and self.path.exists():
+            with self.path.open(newline="") as file:
+                rows = [row for row in csv.DictReader(file) if int(row["step"]) <= trainer.global_step]
+            self.path.unlink()
+            for row in rows:
+                self._write(row)
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if trainer.is_global_zero and trainer.global_step % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
+            rate = trainer.optimizers[0].param_groups[0]["lr"]
+            self._add(trainer.global_step, {"learning_rate": rate, **_metrics(trainer, "train/")})
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if trainer.is_global_zero and not trainer.sanity_checking and trainer.state.fn == "fit":
+            self._add(trainer.global_step, _metrics(trainer, "val/"))
+
+    def _add(self, step: int, values: dict[str, float]) -> None:
+        # repr of a float reads back as the same number: a resumed run can be compared to the last bit.
+        self._write({"step": str(step), **{name: repr(float(value)) for name, value in values.items()}})
+
+    def _write(self, row: dict[str, str]) -> None:
+        """Appends; a column seen for the first time (validation comes later) makes the table be written anew."""
+        self.rows.append(row)
+        columns = list(dict.fromkeys(name for known in self.rows for name in known))
+        fresh = len(self.rows) == 1 or any(name not in self.columns for name in row)
+        self.columns = columns
+        text = io.StringIO()
+        writer = csv.DictWriter(text, columns)
+        if fresh:
+            writer.writeheader()
+        writer.writerows(self.rows if fresh else [row])
+        with self.path.open("w" if fresh else "a", newline="") as file:
+            file.write(text.getvalue())
+
+
+def _metrics(trainer: pl.Trainer, prefix: str) -> dict[str, float]:
+    found = {name: value for name, value in trainer.callback_metrics.items() if name.startswith(prefix)}
+    return {name: float(value) for name, value in found.items()}
+
+
+class Previews(pl.Callback):
+    """A contact sheet of fixed photos in every style: `previews/step-N.jpg` in the run's folder, and TensorBoard.
+
+    Args:
+        every_n_steps: how often; 0: never. The last step has one in any case.
+        photos: how many photos, of those training never sees.
+    """
+
+    def __init__(self, every_n_steps: int = 500, photos: int = 4) -> None:
+        self.every_n_steps, self.photos = every_n_steps, photos
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        due = trainer.global_step == trainer.max_steps or (
+            self.every_n_steps and trainer.global_step % self.every_n_steps == 0
+        )
+        if due and self.every_n_steps and trainer.is_global_zero:
+            self._paint(trainer, pl_module)
+
+    @torch.no_grad()
+    def _paint(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        photos = trainer.datamodule.preview_photos(self.photos).to(pl_module.device)  # type: ignore[attr-defined]
+        weights = torch.eye(len(pl_module.styles), device=pl_module.device)
+        rows = [[photo, *(pl_module(photo, style[None]) for style in weights)] for photo in photos.split(1)]
+        rows = [[picture.float().cpu() for picture in row] for row in rows]
+        sheet = contact_sheet(rows, column_labels=["photo", *pl_module.styles])
+        folder = Path(trainer.default_root_dir) / "previews"
+        folder.mkdir(parents=True, exist_ok=True)
+        sheet.save(folder / f"step-{trainer.global_step:06d}.jpg", quality=90)
+        if trainer.logger is not None and hasattr(trainer.logger.experiment, "add_image"):
+            pixels = torch.frombuffer(bytearray(sheet.tobytes()), dtype=torch.uint8)
+            pixels = pixels.view(sheet.height, sheet.width, 3)
+            trainer.logger.experiment.add_image("previews", pixels, trainer.global_step, dataformats="HWC")
+
+
+class StopSafely(pl.Callback):
+    """Ctrl-C or SIGTERM ends the run after the step at hand, with a checkpoint to go on from. A second one at once."""
+
+    def __init__(self) -> None:
+        self.asked = False
+        self.stopped = False
+        self._former: dict[int, Any] = {}
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        # Here and not in setup: Lightning installs its own SIGTERM handler between the two.
+        self._former = {number: signal.signal(number, self._ask) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def _ask(self, number: int, frame: FrameType | None) -> None:
+        if self.asked:
+            os.kill(os.getpid(), signal.SIGKILL) if number == signal.SIGTERM else signal.default_int_handler(number, frame)
+        self.asked = True
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        asked = self.asked
+        if trainer.world_size > 1:  # every rank must stop at the same step
+            asked = trainer.strategy.reduce_boolean_decision(asked, all=False)
+        if asked and not self.stopped and trainer.global_step < trainer.max_steps:
+            self.stopped = True
+            path = last_checkpoint(trainer)
+            trainer.save_checkpoint(path)
+            trainer.should_stop = True
+
+    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        for number, handler in self._former.items():
+            signal.signal(number, handler)
+        self._former = {}
+
+
+def last_checkpoint(trainer: pl.Trainer) -> Path:
+    """Where `fit --ckpt_path last` looks."""
+    checkpoint = trainer.checkpoint_callback
+    folder = checkpoint.dirpath if isinstance(checkpoint, ModelCheckpoint) and checkpoint.dirpath else None
+    return Path(folder or Path(trainer.default_root_dir) / "checkpoints") / "last.ckpt"

@@ -1,0 +1,46 @@
+"""The commands. Each script, and the console command `impasto`, is a door to one of them."""
+
+import logging
+import os
+import sys
+import warnings
+
+COMMANDS = {"train": "train a network on photos and paintings", "infer": "stylize photos with a network"}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """`impasto COMMAND …`; the exit status is 2 for a mistake of the user's, said in one line."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if not arguments or arguments[0] not in COMMANDS:
+        asked = bool(arguments) and arguments[0] in ("-h", "--help")
+        lines = "\n".join(f"  {name:8}{what}" for name, what in COMMANDS.items())
+        print(f"usage: impasto COMMAND …\n{lines}\n`impasto COMMAND --help` tells more", file=sys.stdout if asked else sys.stderr)
+        return 0 if asked else 2
+    return run(*arguments)
+
+
+def run(command: str, *arguments: str) -> int:
+    """Runs one command; a ValueError or OSError becomes one line (IMPASTO_DEBUG=1 shows where it came from)."""
+    logging.basicConfig(format="%(message)s")
+    try:
+        if command == "train":
+            return _train(list(arguments))
+        from impasto.inference_cli import infer
+
+        return infer(list(arguments))
+    except (ValueError, OSError) as error:
+        if os.environ.get("IMPASTO_DEBUG"):
+            raise
+        print(f"impasto {command}: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+
+
+def _train(arguments: list[str]) -> int:
+    from impasto.training_cli import train
+
+    # Lightning's advice on loaders and logging intervals, which our configs have already settled.
+    for message in (".*does not have many workers.*", ".*was not found in.*", ".*treespec.*", ".*smaller than the logging.*"):
+        warnings.filterwarnings("ignore", message)
+    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
+    train(arguments)
+    return 0

@@ -1,0 +1,145 @@
+"""The frozen loss network: named VGG features of an image, and where the weights come from."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal, get_args
+from urllib.error import URLError
+
+import torch
+import torchvision
+from jaxtyping import Float
+from torch import Tensor, nn
+
+LossNetwork = Literal["vgg19", "vgg16"]
+
+# torchvision's own files (IMAGENET1K_V1); the second name is the convolutions alone.
+WEIGHT_FILES: dict[str, tuple[str, str]] = {
+    "vgg19": ("vgg19-dcbb9e9d.pth", "vgg19-features.pth"),
+    "vgg16": ("vgg16-397923af.pth", "vgg16-features.pth"),
+}
+DOWNLOAD = "https://download.pytorch.org/models/"
+# The statistics these networks were trained with (torchvision's documentation of the weights).
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+class FeatureNetwork(nn.Module):
+    """VGG features by layer name, frozen; nothing past the deepest layer asked for is built.
+
+    Args:
+        name: vgg19 or vgg16 (Simonyan & Zisserman 2015).
+        layers: names of ReLU outputs, such as `relu4_2`: block 4, second convolution, after the ReLU.
+        weights: a file or a folder holding the weights, `random` for tests; None looks as `find_weights` says.
+
+    Raises:
+        ValueError: unknown network or layer, or weights that cannot be had.
+    """
+
+    def __init__(self, name: LossNetwork, layers: Sequence[str], weights: str | None = None) -> None:
+        super().__init__()
+        if name not in get_args(LossNetwork):
+            raise ValueError(f"loss network {name!r}: choose one of {', '.join(get_args(LossNetwork))}")
+        self.layers = tuple(layers)
+        with torch.device("cpu" if weights == "random" else "meta"):
+            vgg = getattr(torchvision.models, name)(weights=None).features
+        names = _layer_names(vgg)
+        if unknown := set(layers) - set(names):
+            relus = ", ".join(layer for layer in names if layer.startswith("relu"))
+            raise ValueError(f"{name} has no layer {', '.join(sorted(unknown))}: choose from {relus}")
+        depth = max(names.index(layer) for layer in layers) + 1
+        self.network, self.names = vgg[:depth], names[:depth]
+        self.smallest = 2 ** sum(layer.startswith("pool") for layer in self.names)
+        if weights != "random":
+            _load_convolutions(self.network, find_weights(name, weights))
+        self.requires_grad_(False).eval()
+        self.to(memory_format=torch.channels_last)
+        self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(IMAGENET_STD).view(1, 3, 1, 1), persistent=False)
+
+    def train(self, mode: bool = True) -> "FeatureNetwork":
+        """Stays in evaluation mode whatever its owner does."""
+        return super().train(False)
+
+    def forward(self, image: Float[Tensor, "b 3 h w"]) -> dict[str, Tensor]:
+        """Features B×C×H'×W' by layer name, of an RGB image in [0, 1]; the normalization happens here.
+
+        Raises:
+            ValueError: the image is too small for the deepest layer.
+        """
+        if min(image.shape[-2:]) < self.smallest:
+            raise ValueError(
+                f"image of {image.shape[-1]}×{image.shape[-2]} pixels: the loss network needs at least "
+                f"{self.smallest}×{self.smallest} for {self.names[-1]}"
+            )
+        x = (image - self.mean) / self.std
+        x = x.contiguous(memory_format=torch.channels_last)
+        found: dict[str, Tensor] = {}
+        for layer, module in zip(self.names, self.network, strict=True):
+            x = module(x)
+            if layer in self.layers:
+                found[layer] = x
+        return found
+
+
+def _layer_names(vgg: nn.Sequential) -> list[str]:
+    """conv1_1, relu1_1, …, pool1, conv2_1, …: the names of the papers, counted from torchvision's sequence."""
+    names, block, conv = [], 1, 0
+    for module in vgg:
+        if isinstance(module, nn.Conv2d):
+            conv += 1
+            names.append(f"conv{block}_{conv}")
+        elif isinstance(module, nn.ReLU):
+            names.append(f"relu{block}_{conv}")
+        else:
+            names.append(f"pool{block}")
+            block, conv = block + 1, 0
+    return names
+
+
+def find_weights(name: LossNetwork, weights: str | None = None) -> Path:
+    """The weight file: the path given (or in IMPASTO_WEIGHTS), torch's hub cache, a download with progress bar.
+
+    Raises:
+        ValueError: a path was given that holds no such file, or nothing was found and the download failed.
+    """
+    if given := weights or os.environ.get("IMPASTO_WEIGHTS"):
+        return _weights_at(Path(given).expanduser(), name)
+    file = WEIGHT_FILES[name][0]
+    cached = Path(torch.hub.get_dir()) / "checkpoints" / file
+    if not cached.exists():
+        cached.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            torch.hub.download_url_to_file(DOWNLOAD + file, str(cached), hash_prefix=Path(file).stem[-8:])
+        except (URLError, OSError, RuntimeError) as error:
+            raise ValueError(
+                f"no weights for {name}: none given (weights: PATH, or the variable IMPASTO_WEIGHTS: a folder or "
+                f"file), none in torch's cache ({cached}), and the download of {DOWNLOAD}{file} failed: "
+                f"{' '.join(str(error).split())}"
+            ) from error
+    return cached
+
+
+def _weights_at(path: Path, name: LossNetwork) -> Path:
+    candidates = [path / file for file in WEIGHT_FILES[name]] if path.is_dir() else [path]
+    for candidate in candidates:
+        if candidate.is_file():
+            return candidate
+    looked_for = " or ".join(WEIGHT_FILES[name]) if path.is_dir() else "such file or folder"
+    raise ValueError(f"weights for {name}: {path} holds no {looked_for} (weights: PATH, or IMPASTO_WEIGHTS)")
+
+
+def _load_convolutions(network: nn.Sequential, file: Path) -> None:
+    """Fills the convolutions from torchvision's keys (`features.0.weight`); other keys, the classifier, are left."""
+    wanted = [f"{index}.{part}" for index, module in enumerate(network) if isinstance(module, nn.Conv2d)
+              for part in ("weight", "bias")]  # fmt: skip
+    try:
+        stored = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
+        state = {key: stored[f"features.{key}"].float().clone() for key in wanted}
+        shapes = {key: value.shape for key, value in network.state_dict().items()}
+        if wrong := [key for key in wanted if state[key].shape != shapes[key]]:
+            raise ValueError(f"features.{wrong[0]} has another shape")
+    except Exception as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ValueError(f"{file}: not the weights of this network in torchvision's layout ({reason})") from error
+    network.load_state_dict(state, assign=True)

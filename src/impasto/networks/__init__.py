@@ -1,0 +1,124 @@
+"""The networks by name, and the file format they are published in."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from safetensors import SafetensorError, safe_open
+
+from impasto.networks.transform import TransformNet
+
+NETWORKS: dict[str, type[TransformNet]] = {"TransformNet": TransformNet}
+FORMAT = 1  # of the published file; a file of every format ever released keeps loading
+PUBLISHED = (Path(__file__).parents[3] / "checkpoints", Path(__file__).parents[1] / "checkpoints")
+
+
+class NetworkError(ValueError):
+    """A network that cannot be found or read; the message is one line that says what to do."""
+
+
+def describe(network: TransformNet, **metadata: Any) -> dict[str, Any]:
+    """The JSON that travels with a network: format, class, arguments, and what `metadata` adds (styles, loss, …)."""
+    return {"format": FORMAT, "network": type(network).__name__, "arguments": network.arguments, **metadata}
+
+
+def save_network(path: str | Path, network: TransformNet, *, overwrite: bool = False, **metadata: Any) -> Path:
+    """Publishes a network: weights and JSON metadata in one `.safetensors`, written atomically.
+
+    Args:
+        path: where to; the suffix must be `.safetensors`.
+        network: its weights are stored in the precision they have.
+        overwrite: replace an existing file.
+        metadata: JSON values beside the network's own: `styles` (a list of dicts with a `name`), `loss`, `config`, ….
+
+    Raises:
+        NetworkError: another suffix, or the file exists.
+    """
+    path = Path(path)
+    if path.suffix != ".safetensors":
+        raise NetworkError(f"{path}: a network is published as .safetensors")
+    if path.exists() and not overwrite:
+        raise NetworkError(f"{path} exists: choose another name, or overwrite")
+    described = json.dumps(describe(network, **{**network.metadata, **metadata}))
+    state = {name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    safetensors.torch.save_file(state, partial, metadata={"impasto": described})
+    partial.replace(path)
+    return path
+
+
+def load_network(name: str | Path) -> TransformNet:
+    """A network ready to stylize (evaluation mode, CPU, float32), its metadata in `.metadata`; runs no code of the file.
+
+    Args:
+        name: a published name (a file in `checkpoints/`), a `.safetensors`, or a training checkpoint `.ckpt`.
+
+    Raises:
+        NetworkError: no such network, a damaged file, or one this version does not know.
+    """
+    path = find_network(name)
+    try:
+        state, metadata = _read_checkpoint(path) if path.suffix == ".ckpt" else _read_published(path)
+    except NetworkError:
+        raise
+    except (SafetensorError, OSError, RuntimeError, EOFError, ValueError, KeyError) as error:
+        raise NetworkError(f"{path}: damaged, or not a network ({' '.join(str(error).split())[:120]})") from error
+    except Exception as error:  # what unpickling refuses under weights_only has no common class
+        raise NetworkError(f"{path}: refused, not a checkpoint of impasto ({type(error).__name__})") from error
+    return _build(path, state, metadata)
+
+
+def find_network(name: str | Path) -> Path:
+    """The file of a published name or path; raises NetworkError naming what there is."""
+    if (path := Path(name).expanduser()).is_file():
+        return path
+    for folder in PUBLISHED:
+        if (published := folder / f"{name}.safetensors").is_file():
+            return published
+    known = ", ".join(published_networks()) or "none yet"
+    raise NetworkError(f"network {str(name)!r}: neither a file nor a published name; published: {known}")
+
+
+def published_networks() -> list[str]:
+    """Names of the networks that come with the project."""
+    return sorted({file.stem for folder in PUBLISHED for file in folder.glob("*.safetensors")})
+
+
+def _read_published(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    with safe_open(path, framework="pt") as file:
+        described = (file.metadata() or {}).get("impasto")
+        if described is None:
+            raise NetworkError(f"{path}: a .safetensors without impasto's metadata; not one of our networks")
+        return {key: file.get_tensor(key) for key in file.keys()}, json.loads(described)  # noqa: SIM118
+
+
+def _read_checkpoint(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    if "impasto" not in checkpoint:
+        raise NetworkError(f"{path}: a checkpoint, but not one of impasto's training")
+    state = {key.removeprefix("network."): value for key, value in checkpoint["state_dict"].items()}
+    return state, checkpoint["impasto"]["network"]
+
+
+def _build(path: Path, state: dict[str, torch.Tensor], metadata: dict[str, Any]) -> TransformNet:
+    if metadata.get("format") != FORMAT:
+        raise NetworkError(f"{path}: format {metadata.get('format')}, this version reads {FORMAT}; update impasto")
+    if metadata.get("network") not in NETWORKS:
+        raise NetworkError(f"{path}: network {metadata.get('network')!r} is not one of {', '.join(NETWORKS)}")
+    try:
+        network = NETWORKS[metadata["network"]](**metadata["arguments"])
+        network.load_state_dict({key: value.float() for key, value in state.items()})
+    except (TypeError, ValueError, KeyError, RuntimeError) as error:
+        raise NetworkError(f"{path}: weights and metadata disagree; the file is damaged") from error
+    network.metadata = {key: value for key, value in metadata.items() if key not in describe(network)}
+    return network.eval().requires_grad_(False)
+
+
+__all__ = [
+    "FORMAT", "NETWORKS", "NetworkError", "TransformNet",
+    "describe", "find_network", "load_network", "published_networks", "save_network",
+]  # fmt: skip

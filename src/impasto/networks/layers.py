@@ -1,0 +1,79 @@
+"""Parts of the transform network: convolution, conditional instance norm, residual block, upsampling."""
+
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+def convolution(inputs: int, outputs: int, kernel: int, stride: int = 1) -> nn.Conv2d:
+    """Same-size convolution with reflection padding, which keeps borders free of the frame zero padding draws."""
+    return nn.Conv2d(inputs, outputs, kernel, stride, padding=kernel // 2, padding_mode="reflect")
+
+
+class ConditionalInstanceNorm(nn.Module):
+    """Instance norm with γ and β for each style, mixed linearly (Dumoulin et al. 2017, eq. 5).
+
+    With one style this is `nn.InstanceNorm2d(channels, affine=True)`. The statistics can be recorded from one
+    image and frozen, so that the tiles of a large image see the statistics of the whole (Chen et al. 2022).
+    """
+
+    def __init__(self, channels: int, num_styles: int, eps: float = 1e-5) -> None:
+        super().__init__()
+        self.eps = eps
+        self.gamma = nn.Parameter(torch.ones(num_styles, channels))
+        self.beta = nn.Parameter(torch.zeros(num_styles, channels))
+        self.statistics: Literal["own", "record", "frozen"] = "own"
+        self.recorded: tuple[Tensor, Tensor] | None = None
+
+    def forward(self, x: Float[Tensor, "b c h w"], style: Float[Tensor, "b n"]) -> Float[Tensor, "b c h w"]:
+        """(x − mean) / std · γ + β, γ and β being `style @ gamma` and `style @ beta`; B of style may be 1."""
+        variance, mean = self._moments(x)
+        # float32 under autocast: a statistic over H·W values loses too much in half precision.
+        with torch.autocast(x.device.type, enabled=False):
+            scale = (style @ self.gamma)[..., None, None] * torch.rsqrt(variance + self.eps)
+            shift = (style @ self.beta)[..., None, None] - mean * scale
+        return x * scale.to(x.dtype) + shift.to(x.dtype)
+
+    def _moments(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        if self.statistics == "frozen" and self.recorded is not None:
+            return self.recorded
+        values = x if x.dtype == torch.float64 else x.float()
+        variance, mean = torch.var_mean(values, dim=(2, 3), correction=0, keepdim=True)
+        if self.statistics == "record":
+            self.recorded = (variance, mean)
+        return variance, mean
+
+
+class ConvNormRelu(nn.Module):
+    """Convolution, conditional instance norm and (unless told otherwise) ReLU; `upsample` first doubles the size."""
+
+    def __init__(
+        self, inputs: int, outputs: int, kernel: int, num_styles: int, *,
+        stride: int = 1, upsample: bool = False, relu: bool = True,
+    ) -> None:  # fmt: skip
+        super().__init__()
+        self.upsample, self.relu = upsample, relu
+        self.convolution = convolution(inputs, outputs, kernel, stride)
+        self.norm = ConditionalInstanceNorm(outputs, num_styles)
+
+    def forward(self, x: Float[Tensor, "b _ h w"], style: Float[Tensor, "_ n"]) -> Float[Tensor, "b _ _ _"]:
+        if self.upsample:
+            # Nearest neighbour, then convolution: no checkerboard (Odena et al. 2016).
+            x = F.interpolate(x, scale_factor=2, mode="nearest")
+        x = self.norm(self.convolution(x), style)
+        return F.relu(x, inplace=True) if self.relu else x
+
+
+class ResidualBlock(nn.Module):
+    """x + norm(conv(relu(norm(conv(x))))), no ReLU after the sum (Johnson et al. 2016, after Gross & Wilber)."""
+
+    def __init__(self, channels: int, num_styles: int) -> None:
+        super().__init__()
+        self.first = ConvNormRelu(channels, channels, 3, num_styles)
+        self.second = ConvNormRelu(channels, channels, 3, num_styles, relu=False)
+
+    def forward(self, x: Float[Tensor, "b c h w"], style: Float[Tensor, "_ n"]) -> Float[Tensor, "b c h w"]:
+        return x + self.second(self.first(x, style), style)

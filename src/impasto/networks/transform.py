@@ -1,0 +1,101 @@
+"""The feed-forward transform network for one or many learned styles."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from impasto.networks.layers import ConditionalInstanceNorm, ConvNormRelu, ResidualBlock, convolution
+
+
+class TransformNet(nn.Module):
+    """Encoder, residual blocks, decoder (Johnson 2016) with conditional instance norm (Dumoulin 2017).
+
+    Args:
+        num_styles: how many styles are learned; every mixture of them can be painted.
+        width: channels at full resolution: 32 is Johnson's network, 16 the real-time one.
+        residual_blocks: blocks at a quarter of the resolution.
+    """
+
+    def __init__(self, num_styles: int = 1, width: int = 32, residual_blocks: int = 5) -> None:
+        super().__init__()
+        for name, value, least in (("num_styles", num_styles, 1), ("width", width, 1),
+                                   ("residual_blocks", residual_blocks, 0)):  # fmt: skip
+            if value < least:
+                raise ValueError(f"{name} {value}: must be at least {least}")
+        self.arguments = {"num_styles": num_styles, "width": width, "residual_blocks": residual_blocks}
+        self.num_styles = num_styles
+        self.metadata: dict[str, Any] = {}
+        self.layers = nn.ModuleList([
+            ConvNormRelu(3, width, 9, num_styles),
+            ConvNormRelu(width, 2 * width, 3, num_styles, stride=2),
+            ConvNormRelu(2 * width, 4 * width, 3, num_styles, stride=2),
+            *(ResidualBlock(4 * width, num_styles) for _ in range(residual_blocks)),
+            ConvNormRelu(4 * width, 2 * width, 3, num_styles, upsample=True),
+            ConvNormRelu(2 * width, width, 3, num_styles, upsample=True),
+        ])  # fmt: skip
+        self.to_rgb = convolution(width, 3, 9)
+
+    def forward(
+        self, content: Float[Tensor, "b 3 h w"], style: Float[Tensor, "_ n"] | None = None
+    ) -> Float[Tensor, "b 3 h w"]:
+        """The stylized picture in [0, 1], of the size of `content`, whatever that is.
+
+        Args:
+            content: RGB in [0, 1].
+            style: weights of the styles, B×N or 1×N: one-hot, or a mixture; may be left out where N = 1.
+
+        Raises:
+            ValueError: no `style` for a network of several, or weights of another number of styles.
+        """
+        style = self._checked(style, content)
+        h, w = content.shape[-2:]
+        x = _padded(content)
+        for layer in self.layers:
+            x = layer(x, style)
+        # A sigmoid instead of Johnson's scaled tanh: the same curve, in [0, 1] without an offset.
+        return torch.sigmoid(self.to_rgb(x).float())[..., :h, :w].to(content.dtype)
+
+    def _checked(self, style: Tensor | None, content: Tensor) -> Tensor:
+        if style is None and self.num_styles == 1:
+            return content.new_ones(1, 1)
+        if style is None or style.shape[1] != self.num_styles:
+            given = "none" if style is None else str(style.shape[1])
+            raise ValueError(f"style: {given} given, this network needs {self.num_styles} weights for each picture")
+        return style.to(content)
+
+    @contextmanager
+    def frozen_statistics(
+        self, image: Float[Tensor, "1 3 _ _"], style: Float[Tensor, "1 n"] | None = None
+    ) -> Iterator[None]:
+        """Inside, every picture is normalized with the statistics of `image`: what tiles of one image need."""
+        try:
+            self._set_statistics("record")
+            with torch.no_grad():
+                self(image, style)
+            self._set_statistics("frozen")
+            yield
+        finally:
+            self._set_statistics("own")
+
+    def _set_statistics(self, mode: Literal["own", "record", "frozen"]) -> None:
+        for module in self.modules():
+            if isinstance(module, ConditionalInstanceNorm):
+                module.statistics = mode
+                if mode == "own":
+                    module.recorded = None
+
+
+def _padded(image: Tensor) -> Tensor:
+    """Sides rounded up to a multiple of four (two halvings), at least 8 (a 9×9 convolution reflects 4 pixels).
+
+    By reflection, or by replication where the image is smaller than the pad.
+    """
+    h, w = image.shape[-2:]
+    down, right = (max(8, -(-side // 4) * 4) - side for side in (h, w))
+    image = F.pad(image, (0, right, 0, 0), mode="reflect" if right < w else "replicate")
+    return F.pad(image, (0, 0, 0, down), mode="reflect" if down < h else "replicate")

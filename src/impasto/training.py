@@ -1,0 +1,215 @@
+"""Training of the transform network: FixedStyles learns 1…N paintings."""
+
+import math
+import subprocess
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from impasto.images import read_image, resize
+from impasto.losses import LossOptions, PerceptualLoss, StyleTarget
+from impasto.networks import TransformNet, describe, save_network
+
+
+@dataclass
+class Painting:
+    """A style to learn.
+
+    Args:
+        image: the picture file.
+        title: what the painting is called.
+        artist: who painted it.
+        year: when.
+        licence: under which the picture may be used.
+        source: where the picture can be had.
+    """
+
+    image: str
+    title: str = ""
+    artist: str = ""
+    year: int | None = None
+    licence: str = ""
+    source: str = ""
+
+
+class NonFiniteLoss(ValueError):
+    """The loss, or a weight of the network, is no longer a finite number."""
+
+
+class FixedStyles(pl.LightningModule):
+    """One network for 1…N paintings, which the pictures of a batch take in turns.
+
+    Args:
+        styles: the paintings by name: a picture file, or one with title, artist, year, licence, source.
+        style_size: longer side of the paintings in pixels: the scale of the strokes; 0 keeps them as they are.
+        width: channels of the network at full resolution (32: Johnson's; 16: the real-time one).
+        residual_blocks: residual blocks of the network.
+        loss: the perceptual loss.
+        learning_rate: of Adam, at its highest.
+        warmup_steps: steps over which the learning rate rises; then it falls to 0 along a cosine.
+        gap_photos: photos on which the balance is measured, once.
+        compile: compile the network with torch.compile.
+    """
+
+    def __init__(
+        self,
+        styles: dict[str, str | Painting],
+        style_size: int = 512,
+        width: int = 32,
+        residual_blocks: int = 5,
+        loss: LossOptions = LossOptions(),  # noqa: B008  only read
+        learning_rate: float = 1e-3,
+        warmup_steps: int = 100,
+        gap_photos: int = 32,
+        compile: bool = False,
+    ) -> None:
+        super().__init__()
+        if not styles:
+            raise ValueError("styles: none given; --model.styles.NAME PICTURE adds one")
+        self.styles = {name: Painting(style) if isinstance(style, str) else style for name, style in styles.items()}
+        for name, painting in self.styles.items():
+            if not Path(painting.image).is_file():
+                raise ValueError(
+                    f"painting {name}: {painting.image} does not exist; give --model.styles.{name}.image PICTURE"
+                )
+        self.network = TransformNet(len(styles), width, residual_blocks).to(memory_format=torch.channels_last)
+        if compile:
+            self.network.compile()
+        self.style_size, self.loss_options = style_size, loss
+        self.learning_rate, self.warmup_steps, self.gap_photos = learning_rate, warmup_steps, gap_photos
+        self.run_config: dict[str, Any] = {}  # what the command was given, for the record in the published file
+        self._restored: dict[str, Any] | None = None
+
+    def forward(self, content: Tensor, style: Tensor) -> Tensor:
+        """See TransformNet.forward."""
+        return self.network(content.contiguous(memory_format=torch.channels_last), style)
+
+    def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
+        """Each picture of the batch takes on the style its number in the stream of photos falls to."""
+        index = batch["index"] % len(self.styles)
+        fractions, total = self._terms(batch["content"], index)
+        self._refuse_non_finite({**fractions, "loss": total})
+        self.log_dict({f"train/{name}": value for name, value in fractions.items()}, sync_dist=True)
+        self.log("train/loss", total, sync_dist=True)
+        self._agree_on_dynamic_weights()
+        return total
+
+    def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
+        """Every photo in every style: mean terms, and the terms of each style."""
+        content = batch["content"]
+        for number, name in enumerate(self.styles):
+            fractions, total = self._terms(content, torch.full((len(content),), number, device=self.device))
+            for term, value in {**fractions, "loss": total}.items():
+                self.log(f"val/{term}", value, batch_size=len(content), sync_dist=True, reduce_fx="mean")
+                if len(self.styles) > 1:
+                    self.log(f"val/{name}/{term}", value, batch_size=len(content), sync_dist=True)
+
+    def _terms(self, content: Tensor, index: Tensor) -> tuple[dict[str, Tensor], Tensor]:
+        """The terms as fractions (without their weights), for people to read, and the weighted sum, to minimize."""
+        output = self(content, F.one_hot(index, len(self.styles)).to(content))
+        weighted = self.loss(output, content, self.target.select(index))
+        weights = self.loss.weights
+        fractions = {name: term.detach() / weights[name] for name, term in weighted.items() if weights[name]}
+        return fractions, torch.stack(list(weighted.values())).sum()
+
+    def _refuse_non_finite(self, terms: dict[str, Tensor]) -> None:
+        if not torch.isfinite(terms["loss"]):
+            bad = next(name for name, value in terms.items() if not torch.isfinite(value))
+            raise NonFiniteLoss(
+                f"step {self.global_step}: the {bad} term is {float(terms[bad])}; training stopped, the last checkpoint "
+                f"is from before. Go on from it with a lower --model.learning_rate, or in --trainer.precision 32-true"
+            )
+
+    def _agree_on_dynamic_weights(self) -> None:
+        if self.loss_options.balance == "dynamic" and self.trainer.world_size > 1:
+            self.loss.dynamic.copy_(self.all_gather(self.loss.dynamic).mean(0))
+
+    def on_fit_start(self) -> None:
+        self._prepare_loss()
+
+    def on_validation_start(self) -> None:
+        self._prepare_loss()
+
+    def _prepare_loss(self) -> None:
+        """The loss network and the targets, once, outside the module's own parts: no checkpoint holds them."""
+        if "loss" in vars(self):
+            return
+        # Into __dict__, past nn.Module's registry: not in state_dict, not wrapped by DDP, not averaged by EMA.
+        vars(self)["loss"] = PerceptualLoss(self.loss_options).to(self.device)
+        paintings = [read_image(painting.image).pixels.to(self.device) for painting in self.styles.values()]
+        if self.style_size:
+            paintings = [resize(painting, self.style_size) for painting in paintings]
+        photos = None
+        if self._restored is None and self.loss_options.balance != "fixed":
+            photos = self.trainer.datamodule.first_photos(self.gap_photos).to(self.device)  # type: ignore[attr-defined]
+        self.target = self._target(paintings, photos)
+
+    def _target(self, paintings: list[Tensor], photos: Tensor | None) -> StyleTarget:
+        if self._restored is None:
+            return self.loss.style_target(paintings, photos)
+        self.loss.dynamic.copy_(torch.tensor(self._restored["dynamic"]))
+        return self.loss.style_target(paintings, gaps=self._restored["gaps"])
+
+    def configure_optimizers(self) -> dict[str, Any]:
+        """Adam (Johnson et al. 2016: 1e-3) with a linear warm-up and a cosine decay to 0 at the last step."""
+        optimizer = torch.optim.Adam(self.network.parameters(), self.learning_rate)
+        steps = max(1, int(self.trainer.estimated_stepping_batches))
+
+        def factor(step: int) -> float:
+            warm = min(1.0, (step + 1) / max(1, self.warmup_steps))
+            return warm * 0.5 * (1 + math.cos(math.pi * min(1.0, step / steps)))
+
+        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Adds what `load_network` and a resumed run need; refuses to write weights that are not finite."""
+        for name, value in self.network.named_parameters():
+            if not torch.isfinite(value).all():
+                raise NonFiniteLoss(
+                    f"step {self.global_step}: {name} is no longer finite; nothing was written over the last checkpoint. "
+                    f"Go on from it with a lower --model.learning_rate"
+                )
+        balance = {"gaps": self.target.gaps(), "dynamic": self.loss.dynamic.tolist()}
+        checkpoint["impasto"] = {"network": describe(self.network, **self.metadata()), "balance": balance}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Takes back the balance measured when the run began, so that the loss goes on the same."""
+        self._restored = checkpoint.get("impasto", {}).get("balance")
+        names = [style["name"] for style in checkpoint.get("impasto", {}).get("network", {}).get("styles", [])]
+        if names and names != list(self.styles):
+            raise ValueError(f"the checkpoint was trained on {', '.join(names)}; this run has {', '.join(self.styles)}")
+
+    def metadata(self) -> dict[str, Any]:
+        """What the published file says of its making: styles, loss and balance, training, commit."""
+        options = asdict(self.loss_options)
+        options.pop("weights")  # a path of the machine it was trained on
+        return {
+            "styles": [{"name": name, **_credits(painting)} for name, painting in self.styles.items()],
+            "loss": {**options, "gaps": self.target.gaps()},
+            "training": {"steps": self.global_step, "style_size": self.style_size, **self.run_config},
+            "commit": _commit(),
+        }
+
+    def publish(self, path: str | Path) -> Path:
+        """Writes the network with its metadata to a `.safetensors`."""
+        return save_network(path, self.network, overwrite=True, **self.metadata())
+
+
+def _credits(painting: Painting) -> dict[str, Any]:
+    return {key: value for key, value in asdict(painting).items() if key != "image" and value}
+
+
+def _commit() -> str:
+    """The commit of the source in use, with a + where it was changed since; empty outside a checkout."""
+    command = ["git", "describe", "--always", "--dirty=+", "--exclude=*"]
+    try:
+        done = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, timeout=10)
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return done.stdout.strip()

@@ -1,0 +1,109 @@
+"""VGG features against torchvision's own extractor and against recorded activations."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+import torchvision
+from torchvision.models.feature_extraction import create_feature_extractor
+
+from impasto.features import IMAGENET_MEAN, IMAGENET_STD, WEIGHT_FILES, FeatureNetwork, find_weights
+
+# Index of each ReLU in torchvision's `features`, from its documentation of the architectures.
+TORCHVISION = {
+    "vgg16": {"relu1_1": 1, "relu2_1": 6, "relu3_1": 11, "relu3_3": 15, "relu4_1": 18, "relu4_2": 20, "relu5_3": 29},
+    "vgg19": {"relu1_1": 1, "relu2_1": 6, "relu3_1": 11, "relu3_4": 17, "relu4_1": 20, "relu4_2": 22, "relu5_4": 35},
+}
+
+
+@pytest.mark.parametrize("name", ["vgg16", "vgg19"])
+def test_features_equal_torchvisions_extractor(name: str, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    vgg = getattr(torchvision.models, name)(weights=None).eval()
+    features = {key: value for key, value in vgg.state_dict().items() if key.startswith("features")}
+    torch.save(features, tmp_path / WEIGHT_FILES[name][1])
+    nodes = {f"features.{index}": layer for layer, index in TORCHVISION[name].items()}
+    image = torch.rand(2, 3, 64, 48)
+    mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (IMAGENET_MEAN, IMAGENET_STD))
+    expected = create_feature_extractor(vgg, nodes)((image - mean) / std)
+    found = FeatureNetwork(name, list(TORCHVISION[name]), str(tmp_path))(image)
+    assert list(found) == list(TORCHVISION[name])
+    for layer, value in expected.items():
+        scale = value.abs().max().item()
+        torch.testing.assert_close(found[layer], value, rtol=1e-4, atol=1e-5 * scale)
+
+
+def test_vgg16_reproduces_recorded_activations(shared: Path) -> None:
+    """Minimum, maximum and 2-norm, recorded from torchvision's network on an input that was not normalized."""
+    recorded = json.loads((shared / "weights" / "vgg16-activations.json").read_text())
+    layers = [layer for layer in recorded if layer.startswith("relu")]
+    network = FeatureNetwork("vgg16", layers, str(shared / "weights"))
+    torch.manual_seed(0)
+    image = torch.rand(1, 3, 256, 256)
+    with torch.no_grad():
+        found = network(image * network.std + network.mean)  # so that the normalization inside gives `image`
+    assert len(layers) >= 9
+    for layer in layers:
+        smallest, largest, norm = (float(number) for number in recorded[layer])
+        assert found[layer].min().item() == pytest.approx(smallest, rel=6e-3, abs=1e-9)
+        assert found[layer].max().item() == pytest.approx(largest, rel=6e-3)
+        assert found[layer].norm().item() == pytest.approx(norm, rel=6e-3)
+
+
+def test_nothing_is_built_past_the_deepest_layer() -> None:
+    network = FeatureNetwork("vgg19", ["relu1_1", "relu2_1"], "random")
+    assert network.names[-1] == "relu2_1"
+    assert sum(isinstance(module, torch.nn.Conv2d) for module in network.modules()) == 3
+    assert set(network(torch.rand(1, 3, 8, 8))) == {"relu1_1", "relu2_1"}
+
+
+def test_frozen_whatever_the_owner_does() -> None:
+    network = FeatureNetwork("vgg16", ["relu1_1"], "random")
+    torch.nn.ModuleList([network]).train()
+    assert not network.training
+    assert not any(parameter.requires_grad for parameter in network.parameters())
+    image = torch.rand(1, 3, 8, 8, requires_grad=True)
+    network(image)["relu1_1"].sum().backward()
+    assert image.grad is not None and image.grad.abs().sum() > 0
+
+
+def test_refusals(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ValueError, match="vgg16 has no layer relu9_9: choose from relu1_1, relu1_2"):
+        FeatureNetwork("vgg16", ["relu9_9"], "random")
+    with pytest.raises(ValueError, match=r"image of 4×9 pixels.*at least 16×16 for relu5_1"):
+        FeatureNetwork("vgg16", ["relu5_1"], "random")(torch.rand(1, 3, 9, 4))
+    with pytest.raises(ValueError, match="holds no vgg19-dcbb9e9d.pth"):
+        find_weights("vgg19", str(tmp_path))
+    monkeypatch.setenv("IMPASTO_WEIGHTS", str(tmp_path / "nowhere"))
+    with pytest.raises(ValueError, match="holds no such file or folder"):
+        find_weights("vgg16")
+
+
+def test_offline_names_all_three_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("IMPASTO_WEIGHTS", raising=False)
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setattr("impasto.features.DOWNLOAD", "http://127.0.0.1:9/")  # nothing listens there
+    with pytest.raises(ValueError) as refusal:
+        find_weights("vgg19")
+    message = str(refusal.value)
+    assert "IMPASTO_WEIGHTS" in message and str(tmp_path) in message and "download" in message
+    assert "\n" not in message
+
+
+def test_hub_cache_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("IMPASTO_WEIGHTS", raising=False)
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    cached = tmp_path / "hub" / "checkpoints" / WEIGHT_FILES["vgg16"][0]
+    cached.parent.mkdir(parents=True)
+    cached.touch()
+    assert find_weights("vgg16") == cached
+
+
+@pytest.mark.parametrize("content", [b"", b"not weights"])
+def test_damaged_weights_are_one_line(content: bytes, tmp_path: Path) -> None:
+    file = tmp_path / "vgg16-features.pth"
+    file.write_bytes(content)
+    with pytest.raises(ValueError, match="not the weights of this network") as refusal:
+        FeatureNetwork("vgg16", ["relu1_1"], str(file))
+    assert "\n" not in str(refusal.value)
