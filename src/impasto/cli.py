@@ -38,8 +38,8 @@ def run(command: str, *arguments: str) -> int:
 def _train(arguments: list[str]) -> int:
     from impasto.training_cli import train
 
-    # Lightning's advice on loaders and logging intervals, which our configs have already settled.
-    for message in (".*does not have many workers.*", ".*was not found in.*", ".*treespec.*", ".*smaller than the logging.*"):
+    # Lightning's advice on what is settled here: workers, arguments of our own, the logging interval.
+    for message in (".*does not have many workers.*", ".*args parameter is intended.*", ".*the logging interval.*"):
         warnings.filterwarnings("ignore", message)
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
     train(arguments)

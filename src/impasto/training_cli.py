@@ -18,6 +18,11 @@ DEFAULTS = [folder / "configs" / "default.yaml" for folder in (Path(__file__).pa
 class TrainingCLI(LightningCLI):
     """`fit` and `validate`; `configs/default.yaml` is always read, other files and options go on top."""
 
+    @staticmethod
+    def subcommands() -> dict[str, set[str]]:
+        return {"fit": {"model", "train_dataloaders", "val_dataloaders", "datamodule"},
+                "validate": {"model", "dataloaders", "datamodule"}}  # fmt: skip
+
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.add_argument(
             "--run", type=str | None, default=None,

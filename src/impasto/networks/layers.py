@@ -28,7 +28,7 @@ class ConditionalInstanceNorm(nn.Module):
         self.statistics: Literal["own", "record", "frozen"] = "own"
         self.recorded: tuple[Tensor, Tensor] | None = None
 
-    def forward(self, x: Float[Tensor, "b c h w"], style: Float[Tensor, "b n"]) -> Float[Tensor, "b c h w"]:
+    def forward(self, x: Float[Tensor, "b c h w"], style: Float[Tensor, "_ n"]) -> Float[Tensor, "b c h w"]:
         """(x − mean) / std · γ + β, γ and β being `style @ gamma` and `style @ beta`; B of style may be 1."""
         variance, mean = self._moments(x)
         # float32 under autocast: a statistic over H·W values loses too much in half precision.

@@ -1,0 +1,332 @@
+"""Where photos come from, and which crop of which photo is sample number n.
+
+A collection (a folder, or a dataset through `datasets`) can be asked for photo i; sample n is then a pure
+function of (seed, n), so that ranks, workers, batch sizes and interruptions change nothing. A stream can only
+be read in order: there it takes the same number of ranks and workers to see the same samples again. Whatever
+cannot be read is replaced and named, never fatal, as long as anything can be read.
+"""
+
+import hashlib
+import io
+import itertools
+import os
+from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import torch
+from jaxtyping import Float
+from PIL import Image
+from torch import Tensor
+from torch.nn.functional import interpolate
+
+from impasto.images import IMAGE_SUFFIXES, ImageError, from_pil, read_image
+
+# COCO 2017, some 117 000 photos for training, as bytes inside its Parquet files. Other copies on the hub hold
+# links to the photos, or a loading script, which `datasets` has not run since version 4.
+COCO = "detection-datasets/coco"
+
+TRIES = 64  # unreadable photos in a row before a collection is given up
+_BUFFER = 200  # photos a stream is shuffled over, still encoded: some 30 MB for COCO
+_INSTEAD = "to train on a folder of your own photos, pass --data.photos FOLDER"
+
+Skipped = list[tuple[str, str]]  # (name, reason)
+
+
+def _files(folder: str | Path, suffixes: tuple[str, ...]) -> list[Path]:
+    if not Path(folder).is_dir():
+        raise ValueError(f"{folder}: no such folder; give a folder of photos, or a Parquet file")
+    found = []
+    for root, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        found += [Path(root, name) for name in names if not name.startswith(".")]
+    found = [path for path in found if path.suffix.lower() in suffixes]
+    return sorted(found, key=lambda path: path.relative_to(folder).as_posix())
+
+
+def find_images(folder: str | Path) -> list[Path]:
+    """The image files below a folder, sorted, nothing hidden. `ValueError` if there is none."""
+    found = _files(folder, IMAGE_SUFFIXES)
+    if not found:
+        raise ValueError(f"{folder}: holds no image; looked at any depth for {', '.join(IMAGE_SUFFIXES)}")
+    return found
+
+
+def find_parquet(photos: str | Path) -> list[str]:
+    """The Parquet files of a file name, a pattern or a folder without images; else none."""
+    path = Path(photos)
+    if path.is_dir():
+        return [] if _files(path, IMAGE_SUFFIXES) else [str(file) for file in _files(path, (".parquet",))]
+    files = [path] if path.exists() else Path(path.anchor or ".").glob(str(path.relative_to(path.anchor)))
+    found = sorted(str(file) for file in files)
+    if others := [file for file in found if not file.endswith(".parquet")]:
+        raise ValueError(f"{others[0]}: not a Parquet file; give a folder of photos, or Parquet files")
+    return found
+
+
+class FolderPhotos:
+    """The photos below a folder, at any depth."""
+
+    def __init__(self, folder: str | Path) -> None:
+        self.place = str(folder)
+        self._paths = find_images(folder)
+
+    def __len__(self) -> int:
+        return len(self._paths)
+
+    def name(self, i: int) -> str:
+        return str(self._paths[i])
+
+    def load(self, i: int) -> Float[Tensor, "3 h w"]:
+        return read_image(self._paths[i]).pixels[0]
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def _open(source: str | list[str], split: str, column: str | None, streaming: bool) -> tuple[Any, str]:
+    """A `datasets` dataset with nothing but its image column, left encoded; and the name of that column."""
+    import datasets  # here, because a folder of photos has no use for it
+
+    local = isinstance(source, list)
+    where: dict[str, Any] = {"path": "parquet", "data_files": source} if local else {"path": source}
+    try:
+        dataset = datasets.load_dataset(**where, split="train" if local else split, streaming=streaming)
+    except Exception as error:  # network, hub, file system, Parquet: each raises its own kind
+        asked = source[0] if local else f"{source} (split {split})"
+        raise ValueError(f"cannot load the dataset {asked}: {_one_line(error)}; {_INSTEAD}") from error
+    column = _image_column(dataset.features or {}, column, source[0] if local else source)
+    # Decoding is ours: one damaged photo would otherwise raise from inside `datasets`.
+    return dataset.select_columns([column]).cast_column(column, datasets.Image(decode=False)), column
+
+
+def _image_column(features: Any, wanted: str | None, place: str) -> str:
+    import datasets
+
+    def holds_images(kind: Any) -> bool:
+        return isinstance(kind, datasets.Image) or (isinstance(kind, dict) and "bytes" in kind)
+
+    if wanted and not features:  # a stream need not know its columns beforehand
+        return wanted
+    found = (
+        [wanted] if wanted in features else [name for name, kind in features.items() if holds_images(kind)]
+    )
+    if len(found) != 1 or (wanted and found != [wanted]):
+        asked = (
+            f"no column {wanted}" if wanted else "no image column" if not found else "several image columns"
+        )
+        raise ValueError(
+            f"{place}: {asked}; set --data.image_column to one of {', '.join(features) or 'its own'}"
+        )
+    return found[0]
+
+
+def decode(record: Any) -> Float[Tensor, "3 h w"]:
+    """What `Image(decode=False)` gives, {"bytes", "path"}, as pixels; `ImageError` for a damaged one."""
+    if not record or not (record.get("bytes") or record.get("path")):
+        raise ImageError("holds no image")
+    if not record.get("bytes"):
+        return read_image(record["path"]).pixels[0]
+    # Named, because Pillow would otherwise try all it has, Ghostscript among them.
+    formats = sorted({Image.registered_extensions()[suffix] for suffix in IMAGE_SUFFIXES})
+    try:
+        with Image.open(io.BytesIO(record["bytes"]), formats=formats) as image:
+            return from_pil(image).pixels[0]
+    except ImageError:
+        raise
+    except Exception as error:  # damaged files make decoders raise almost anything
+        raise ImageError(f"not an image ({type(error).__name__})") from error
+
+
+class DatasetPhotos:
+    """A dataset of the hub (its id), or local Parquet files (a list), with random access."""
+
+    def __init__(
+        self, source: str | list[str], split: str = "train", image_column: str | None = None
+    ) -> None:
+        self.place = source if isinstance(source, str) else source[0]
+        self._dataset, self._column = _open(source, split, image_column, streaming=False)
+
+    def __len__(self) -> int:
+        return len(self._dataset)
+
+    def name(self, i: int) -> str:
+        return f"{self.place} row {i}"
+
+    def load(self, i: int) -> Float[Tensor, "3 h w"]:
+        return decode(self._dataset[i][self._column])
+
+
+class Selected:
+    """Some photos of a collection, renumbered from 0."""
+
+    def __init__(self, photos: FolderPhotos | DatasetPhotos, indices: Sequence[int]) -> None:
+        self.place, self._photos, self._indices = photos.place, photos, indices
+
+    def __len__(self) -> int:
+        return len(self._indices)
+
+    def name(self, i: int) -> str:
+        return self._photos.name(self._indices[i])
+
+    def load(self, i: int) -> Float[Tensor, "3 h w"]:
+        return self._photos.load(self._indices[i])
+
+
+PhotoCollection: TypeAlias = FolderPhotos | DatasetPhotos | Selected
+
+
+class StreamedPhotos:
+    """A dataset read in order, over the network or from local Parquet files, shuffled a buffer at a time.
+
+    Every tenth of the first `10 * held_out` photos is for validation, and those are what it holds as a
+    collection. `records` passes over them by content: once shuffled and shared out, rows have no numbers.
+    """
+
+    def __init__(
+        self,
+        source: str | list[str],
+        split: str = "train",
+        image_column: str | None = None,
+        held_out: int = 0,
+    ) -> None:
+        self.place = source if isinstance(source, str) else source[0]
+        self._dataset, self._column = _open(source, split, image_column, streaming=True)
+        first = (row[self._column] for row in itertools.islice(self._dataset, 10 * held_out))
+        self._held_out = list(itertools.islice(first, 9, None, 10))
+        self._excluded = {_content(record) for record in self._held_out}
+
+    def __len__(self) -> int:
+        return len(self._held_out)
+
+    def name(self, i: int) -> str:
+        return self.title(self._held_out[i])
+
+    def load(self, i: int) -> Float[Tensor, "3 h w"]:
+        return decode(self._held_out[i])
+
+    def title(self, record: Any) -> str:
+        return f"{self.place} {(record or {}).get('path') or _content(record).hex()}"
+
+    def shards(self, world: int = 1) -> int:
+        """How many workers can share the part of one rank among `world`."""
+        return max(1, self._part(self._dataset, 0, world).num_shards)
+
+    def records(self, *key: object, rank: int = 0, world: int = 1) -> Iterator[Any]:
+        """Encoded photos for training, endlessly, this rank's and worker's; each key is another order."""
+        for epoch in itertools.count():
+            # Shuffled anew, not by set_epoch: that number is shared by workers, who may be an epoch apart.
+            order = self._dataset.shuffle(seed=_number(*key, epoch) % 2**32, buffer_size=_BUFFER)
+            rows = (row[self._column] for row in self._part(order, rank, world))
+            kept = (record for record in rows if _content(record) not in self._excluded)
+            if (some := next(kept, self)) is self:
+                raise ValueError(f"{self.place}: too few photos to share out; set --data.num_workers to 0")
+            yield from itertools.chain([some], kept)
+
+    def _part(self, dataset: Any, rank: int, world: int) -> Any:
+        from datasets.distributed import split_dataset_by_node
+
+        return split_dataset_by_node(dataset, rank=rank, world_size=world)
+
+
+def _content(record: Any) -> bytes:
+    record = record or {}
+    return hashlib.blake2b(record.get("bytes") or str(record.get("path")).encode(), digest_size=8).digest()
+
+
+def _number(*key: object) -> int:
+    """A 63-bit number that depends on nothing but the key, in every process."""
+    return int.from_bytes(hashlib.blake2b(repr(key).encode(), digest_size=8).digest()) >> 1
+
+
+def seeded(*key: object) -> torch.Generator:
+    """A random generator for one purpose: the key says which, as in ("crop", seed, n)."""
+    return torch.Generator().manual_seed(_number(*key))
+
+
+@lru_cache(maxsize=2)  # a batch can span two epochs
+def shuffled(length: int, *key: object) -> list[int]:
+    """The permutation of 0 … length − 1 that belongs to a key."""
+    return torch.randperm(length, generator=seeded(*key)).tolist()
+
+
+def _scaled(pixels: Float[Tensor, "3 h w"], short: int) -> Float[Tensor, "3 h2 w2"]:
+    height, width = pixels.shape[-2:]
+    size = [max(short, round(side * short / min(height, width))) for side in (height, width)]
+    return interpolate(pixels[None], size=size, mode="bilinear", antialias=True)[0].clamp(0, 1)
+
+
+def _short_side(pixels: Tensor, size: int) -> int:
+    height, width = pixels.shape[-2:]
+    if 2 * min(height, width) < size:
+        least = (size + 1) // 2
+        raise ImageError(
+            f"is {width}×{height} pixels, too small for crops of {size}: at least {least} needed"
+        )
+    return min(height, width)
+
+
+def crop(pixels: Float[Tensor, "3 h w"], size: int, generator: torch.Generator) -> Float[Tensor, "3 s s"]:
+    """A square at a random scale (shorter side `size` to twice that), place and mirroring.
+
+    Never enlarged beyond `size`; `ImageError` if the photo's shorter side is less than half of it.
+    """
+    largest = max(size, min(_short_side(pixels, size), 2 * size))
+    pixels = _scaled(pixels, _draw(size, largest, generator))
+    top, left = (_draw(0, side - size, generator) for side in pixels.shape[-2:])
+    square = pixels[:, top : top + size, left : left + size]
+    return square.flip(-1) if _draw(0, 1, generator) else square
+
+
+def _draw(least: int, most: int, generator: torch.Generator) -> int:
+    return int(torch.randint(least, most + 1, (), generator=generator))
+
+
+def center_crop(pixels: Float[Tensor, "3 h w"], size: int) -> Float[Tensor, "3 s s"]:
+    """The largest square in the middle, scaled to `size`. `ImageError` as for `crop`."""
+    _short_side(pixels, size)
+    pixels = _scaled(pixels, size)
+    top, left = ((side - size) // 2 for side in pixels.shape[-2:])
+    return pixels[:, top : top + size, left : left + size]
+
+
+def attempt(make: Callable[[], Tensor], name: str, skipped: Skipped) -> Tensor | None:
+    """What `make` reads; None if that is an `ImageError`, which is added to `skipped`."""
+    try:
+        return make()
+    except ImageError as error:
+        skipped.append((name, str(error).removeprefix(f"{name}: ")))  # images.py begins with the file's name
+        return None
+
+
+def draw(photos: PhotoCollection, size: int, seed: int, n: int, skipped: Skipped) -> Float[Tensor, "3 s s"]:
+    """Sample n: a crop of photo n of the endlessly shuffled collection, or of another if that is unreadable.
+
+    What could not be read is added to `skipped`. `ValueError` if dozens in a row, or all there are, cannot.
+    """
+    failed: Skipped = []
+    for i in _candidates(len(photos), seed, n):
+        make = partial(_crop_of, photos, i, size, seeded("crop", seed, n))
+        if (sample := attempt(make, photos.name(i), failed)) is not None:
+            skipped += failed
+            return sample
+    raise unreadable(photos.place, failed)
+
+
+def _crop_of(photos: PhotoCollection, i: int, size: int, generator: torch.Generator) -> Tensor:
+    return crop(photos.load(i), size, generator)
+
+
+def _candidates(length: int, seed: int, n: int) -> Iterator[int]:
+    first = shuffled(length, "order", seed, n // length)[n % length]
+    yield first
+    others = torch.randperm(length, generator=seeded("instead", seed, n)).tolist()
+    yield from (i for i in others[:TRIES] if i != first)
+
+
+def unreadable(place: str, skipped: Skipped) -> ValueError:
+    """What to raise when nothing could be read."""
+    name, why = skipped[0]
+    return ValueError(f"{place}: no readable photo, {len(skipped)} tried, such as {name}: {why}; {_INSTEAD}")

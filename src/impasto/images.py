@@ -1,0 +1,299 @@
+"""Pictures in and out. Inside impasto an image is RGB float32 in [0, 1], B×3×H×W; here other formats end.
+
+Alpha and colour profile travel beside the pixels. Every refusal is an `ImageError` of one line."""
+
+import errno
+import io
+import math
+import os
+import secrets
+import shutil
+import textwrap
+import threading
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from itertools import zip_longest
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from PIL import ExifTags, Image, ImageCms, ImageDraw, ImageFont, ImageOps, UnidentifiedImageError
+from torch import Tensor
+from torchvision.transforms.functional import pil_to_tensor, to_pil_image
+
+IMAGE_SUFFIXES: tuple[str, ...] = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif")
+
+# Named, because Pillow would otherwise try everything it knows, and for EPS start Ghostscript.
+_READABLE = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF")
+_WRITABLE = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP", ".tif": "TIFF", ".tiff": "TIFF"}
+_OPTIONS: dict[str, dict[str, Any]] = {"JPEG": {"quality": 95, "subsampling": 0}, "WEBP": {"quality": 95}}
+_LONGEST = {"JPEG": 65500, "WEBP": 16383}  # JPEG's own limit is 65535, libjpeg's is 65500
+_REASONS = {
+    errno.ENOENT: "no such file",
+    errno.EISDIR: "is a folder: give the name of an image file",
+    errno.ENOTDIR: "a file is where its folder should be",
+    errno.EACCES: "permission denied",
+    errno.EEXIST: "exists already: choose another name, or pass --overwrite to replace it",
+}
+_TURNS = {"TRANSPOSE": (5, 6, 7, 8), "FLIP_LEFT_RIGHT": (2, 3, 6, 7), "FLIP_TOP_BOTTOM": (3, 4, 7, 8)}
+_GAP = 8  # pixels between everything on a contact sheet
+
+# Warning filters belong to the whole process: one thread at a time, and no fork while they are changed.
+_LOCK = threading.Lock()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_LOCK.acquire, after_in_parent=_LOCK.release, after_in_child=_LOCK.release)
+
+Images = Float[Tensor, "b 3 h w"]
+
+
+class ImageError(ValueError):
+    """An image cannot be read or written; the message is one line, "<path>: <reason>"."""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """Pixels, RGB in [0, 1], with alpha in [0, 1], an RGB profile and a note for people, if any."""
+
+    pixels: Float[Tensor, "1 3 h w"]
+    alpha: Float[Tensor, "1 1 h w"] | None = None
+    icc_profile: bytes | None = None
+    note: str = ""
+
+
+def read_image(path: str | Path) -> Picture:
+    """Read a file, upright and in RGB. `ImageError` if it is missing, damaged, no image or far too large."""
+    with _explained(path, "damaged, get the file again"), Path(path).open("rb") as file:
+        if not file.peek(1):
+            raise _error(path, "the file is empty, get it again")
+        with _quiet():
+            image = Image.open(file, formats=_READABLE)
+        if image.width * image.height > (Image.MAX_IMAGE_PIXELS or math.inf):
+            raise Image.DecompressionBombError  # where Pillow itself only warns, up to twice its limit
+        return _picture(image)
+
+
+def from_pil(image: Image.Image) -> Picture:
+    """`read_image` for an image that is already open; of an animation, its current frame."""
+    with _explained(getattr(image, "filename", "") or "image", "cannot be converted"):
+        return _picture(image)
+
+
+def to_pil(picture: Picture) -> Image.Image:
+    """RGB, or RGBA where the picture has alpha; 8 bit, rounded to the nearest; the profile is in `.info`."""
+    parts = [picture.pixels] if picture.alpha is None else [picture.pixels, picture.alpha]
+    levels = torch.cat(parts, dim=1)[0].detach().float().mul(255).round().clamp(0, 255)
+    image: Image.Image = to_pil_image(levels.to("cpu", torch.uint8))
+    if picture.icc_profile:
+        image.info["icc_profile"] = picture.icc_profile
+    return image
+
+
+def write_image(path: str | Path, picture: Picture, *, overwrite: bool = False) -> None:
+    """Write by suffix, making the folder; whole or not at all. JPEG has no alpha: it is laid on white.
+
+    `ImageError` for other suffixes, an existing file (unless `overwrite`), too many pixels, an unfit place.
+    """
+    path = Path(path)
+    with _explained(path, "cannot be written"):
+        kind = _writable(path, picture, overwrite)
+        if kind == "JPEG" and picture.alpha is not None:
+            picture = Picture(picture.pixels * picture.alpha + 1 - picture.alpha, None, picture.icc_profile)
+        if not path.parent.exists():  # a file of that name is left for open() to complain about
+            path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.parent / f".impasto-{secrets.token_hex(8)}.tmp"
+        try:
+            with temporary.open("x+b") as file:  # follows the umask, which tempfile does not
+                to_pil(picture).save(file, kind, icc_profile=picture.icc_profile, **_OPTIONS.get(kind, {}))
+            _publish(temporary, path, overwrite)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+def resize(image: Float[Tensor, "b c h w"], size: int) -> Float[Tensor, "b c h2 w2"]:
+    """Scale [0, 1] images so that the longer side becomes `size`; antialiased bicubic, clamped to [0, 1]."""
+    if size < 1:
+        raise ImageError(f"size {size}: must be at least 1 pixel")
+    height, width = image.shape[-2:]
+    shape = [max(1, round(side * size / max(height, width))) for side in (height, width)]
+    if shape != [height, width]:
+        image = torch.nn.functional.interpolate(image, size=shape, mode="bicubic", antialias=True)
+    return image.clamp(0, 1)
+
+
+def keep_colors(stylized: Images, content: Images) -> Images:
+    """Luminance of `stylized`, colour of `content`, both in [0, 1] (Gatys et al. 2016, luminance only).
+
+    In YIQ, replacing Y and keeping I, Q adds one difference to R, G and B. What leaves [0, 1] is clipped.
+    """
+    luminance = stylized.new_tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1)
+    difference = ((stylized - content) * luminance).sum(dim=1, keepdim=True)
+    return (content + difference).clamp(0, 1)
+
+
+def contact_sheet(
+    rows: Sequence[Sequence[Float[Tensor, "1 3 _ _"]]],
+    row_labels: Sequence[str] = (),
+    column_labels: Sequence[str] = (),
+    cell: int = 256,
+) -> Image.Image:
+    """Grid on white, each picture fitted into a square. `ImageError` if it is empty or labels lack."""
+    columns = max(map(len, rows), default=0)
+    if not columns or len(row_labels) not in (0, len(rows)) or len(column_labels) not in (0, columns):
+        labels = f"{len(row_labels)} and {len(column_labels)} labels"
+        raise ImageError(f"contact sheet: {labels} for {len(rows)} rows, {columns} columns; give all or none")
+    grid = [[_label(text, cell) for text in column_labels]]
+    for row in rows:
+        grid.append([ImageOps.pad(to_pil(Picture(pixels)), (cell, cell), color="white") for pixels in row])
+    beside = [_label(text, cell) for text in ("", *(row_labels or [""] * len(rows)))]
+    return _sheet([[label, *images] for label, images in zip(beside, grid, strict=True)])
+
+
+def _error(name: object, reason: str) -> ImageError:
+    return ImageError(" ".join(f"{name}: {reason}".splitlines()))
+
+
+@contextmanager
+def _explained(name: object, otherwise: str) -> Iterator[None]:
+    """Turn whatever goes wrong with a file into an `ImageError` of one line."""
+    try:
+        yield
+    except ImageError:
+        raise
+    except UnidentifiedImageError:
+        raise _error(name, f"no image that can be read ({', '.join(_READABLE)}), or damaged") from None
+    except Image.DecompressionBombError:
+        limit = f"{Image.MAX_IMAGE_PIXELS:,} pixels"
+        raise _error(name, f"more than {limit}, refused as a decompression bomb: scale it down") from None
+    except Exception as error:  # damaged files make decoders raise almost anything
+        known = _REASONS.get(getattr(error, "errno", None) or 0) or getattr(error, "strerror", None)
+        raise _error(name, known or f"{otherwise} ({error or type(error).__name__})") from error
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without Pillow's warnings about metadata: they are noise where the pixels are fine."""
+    with _LOCK, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+def _picture(image: Image.Image) -> Picture:
+    note = _note(image)
+    with _quiet() if image.format == "TIFF" else nullcontext():  # TIFF alone parses metadata while decoding
+        image.load()
+    image = _upright(image)
+    profile = image.info.get("icc_profile") or b""
+    # One that came with CMYK or greyscale does not describe the RGB pixels made of them.
+    kept = profile[16:20] == b"RGB " and image.mode in ("RGB", "RGBA", "RGBX", "RGBa", "P", "PA")
+    return Picture(*_tensors(image), profile if kept else None, note)
+
+
+def _note(image: Image.Image) -> str:
+    """What is left out: other frames or pages. The others in an MPO (a JPEG of some phones) do not count."""
+    with _quiet():
+        frames = getattr(image, "n_frames", 1)
+    if frames == 1 or image.format == "MPO":
+        return ""
+    kind = f"{frames} pages" if image.format == "TIFF" else f"animated, {frames} frames"
+    return f"{kind}: {f'number {image.tell() + 1}' if image.tell() else 'the first'} is used"
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    try:
+        with _quiet():
+            orientation = image.getexif().get(ExifTags.Base.Orientation)
+    except Exception:  # damaged EXIF, whatever it raises, says nothing, and the pixels are fine
+        return image
+    for turn, orientations in _TURNS.items():  # in this order
+        image = image.transpose(Image.Transpose[turn]) if orientation in orientations else image
+    return image
+
+
+def _tensors(image: Image.Image) -> tuple[Tensor, Tensor | None]:
+    """Pixels 1×3×H×W and alpha 1×1×H×W, if there is any, of an image in any mode."""
+    if image.mode.startswith("I") or image.mode == "F":
+        return _deep_grey(image)
+    transparent = image.has_transparency_data
+    image = _through_profile(image) if image.mode == "CMYK" else image
+    image = image.convert("RGBA" if transparent else "RGB")
+    values = pil_to_tensor(image)[None].contiguous().float() / 255
+    return values[:, :3], values[:, 3:] if transparent else None
+
+
+def _deep_grey(image: Image.Image) -> tuple[Tensor, Tensor | None]:
+    """More than 8 bits, unclipped. White is 65535; of floats, the least of 1, 255, 65535 that holds them."""
+    values = pil_to_tensor(image if image.mode == "F" else image.convert("I"))[None].float()
+    values = values.nan_to_num(0.0, 0.0, 0.0)
+    brightest = float(values.max())
+    whites = (1.0, 255.0, 65535.0) if image.mode == "F" else (65535.0,)
+    white = next((white for white in whites if brightest <= white), brightest)
+    transparent = image.info.get("transparency")
+    alpha = (values != transparent).float() if isinstance(transparent, int) else None
+    return (values / white).clamp(0, 1).repeat(1, 3, 1, 1), alpha
+
+
+def _through_profile(image: Image.Image) -> Image.Image:
+    """CMYK to sRGB by its profile; without one, or with a broken one, unchanged for Pillow's own formula."""
+    try:
+        source = ImageCms.ImageCmsProfile(io.BytesIO(image.info.get("icc_profile", b"")))
+        target = ImageCms.createProfile("sRGB")
+        return ImageCms.profileToProfile(image, source, target, outputMode="RGB") or image
+    except (ImageCms.PyCMSError, OSError):
+        return image
+
+
+def _writable(path: Path, picture: Picture, overwrite: bool) -> str:
+    """Pillow's name of the format, after everything that can be refused before any work is done."""
+    kind = _WRITABLE.get(path.suffix.lower())
+    if kind is None:
+        raise _error(path, f"suffix '{path.suffix}' cannot be written: choose one of {', '.join(_WRITABLE)}")
+    height, width = picture.pixels.shape[-2:]
+    if max(height, width) > _LONGEST.get(kind, max(height, width)):
+        raise _error(path, f"{width}×{height} pixels, {kind} holds {_LONGEST[kind]} a side: use .png or .tif")
+    if not overwrite and os.path.lexists(path):
+        raise FileExistsError(errno.EEXIST, "")
+    return kind
+
+
+def _publish(temporary: Path, path: Path, overwrite: bool) -> None:
+    """Give the finished file its name. A link, unlike a move, fails if another file has the name by now."""
+    if overwrite:
+        if path.exists():
+            shutil.copymode(path, temporary)
+        temporary.replace(path)
+        return
+    try:
+        path.hardlink_to(temporary)
+    except (OSError, NotImplementedError):  # a file system without hard links: claim the name, then move
+        path.open("xb").close()
+        temporary.replace(path)
+
+
+def _label(text: str, width: int) -> Image.Image:
+    """Black on white, in lines of at most `width`; letters differ in width, so long lines are tried first."""
+    font = ImageFont.load_default(size=max(14, width // 16))
+    draw = ImageDraw.Draw(Image.new("RGB", (1, 1)))
+    for letters in range(max(1, len(text)), 0, -1):
+        lines = "\n".join(textwrap.wrap(text, letters))
+        right, bottom = map(math.ceil, draw.multiline_textbbox((0, 0), lines, font)[2:])
+        if right <= width:
+            break
+    label = Image.new("RGB", (right, bottom), "white")
+    ImageDraw.Draw(label).multiline_text((0, 0), lines, "black", font, align="center")
+    return label
+
+
+def _sheet(grid: list[list[Image.Image]]) -> Image.Image:
+    """Images of any size in rows and columns, each in the middle of its place."""
+    widths = [max(image.width for image in column if image) + _GAP for column in zip_longest(*grid)]
+    heights = [max(image.height for image in row) + _GAP for row in grid]
+    sheet = Image.new("RGB", (_GAP + sum(widths), _GAP + sum(heights)), "white")
+    for y, row in enumerate(grid):
+        for x, image in enumerate(row):
+            left = sum(widths[:x]) + (_GAP + widths[x] - image.width) // 2
+            top = sum(heights[:y]) + (_GAP + heights[y] - image.height) // 2
+            sheet.paste(image, (left, top))
+    return sheet

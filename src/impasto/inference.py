@@ -1,0 +1,225 @@
+"""Stylize pictures with a trained network: bind a style once, then call with one picture after another."""
+
+import copy
+import difflib
+import math
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from PIL import Image
+from torch import Tensor
+
+from impasto import images
+from impasto.images import Picture
+from impasto.networks import TransformNet, load_network
+
+_TOLERANCE = 0.01  # beyond [0, 1]: bicubic resampling overshoots, 0…255 is a mistake
+_NO_MEMORY = ("out of memory", "not enough memory", "DefaultCPUAllocator", "overflow")
+
+
+class Stylizer:
+    """A network with its style bound: `Stylizer("starry_night")(photo)` is the painted photo.
+
+    Args:
+        network: a published name, a file, or a network (it is copied, and stays where it is).
+        style: a name, a mixture "starry_night=0.7,wave=0.3", or weights by name; None where N = 1.
+        strength: from 0, exactly the photo, to 1, fully stylized.
+        keep_colors: take the luminance from the stylized picture, the colours from the photo.
+        size: the longer side, in pixels, to work at and to return; None: that of the photo.
+        device: auto (cuda, else mps, else cpu), cpu, cuda, cuda:N or mps.
+
+    Raises:
+        ValueError: a network, style, strength, size or device that does not exist or is out of range.
+    """
+
+    def __init__(
+        self, network: TransformNet | str | Path, style: str | Mapping[str, float] | None = None, *,
+        strength: float = 1.0, keep_colors: bool = False, size: int | None = None, device: str = "auto",
+    ) -> None:  # fmt: skip
+        if not 0 <= strength <= 1:
+            raise ValueError(f"strength {strength}: must be from 0 (the photo) to 1 (fully stylized)")
+        if size is not None and size < 1:
+            raise ValueError(f"size {size}: the longer side must be at least 1 pixel")
+        self.device = find_device(device)
+        network = copy.deepcopy(network) if isinstance(network, TransformNet) else load_network(network)
+        self.styles = style_names(network)
+        weights = style_weights(style, self.styles)
+        self.mixture = {name: w for name, w in zip(self.styles, weights[0].tolist(), strict=True) if w > 0}
+        self.strength, self.keep_colors, self.size = strength, keep_colors, size
+        self.network = network.eval().to(self.device, torch.float32).to(memory_format=torch.channels_last)
+        self.weights = weights.to(self.device)
+
+    def __call__(self, image: Any) -> Any:
+        """The stylized image, of the kind given.
+
+        Args:
+            image: a PIL image (RGB or RGBA comes back, with the colour profile), an array H×W×3 (uint8, or
+                float in [0, 1]), or a float tensor 3×H×W or B×3×H×W in [0, 1]; dtype and device are kept.
+
+        Raises:
+            ValueError: anything else, or a picture that does not fit in memory.
+        """
+        if isinstance(image, Image.Image):
+            return images.to_pil(self.stylize(images.from_pil(image)))
+        if isinstance(image, Tensor):
+            return self._tensor(image)
+        if hasattr(image, "__array__"):
+            return self._array(np.asarray(image))
+        raise ValueError(
+            f"{type(image).__name__} cannot be stylized: give a PIL image, an array or a tensor; "
+            "for a file, PIL.Image.open(path)"
+        )
+
+    def stylize(self, picture: Picture) -> Picture:
+        """The picture stylized, at `size` if one is set; alpha, colour profile and note are kept.
+
+        Raises:
+            ValueError: it does not fit in memory.
+        """
+        pixels, alpha = picture.pixels, picture.alpha
+        with self._memory_explained(pixels):
+            if alpha is not None and self.size is not None:
+                alpha = images.resize(alpha, self.size)
+            return replace(picture, pixels=self._paint(pixels).cpu(), alpha=alpha)
+
+    def _paint(self, content: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 h2 w2"]:
+        with torch.inference_mode():
+            content = content.to(self.device, memory_format=torch.channels_last)
+            content = content if self.size is None else images.resize(content, self.size)
+            painted = self._blended(content) if self.strength > 0 else content
+        # A copy made outside: what inference mode itself makes is refused by autograd later on.
+        return painted.clone(memory_format=torch.contiguous_format)
+
+    def _blended(self, content: Tensor) -> Tensor:
+        stylized = self.network(content, self.weights)
+        if self.keep_colors:
+            stylized = images.keep_colors(stylized, content)
+        # Pixels are blended, so the photo shows through. Painting less strongly, which is not the same, takes
+        # a network with a "no style" entry among its styles.
+        return stylized if self.strength == 1 else content.lerp(stylized, self.strength).clamp(0, 1)
+
+    def _tensor(self, image: Tensor) -> Tensor:
+        if image.ndim not in (3, 4) or image.shape[-3] != 3 or image.numel() == 0:
+            raise ValueError(f"tensor of shape {tuple(image.shape)}: must be 3×H×W or B×3×H×W, not empty")
+        if not image.is_floating_point():
+            raise ValueError(f"tensor of {image.dtype}: must be float in [0, 1]; divide 8-bit values by 255")
+        batch = _within_range(image if image.ndim == 4 else image[None])
+        with self._memory_explained(batch):
+            painted = self._paint(batch).to(image.device, image.dtype)
+        return painted if image.ndim == 4 else painted[0]
+
+    def _array(self, image: np.ndarray) -> np.ndarray:
+        if image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
+            raise ValueError(f"array of shape {image.shape}: must be H×W×3, not empty")
+        if image.dtype != np.uint8 and not np.issubdtype(image.dtype, np.floating):
+            raise ValueError(f"array of {image.dtype}: must be uint8, or float in [0, 1]")
+        levels = 255 if image.dtype == np.uint8 else 1
+        values = torch.from_numpy(image.astype(np.float32)) / levels
+        painted = self._tensor(values.permute(2, 0, 1)).permute(1, 2, 0).contiguous() * levels
+        return (painted.round() if levels == 255 else painted).numpy().astype(image.dtype)
+
+    @contextmanager
+    def _memory_explained(self, content: Tensor) -> Iterator[None]:
+        try:
+            yield
+        except (RuntimeError, MemoryError) as error:  # torch.OutOfMemoryError is a RuntimeError
+            if not isinstance(error, MemoryError | torch.OutOfMemoryError) and not any(
+                text in str(error) for text in _NO_MEMORY
+            ):
+                raise
+            height, width = content.shape[-2:]
+            side = self.size or max(height, width)
+            raise ValueError(
+                f"{width}×{height} pixels, longer side {side}: does not fit in the memory of {self.device}; "
+                f"work at a smaller size, such as --size {max(1, side // 2)}"
+            ) from error
+
+
+def style_names(network: TransformNet) -> list[str]:
+    """The names of a network's styles, in order; style1, style2, … where its metadata has none."""
+    names = [str(style["name"]) for style in network.metadata.get("styles", [])]
+    complete = len(names) == network.num_styles
+    return names if complete else [f"style{number + 1}" for number in range(network.num_styles)]
+
+
+def style_weights(style: str | Mapping[str, float] | None, names: Sequence[str]) -> Float[Tensor, "1 n"]:
+    """Weights 1×N of a style or a mixture, in the order of `names`, with the sum 1.
+
+    Args:
+        style: "wave", "wave=0.3,scream=0.7" (no number means 1), the same as a mapping, or None if N = 1.
+        names: the styles there are.
+
+    Raises:
+        ValueError: an unknown or repeated name, a weight that is no finite number from 0 up, or all zero.
+    """
+    if style is None and len(names) > 1:
+        raise ValueError(f"this network has {len(names)} styles, choose one or a mixture: {', '.join(names)}")
+    parts = {names[0]: 1.0} if style is None else _parts(style, names) if isinstance(style, str) else style
+    for name, weight in parts.items():
+        _check_part(name, weight, names)
+    if not any(parts.values()):
+        raise ValueError(f"style {style!r}: at least one weight must be above 0")
+    # Divided by the largest first, in float64: the sum of huge weights would overflow.
+    weights = torch.tensor([[float(parts.get(name, 0)) for name in names]], dtype=torch.float64)
+    weights = weights / weights.max()
+    return (weights / weights.sum()).float()
+
+
+def _parts(style: str, names: Sequence[str]) -> dict[str, float]:
+    """{"wave": 0.3, "scream": 0.7} of "wave=0.3,scream=0.7"."""
+    if style in names:  # also a name that holds "=" or ","
+        return {style: 1.0}
+    parts: dict[str, float] = {}
+    for part in style.split(","):
+        name, given, weight = (text.strip() for text in part.partition("="))
+        if name in parts:
+            raise ValueError(f"style {style!r}: {name} is given twice")
+        try:
+            parts[name] = float(weight) if given else 1.0
+        except ValueError:
+            problem = f"style {name}={weight}: the weight is not a number; write {name}=0.5"
+            raise ValueError(problem) from None
+    return parts
+
+
+def _check_part(name: str, weight: float, names: Sequence[str]) -> None:
+    if name not in names:
+        close = difflib.get_close_matches(name, names, n=1)
+        hint = f"did you mean {close[0]}? " if close else ""
+        raise ValueError(f"style {name!r} is unknown: {hint}this network knows {', '.join(names)}")
+    if not (math.isfinite(weight) and weight >= 0):
+        raise ValueError(f"style {name}={weight}: a weight must be a number from 0 up")
+
+
+def find_device(device: str) -> torch.device:
+    """The device of a name: auto (cuda, else mps, else cpu), cpu, cuda, cuda:N or mps.
+
+    Raises:
+        ValueError: another name, or a device that this machine does not have.
+    """
+    if device == "auto":
+        without_cuda = "mps" if torch.backends.mps.is_available() else "cpu"
+        device = "cuda" if torch.cuda.is_available() else without_cuda
+    if not (match := re.fullmatch(r"cpu|mps|cuda(?::(\d+))?", device)):
+        raise ValueError(f"device {device!r}: must be auto, cpu, cuda, cuda:N or mps")
+    there = torch.backends.mps.is_available() if device == "mps" else True
+    if device.startswith("cuda"):
+        there = torch.cuda.is_available() and int(match[1] or 0) < torch.cuda.device_count()
+    if not there:
+        raise ValueError(f"device {device}: torch finds none on this machine; use cpu or auto")
+    return torch.device(device)
+
+
+def _within_range(image: Tensor) -> Tensor:
+    """float32 in [0, 1]; a little beyond is clipped, more is refused."""
+    low, high = (float(value) for value in image.detach().float().aminmax())
+    if not (low >= -_TOLERANCE and high <= 1 + _TOLERANCE):  # also NaN
+        raise ValueError(f"values from {low:g} to {high:g}: must be in [0, 1]; divide 8-bit values by 255")
+    return image.detach().float().clamp(0, 1)

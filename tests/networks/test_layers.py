@@ -1,0 +1,60 @@
+"""Conditional instance norm against torch's own, mixtures, and frozen statistics."""
+
+import pytest
+import torch
+from torch import nn
+
+from impasto.networks.layers import ConditionalInstanceNorm, ConvNormRelu, ResidualBlock
+
+
+def random_norm(channels: int, num_styles: int) -> ConditionalInstanceNorm:
+    norm = ConditionalInstanceNorm(channels, num_styles)
+    nn.init.normal_(norm.gamma)
+    nn.init.normal_(norm.beta)
+    return norm
+
+
+def test_one_style_is_torchs_affine_instance_norm() -> None:
+    norm = random_norm(5, 1)
+    reference = nn.InstanceNorm2d(5, affine=True)
+    reference.weight.data, reference.bias.data = norm.gamma.data[0], norm.beta.data[0]
+    x = torch.randn(3, 5, 7, 9) * 4 + 2
+    torch.testing.assert_close(norm(x, torch.ones(1, 1)), reference(x), rtol=1e-5, atol=1e-5)
+
+
+def test_mixture_is_linear_in_gamma_and_beta() -> None:
+    norm = random_norm(4, 3)
+    x = torch.randn(1, 4, 6, 6)
+    parts = [norm(x, torch.eye(3)[i : i + 1]) for i in range(3)]
+    weights = torch.tensor([[0.2, 0.5, 0.3]])
+    torch.testing.assert_close(norm(x, weights), sum(w * part for w, part in zip(weights[0], parts, strict=True)))
+
+
+def test_each_picture_of_a_batch_has_its_own_style() -> None:
+    norm = random_norm(4, 2)
+    x = torch.randn(2, 4, 5, 5)
+    together = norm(x, torch.eye(2))
+    for i in range(2):
+        torch.testing.assert_close(together[i : i + 1], norm(x[i : i + 1], torch.eye(2)[i : i + 1]))
+
+
+def test_statistics_are_float32_under_autocast() -> None:
+    norm = random_norm(4, 1)
+    x = (torch.randn(1, 4, 64, 64) + 30).bfloat16()
+    with torch.autocast("cpu", torch.bfloat16):
+        found = norm(x, torch.ones(1, 1))
+    assert found.dtype == torch.bfloat16
+    assert (found.float() - norm(x.float(), torch.ones(1, 1))).abs().max() < 0.3
+
+
+def test_a_constant_picture_stays_finite() -> None:
+    assert torch.isfinite(random_norm(2, 1)(torch.full((1, 2, 1, 1), 0.7), torch.ones(1, 1))).all()
+
+
+@pytest.mark.parametrize("block", [ConvNormRelu(4, 4, 3, 2), ResidualBlock(4, 2)])
+def test_gradients(block: nn.Module) -> None:
+    torch.manual_seed(0)
+    block = block.double()
+    x = torch.randn(2, 4, 5, 6, dtype=torch.float64, requires_grad=True)
+    style = torch.tensor([[0.3, 0.7], [1.0, 0.0]], dtype=torch.float64)
+    assert torch.autograd.gradcheck(lambda x: block(x, style), x)

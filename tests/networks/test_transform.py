@@ -1,0 +1,81 @@
+"""The transform network: sizes, range, styles, frozen statistics."""
+
+import pytest
+import torch
+
+from impasto.networks import TransformNet
+
+SIZES = [(side, side) for side in (1, 2, 3, 5, 31, 97)] + [(98, 131), (513, 257), (1000, 3)]
+
+
+def small(num_styles: int = 1) -> TransformNet:
+    torch.manual_seed(0)
+    network = TransformNet(num_styles, width=4, residual_blocks=1).eval()
+    for parameter in network.parameters():  # γ and β of the styles differ
+        torch.nn.init.normal_(parameter, std=0.3)
+    return network
+
+
+@pytest.mark.parametrize(("height", "width"), SIZES)
+def test_same_size_out_as_in(height: int, width: int) -> None:
+    content = torch.rand(1, 3, height, width)
+    with torch.no_grad():
+        stylized = small()(content)
+    assert stylized.shape == content.shape
+    assert torch.isfinite(stylized).all() and stylized.min() >= 0 and stylized.max() <= 1
+
+
+def test_padding_to_a_multiple_of_four_is_by_reflection() -> None:
+    content = torch.rand(1, 3, 14, 17)
+    by_hand = torch.nn.functional.pad(content, (0, 3, 0, 2), mode="reflect")
+    network = small()
+    torch.testing.assert_close(network(content), network(by_hand)[..., :14, :17])
+
+
+def test_one_hot_mixture_is_that_style_and_a_batch_may_mix() -> None:
+    network, content = small(3), torch.rand(3, 3, 24, 24)
+    with torch.no_grad():
+        together = network(content, torch.eye(3))
+        for i in range(3):
+            alone = network(content[i : i + 1], torch.eye(3)[i : i + 1])
+            torch.testing.assert_close(together[i : i + 1], alone)
+        broadcast = network(content, torch.tensor([[0.5, 0.5, 0.0]]))
+    assert not torch.allclose(together, broadcast)
+
+
+def test_johnsons_network_has_johnsons_size() -> None:
+    """1.68 M parameters: 9·9·3·32+32 … counted layer by layer, with two per channel for each norm."""
+    convolutions = [(9, 3, 32), (3, 32, 64), (3, 64, 128), *[(3, 128, 128)] * 10, (3, 128, 64), (3, 64, 32), (9, 32, 3)]
+    expected = sum(k * k * a * b + b for k, a, b in convolutions) + sum(2 * b for _, _, b in convolutions[:-1])
+    assert sum(parameter.numel() for parameter in TransformNet().parameters()) == expected
+
+
+def test_tiles_with_frozen_statistics_equal_the_whole() -> None:
+    """Inside the tile, further from its edge than a pixel can be seen by the network."""
+    network, content = small(2), torch.rand(1, 3, 160, 96)
+    style = torch.tensor([[0.4, 0.6]])
+    with torch.no_grad():
+        whole = network(content, style)
+        with network.frozen_statistics(content, style):
+            torch.testing.assert_close(network(content, style), whole)
+            tile = network(content[..., 32:160, :], style)
+        unfrozen = network(content[..., 32:160, :], style)
+    torch.testing.assert_close(tile[..., 40:, :], whole[..., 72:, :], rtol=1e-4, atol=1e-5)
+    assert not torch.allclose(unfrozen[..., 40:, :], whole[..., 72:, :], atol=1e-3)
+
+
+def test_statistics_are_given_back_when_something_fails() -> None:
+    network, content = small(), torch.rand(1, 3, 16, 16)
+    before = network(content)
+    with pytest.raises(KeyError), network.frozen_statistics(torch.rand(1, 3, 32, 32)):
+        raise KeyError
+    assert torch.equal(network(content), before)
+
+
+def test_refusals() -> None:
+    with pytest.raises(ValueError, match="none given, this network needs 2 weights"):
+        small(2)(torch.rand(1, 3, 8, 8))
+    with pytest.raises(ValueError, match="3 given, this network needs 2 weights"):
+        small(2)(torch.rand(1, 3, 8, 8), torch.ones(1, 3))
+    with pytest.raises(ValueError, match="width 0: must be at least 1"):
+        TransformNet(width=0)

@@ -1,0 +1,87 @@
+"""The import table of the design: layers import downwards only, heavy libraries live in the modules named."""
+
+import ast
+from graphlib import TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+SOURCE = Path(__file__).parents[1] / "src" / "impasto"
+LAYERS = {
+    "images": 0,
+    "features": 1, "video": 1,
+    "networks": 2, "losses": 2, "data": 2,
+    "training": 3, "callbacks": 3, "optimization": 3, "inference": 3,
+    "export": 4, "evaluation": 4,
+    "cli": 5, "training_cli": 5, "inference_cli": 5,
+}  # fmt: skip
+APART = {("data", "training"), ("training", "data"), ("data", "callbacks"), ("callbacks", "data")}
+HEAVY = {
+    "pytorch_lightning": {"data/modules.py", "training.py", "callbacks.py", "training_cli.py"},
+    "datasets": {"data/sources.py"},
+    "av": {"video.py"},
+    "onnx": {"export.py"},
+    "onnxruntime": {"export.py", "inference.py"},
+    "torchmetrics": {"evaluation/metrics.py", "training.py"},
+    "jsonargparse": {"cli.py", "training_cli.py", "inference_cli.py"},
+}
+IMAGES_MAY_IMPORT = {"torch", "torchvision", "PIL", "jaxtyping"}
+FILES = sorted(SOURCE.rglob("*.py"))
+
+
+def imports(file: Path) -> set[str]:
+    """Every module a file imports, at its top or inside a function."""
+    found = set()
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{file}: relative import"
+            found |= {node.module or ""} | {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+def room(module: str) -> str:
+    """The module of the table a dotted name or a path belongs to."""
+    return module.split(".")[1] if module.count(".") else ""
+
+
+def test_the_table_finds_files() -> None:
+    assert len(FILES) > 10
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(SOURCE)))
+def test_imports_go_down(file: Path) -> None:
+    here = file.relative_to(SOURCE).parts[0].removesuffix(".py")
+    if here == "__init__":  # public names, loaded when asked for
+        return
+    assert here in LAYERS, f"{here} is not in the table of the design"
+    for there in {room(name) for name in imports(file) if name.startswith("impasto.")} - {here, ""}:
+        assert LAYERS[there] < LAYERS[here] or LAYERS[there] == LAYERS[here] == 5, f"{here} imports {there}"
+        assert (here, there) not in APART, f"{here} and {there} meet in the batch, not in an import"
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(SOURCE)))
+def test_heavy_libraries_stay_where_they_belong(file: Path) -> None:
+    name = str(file.relative_to(SOURCE))
+    for library in {module.split(".")[0] for module in imports(file)}:
+        assert library not in HEAVY or name in HEAVY[library], f"{name} imports {library}"
+
+
+def test_images_needs_little() -> None:
+    import sys
+
+    libraries = {module.split(".")[0] for module in imports(SOURCE / "images.py")} - set(sys.stdlib_module_names)
+    assert libraries <= IMAGES_MAY_IMPORT
+
+
+def test_no_cycle() -> None:
+    names = {file: ".".join(file.relative_to(SOURCE.parent).with_suffix("").parts) for file in FILES}
+    graph = {name.removesuffix(".__init__"): imports(file) for file, name in names.items()}
+    graph = {name: (found & set(graph)) - {name} for name, found in graph.items()}
+    list(TopologicalSorter(graph).static_order())  # raises CycleError
+
+
+def test_no_file_grows_past_reading() -> None:
+    long = {file.name: lines for file in FILES if (lines := len(file.read_text().splitlines())) > 310}
+    assert not long
