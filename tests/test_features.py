@@ -73,7 +73,7 @@ def test_refusals(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         FeatureNetwork("vgg16", ["relu9_9"], "random")
     with pytest.raises(ValueError, match=r"image of 4×9 pixels.*at least 16×16 for relu5_1"):
         FeatureNetwork("vgg16", ["relu5_1"], "random")(torch.rand(1, 3, 9, 4))
-    with pytest.raises(ValueError, match="holds no vgg19-dcbb9e9d.pth"):
+    with pytest.raises(ValueError, match="holds no vgg19-dcbb9e9d"):
         find_weights("vgg19", str(tmp_path))
     monkeypatch.setenv("IMPASTO_WEIGHTS", str(tmp_path / "nowhere"))
     with pytest.raises(ValueError, match="holds no such file or folder"):

@@ -184,18 +184,11 @@ def cmyk_profile(lab: tuple[int, int, int]) -> bytes:
     ramp = bytes(range(256))
     matrix = struct.pack(">9i", 65536, 0, 0, 0, 65536, 0, 0, 0, 65536)
     table = (
-        b"mft1\0\0\0\0"
-        + bytes([4, 3, 2, 0])
-        + matrix
-        + ramp * 4
-        + (bytes(lab) + bytes([0, 128, 128])) * 8
-        + ramp * 3
+        b"mft1\0\0\0\0" + bytes([4, 3, 2, 0]) + matrix + ramp * 4 + (bytes(lab) + bytes([0, 128, 128])) * 8 + ramp * 3
     )
     table += bytes(-len(table) % 4)
     tags = struct.pack(">L4sLL", 1, b"A2B0", 144, len(table))
-    head = struct.pack(
-        ">L4sL4s4s4s12x4s", 144 + len(table), b"lcms", 0x02400000, b"prtr", b"CMYK", b"Lab ", b"acsp"
-    )
+    head = struct.pack(">L4sL4s4s4s12x4s", 144 + len(table), b"lcms", 0x02400000, b"prtr", b"CMYK", b"Lab ", b"acsp")
     head += bytes(28) + struct.pack(">3L", 0xF6D6, 0x10000, 0xD32D)
     return head.ljust(128, b"\0") + tags + table
 
@@ -237,9 +230,7 @@ def test_ycck_jpeg(tmp_path: Path) -> None:
     assert (read_image(tmp_path / "a.jpg").pixels[0, :, 8, 8] - expected).abs().max() < 0.02
 
 
-@pytest.mark.parametrize(
-    ("mode", "space"), [("L", b"GRAY"), ("L", b"RGB "), ("RGB", b"GRAY"), ("RGB", b"CMYK")]
-)
+@pytest.mark.parametrize(("mode", "space"), [("L", b"GRAY"), ("L", b"RGB "), ("RGB", b"GRAY"), ("RGB", b"CMYK")])
 def test_profile_that_does_not_describe_rgb_is_dropped(tmp_path: Path, mode: str, space: bytes) -> None:
     profile = SRGB[:16] + space + SRGB[20:]
     path = saved(tmp_path, "a.png", Image.new(mode, (2, 2)), icc_profile=profile)
@@ -380,9 +371,7 @@ def test_round_trip(tmp_path: Path, suffix: str) -> None:
     picture = smooth(profile=SRGB)
     write_image(tmp_path / "new" / f"a.{suffix}", picture)
     again = read_image(tmp_path / "new" / f"a.{suffix}")
-    assert (again.pixels - picture.pixels).abs().max() < (
-        0.0021 if suffix in ("png", "tif", "tiff") else 0.08
-    )
+    assert (again.pixels - picture.pixels).abs().max() < (0.0021 if suffix in ("png", "tif", "tiff") else 0.08)
     assert again.icc_profile == SRGB
     assert again.alpha is None
     assert names(tmp_path / "new") == [f"a.{suffix}"]
@@ -623,9 +612,7 @@ def test_contact_sheet_labels_have_ink_and_stay_beside_the_pictures() -> None:
     ("rows", "row_labels", "column_labels"),
     [([], [], []), ([[]], [], []), ([[1]], ["a", "b"], []), ([[1]], [], ["a", "b"])],
 )
-def test_contact_sheet_refusals(
-    rows: list[list[int]], row_labels: list[str], column_labels: list[str]
-) -> None:
+def test_contact_sheet_refusals(rows: list[list[int]], row_labels: list[str], column_labels: list[str]) -> None:
     pictures = [[torch.zeros(1, 3, 2, 2) for _ in row] for row in rows]
     with pytest.raises(ImageError, match="contact sheet: "):
         contact_sheet(pictures, row_labels, column_labels)

@@ -50,7 +50,7 @@ def test_every_size_comes_back_finite_and_in_range(one, size):
     alpha = content[:, :1]
     stylized = Stylizer(one, device="cpu").stylize(Picture(content, alpha, b"profile", "note"))
     assert stylized.pixels.shape == content.shape and stylized.pixels.isfinite().all()
-    assert 0 <= stylized.pixels.min() and stylized.pixels.max() <= 1
+    assert stylized.pixels.min() >= 0 and stylized.pixels.max() <= 1
     assert not torch.equal(stylized.pixels, content)
     assert stylized.alpha is alpha and (stylized.icc_profile, stylized.note) == (b"profile", "note")
 
@@ -278,16 +278,17 @@ def test_an_absurd_size_is_out_of_memory_and_other_errors_pass(one, monkeypatch)
 def test_cuda_agrees_with_cpu(three):
     content = noise(33, 47)
     on_gpu = Stylizer(three, "wave", device="cuda")(content)
-    torch.testing.assert_close(on_gpu, Stylizer(three, "wave", device="cpu")(content), atol=5e-3, rtol=0)
+    difference = on_gpu - Stylizer(three, "wave", device="cpu")(content)
+    assert on_gpu.device == content.device and difference.abs().mean() < 0.005  # TF32 rounds to 10 bits
 
 
 def test_neither_lightning_nor_datasets_is_imported_and_the_script_helps():
-    heavy = (
-        "{name.partition('.')[0] for name in sys.modules} & {'lightning', 'pytorch_lightning', 'datasets'}"
-    )
+    heavy = "{name.partition('.')[0] for name in sys.modules} & {'lightning', 'pytorch_lightning', 'datasets'}"
     code = f"import sys, impasto.inference, impasto.inference_cli; print({heavy})"
     imported = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     assert (imported.stdout, imported.returncode) == ("set()\n", 0)
     script = Path(__file__).parents[1] / "scripts" / "infer.py"
     shown = subprocess.run([sys.executable, script, "--help"], capture_output=True, text=True, timeout=120)
-    assert shown.returncode == 0 and "--keep_colors" in shown.stdout and "photos" in shown.stdout
+    assert shown.returncode == 0 and "photos" in shown.stdout and "starry_night=0.7,wave=0.3" in shown.stdout
+    for option in ("network", "style", "strength", "keep_colors", "size", "output", "device", "overwrite"):
+        assert f"  --{option} " in shown.stdout

@@ -207,7 +207,9 @@ def test_relative_without_photos_is_refused() -> None:
 @pytest.mark.parametrize("term", ["content", "style", "tv"])
 def test_a_few_steps_lower_each_term(term: str) -> None:
     weights = {"content_weight": 0.0, "style_strength": 0.0, "tv_weight": 0.0}
-    loss = vgg_loss(**weights | {{"content": "content_weight", "style": "style_strength", "tv": "tv_weight"}[term]: 1.0})
+    loss = vgg_loss(
+        **weights | {{"content": "content_weight", "style": "style_strength", "tv": "tv_weight"}[term]: 1.0}
+    )
     photos, style = torch.rand(4, 3, 48, 48), torch.rand(1, 3, 48, 48) ** 4
     target = loss.style_target([style], photos)
     output = torch.rand(1, 3, 48, 48).requires_grad_()

@@ -1,1 +1,25 @@
-"""impasto: fast neural style transfer."""
+"""impasto: fast neural style transfer that is trained, measured and shipped properly."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from impasto.inference import Stylizer
+    from impasto.losses import LossOptions, PerceptualLoss
+    from impasto.networks import load_network, save_network
+
+_HOMES = {
+    "Stylizer": "impasto.inference",
+    "load_network": "impasto.networks",
+    "save_network": "impasto.networks",
+    "LossOptions": "impasto.losses",
+    "PerceptualLoss": "impasto.losses",
+}
+__all__ = ["LossOptions", "PerceptualLoss", "Stylizer", "load_network", "save_network"]
+
+
+def __getattr__(name: str) -> Any:
+    """Public names load their module when asked for: `import impasto` costs nothing."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'impasto' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)

@@ -12,6 +12,7 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import ModelCheckpoint
+from pytorch_lightning.loggers import TensorBoardLogger
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
@@ -37,8 +38,14 @@ class ShowProgress(pl.callbacks.ProgressBar):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self.photos, self.began, self.said = 0, time.monotonic(), time.monotonic()
-        columns = (TextColumn("step {task.completed}/{task.total}"), BarColumn(), TextColumn("{task.description}"),
-                   TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(elapsed_when_finished=True))  # fmt: skip
+        columns = (
+            TextColumn("step {task.completed}/{task.total}"),
+            BarColumn(),
+            TextColumn("{task.description}"),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+        )
         self.bar = Progress(*columns, console=self.console, disable=not self.console.is_terminal)
         self.task = self.bar.add_task("", total=trainer.max_steps, completed=trainer.global_step)
         self.bar.start()
@@ -74,9 +81,11 @@ class LossTable(pl.Callback):
     checkpoint a run is resumed from are taken out, since the run writes them again.
     """
 
-    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        # Not at on_fit_start: the step a run is resumed from is restored after it.
         self.path = Path(trainer.default_root_dir) / "losses.csv"
         self.rows: list[dict[str, str]] = []
+        self.columns: list[str] = []
         if trainer.is_global_zero and self.path.exists():
             with self.path.open(newline="") as file:
                 rows = [row for row in csv.DictReader(file) if int(row["step"]) <= trainer.global_step]
@@ -149,7 +158,7 @@ class Previews(pl.Callback):
         folder = Path(trainer.default_root_dir) / "previews"
         folder.mkdir(parents=True, exist_ok=True)
         sheet.save(folder / f"step-{trainer.global_step:06d}.jpg", quality=90)
-        if trainer.logger is not None and hasattr(trainer.logger.experiment, "add_image"):
+        if isinstance(trainer.logger, TensorBoardLogger):
             pixels = torch.frombuffer(bytearray(sheet.tobytes()), dtype=torch.uint8)
             pixels = pixels.view(sheet.height, sheet.width, 3)
             trainer.logger.experiment.add_image("previews", pixels, trainer.global_step, dataformats="HWC")
@@ -169,7 +178,9 @@ class StopSafely(pl.Callback):
 
     def _ask(self, number: int, frame: FrameType | None) -> None:
         if self.asked:
-            os.kill(os.getpid(), signal.SIGKILL) if number == signal.SIGTERM else signal.default_int_handler(number, frame)
+            os.kill(os.getpid(), signal.SIGKILL) if number == signal.SIGTERM else signal.default_int_handler(
+                number, frame
+            )
         self.asked = True
 
     def on_train_batch_end(

@@ -14,7 +14,10 @@ def main(arguments: list[str] | None = None) -> int:
     if not arguments or arguments[0] not in COMMANDS:
         asked = bool(arguments) and arguments[0] in ("-h", "--help")
         lines = "\n".join(f"  {name:8}{what}" for name, what in COMMANDS.items())
-        print(f"usage: impasto COMMAND …\n{lines}\n`impasto COMMAND --help` tells more", file=sys.stdout if asked else sys.stderr)
+        print(
+            f"usage: impasto COMMAND …\n{lines}\n`impasto COMMAND --help` tells more",
+            file=sys.stdout if asked else sys.stderr,
+        )
         return 0 if asked else 2
     return run(*arguments)
 
@@ -39,7 +42,12 @@ def _train(arguments: list[str]) -> int:
     from impasto.training_cli import train
 
     # Lightning's advice on what is settled here: workers, arguments of our own, the logging interval.
-    for message in (".*does not have many workers.*", ".*args parameter is intended.*", ".*the logging interval.*"):
+    for message in (
+        ".*does not have many workers.*",
+        ".*args parameter is intended.*",
+        ".*logging interval.*",
+        ".*treespec.*",
+    ):
         warnings.filterwarnings("ignore", message)
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
     train(arguments)

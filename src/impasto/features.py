@@ -36,13 +36,15 @@ class FeatureNetwork(nn.Module):
         ValueError: unknown network or layer, or weights that cannot be had.
     """
 
+    mean: Tensor
+    std: Tensor
+
     def __init__(self, name: LossNetwork, layers: Sequence[str], weights: str | None = None) -> None:
         super().__init__()
         if name not in get_args(LossNetwork):
             raise ValueError(f"loss network {name!r}: choose one of {', '.join(get_args(LossNetwork))}")
         self.layers = tuple(layers)
-        with torch.device("cpu" if weights == "random" else "meta"):
-            vgg = getattr(torchvision.models, name)(weights=None).features
+        vgg = _architecture(name, random=weights == "random")
         names = _layer_names(vgg)
         if unknown := set(layers) - set(names):
             relus = ", ".join(layer for layer in names if layer.startswith("relu"))
@@ -80,6 +82,13 @@ class FeatureNetwork(nn.Module):
             if layer in self.layers:
                 found[layer] = x
         return found
+
+
+def _architecture(name: LossNetwork, random: bool) -> nn.Sequential:
+    """torchvision's convolutions: without values, or with the same random ones in every process."""
+    with torch.random.fork_rng(devices=[]), torch.device("cpu" if random else "meta"):
+        torch.manual_seed(0)
+        return getattr(torchvision.models, name)(weights=None).features
 
 
 def _layer_names(vgg: nn.Sequential) -> list[str]:

@@ -20,6 +20,7 @@ from impasto import images
 from impasto.images import Picture
 from impasto.networks import TransformNet, load_network
 
+Number = float | int  # both, because beartype takes an annotation at its word
 _TOLERANCE = 0.01  # beyond [0, 1]: bicubic resampling overshoots, 0…255 is a mistake
 _NO_MEMORY = ("out of memory", "not enough memory", "DefaultCPUAllocator", "overflow")
 
@@ -40,8 +41,8 @@ class Stylizer:
     """
 
     def __init__(
-        self, network: TransformNet | str | Path, style: str | Mapping[str, float] | None = None, *,
-        strength: float = 1.0, keep_colors: bool = False, size: int | None = None, device: str = "auto",
+        self, network: TransformNet | str | Path, style: str | Mapping[str, Number] | None = None, *,
+        strength: Number = 1.0, keep_colors: bool = False, size: int | None = None, device: str = "auto",
     ) -> None:  # fmt: skip
         if not 0 <= strength <= 1:
             raise ValueError(f"strength {strength}: must be from 0 (the photo) to 1 (fully stylized)")
@@ -149,7 +150,7 @@ def style_names(network: TransformNet) -> list[str]:
     return names if complete else [f"style{number + 1}" for number in range(network.num_styles)]
 
 
-def style_weights(style: str | Mapping[str, float] | None, names: Sequence[str]) -> Float[Tensor, "1 n"]:
+def style_weights(style: str | Mapping[str, Number] | None, names: Sequence[str]) -> Float[Tensor, "1 n"]:
     """Weights 1×N of a style or a mixture, in the order of `names`, with the sum 1.
 
     Args:
@@ -172,11 +173,11 @@ def style_weights(style: str | Mapping[str, float] | None, names: Sequence[str])
     return (weights / weights.sum()).float()
 
 
-def _parts(style: str, names: Sequence[str]) -> dict[str, float]:
+def _parts(style: str, names: Sequence[str]) -> dict[str, Number]:
     """{"wave": 0.3, "scream": 0.7} of "wave=0.3,scream=0.7"."""
     if style in names:  # also a name that holds "=" or ","
         return {style: 1.0}
-    parts: dict[str, float] = {}
+    parts: dict[str, Number] = {}
     for part in style.split(","):
         name, given, weight = (text.strip() for text in part.partition("="))
         if name in parts:
@@ -189,7 +190,7 @@ def _parts(style: str, names: Sequence[str]) -> dict[str, float]:
     return parts
 
 
-def _check_part(name: str, weight: float, names: Sequence[str]) -> None:
+def _check_part(name: str, weight: Number, names: Sequence[str]) -> None:
     if name not in names:
         close = difflib.get_close_matches(name, names, n=1)
         hint = f"did you mean {close[0]}? " if close else ""

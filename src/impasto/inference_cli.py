@@ -37,8 +37,8 @@ class Job:
 def infer(arguments: list[str]) -> int:
     """Runs the command; 0: done, 1: some photos were skipped, 130: interrupted. Mistakes are ValueErrors."""
     parser = ArgumentParser(
-        prog="impasto infer", description="Stylize photos with a trained network.",
-        exit_on_error=False, allow_abbrev=False,
+        prog="impasto infer", exit_on_error=False, allow_abbrev=False,
+        description="Stylize photos with a trained network. A {true,false} option is true without a value.",
     )  # fmt: skip
     parser.add_argument("photos", nargs="*", type=str, help=_PHOTOS)
     parser.add_function_arguments(stylize_photos, skip={"photos"}, as_group=False)
@@ -136,9 +136,7 @@ def _styles_table(network: TransformNet) -> str:
     """A line for each style: name, title, painter, year."""
     known = {str(style["name"]): style for style in network.metadata.get("styles", [])}
     keys = ("title", "artist", "year")
-    rows = [
-        [name, *(str(known.get(name, {}).get(key) or "") for key in keys)] for name in style_names(network)
-    ]
+    rows = [[name, *(str(known.get(name, {}).get(key) or "") for key in keys)] for name in style_names(network)]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
 

@@ -127,6 +127,9 @@ class PerceptualLoss(nn.Module):
         features: the loss network to use instead of the one `options` names (any module that gives the layers).
     """
 
+    dynamic: Tensor
+    features: nn.Module
+
     def __init__(self, options: LossOptions | None = None, features: nn.Module | None = None) -> None:
         super().__init__()
         self.options = options = options or LossOptions()
@@ -225,14 +228,15 @@ class PerceptualLoss(nn.Module):
     def _content_term(self, found: dict, wanted: dict, target: StyleTarget) -> Tensor:
         """Σ w_l · MSE(F_l(output), F_l(content)) / gap_l; plain MSE under `fixed`."""
         weights = self._layer_weights(self.options.content_layers)
-        return sum(weights[key] * (_squared_error(found[key], wanted[key]) / target.content_gaps[key]).mean()
-                   for key in wanted)  # fmt: skip
+        errors = {key: _squared_error(found[key], wanted[key]) / target.content_gaps[key] for key in wanted}
+        return torch.stack([weights[key] * error.mean() for key, error in errors.items()]).sum()
 
     def _style_term(self, found: dict, target: StyleTarget) -> Tensor:
         """Σ w_l · MSE(G_l(output), A_l) / gap_l; plain MSE under `fixed`."""
         weights = self._layer_weights(self.options.style_layers)
-        return sum(weights[key] * (_squared_error(gram_matrix(found[key]), gram) / target.style_gaps[key]).mean()
-                   for key, gram in target.grams.items())  # fmt: skip
+        errors = {key: _squared_error(gram_matrix(found[key]), gram) / target.style_gaps[key]
+                  for key, gram in target.grams.items()}  # fmt: skip
+        return torch.stack([weights[key] * error.mean() for key, error in errors.items()]).sum()
 
     def _layer_weights(self, layers: dict[str, float]) -> dict[Key, float]:
         """Under `fixed` as given; else scaled to sum 1 over layers and scales, so that the term is a fraction."""
@@ -269,8 +273,8 @@ class PerceptualLoss(nn.Module):
         """
         gradients = [torch.autograd.grad(term, output, retain_graph=True)[0] for term in terms.values()]
         norms = torch.stack([gradient.detach().float().norm() for gradient in gradients])
-        rates = torch.stack([term.detach() for term in terms.values()])
-        rates = (rates / rates.mean().clamp(min=1e-12)) ** GRADNORM_ALPHA
+        fractions = torch.stack([term.detach() for term in terms.values()])
+        rates = (fractions / fractions.mean().clamp(min=1e-12)) ** GRADNORM_ALPHA
         asked = torch.tensor([self.options.content_weight, self.options.style_strength]).to(norms)
         aim = (self.dynamic * norms).mean() * rates * asked / asked.mean()
         # |w·g − aim| falls along sign(·)·g; scaled by the mean norm, so that the rate has no unit.

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -56,6 +57,9 @@ class FixedStyles(pl.LightningModule):
         compile: compile the network with torch.compile.
     """
 
+    loss: PerceptualLoss
+    target: StyleTarget
+
     def __init__(
         self,
         styles: dict[str, str | Painting],
@@ -94,8 +98,8 @@ class FixedStyles(pl.LightningModule):
         index = batch["index"] % len(self.styles)
         fractions, total = self._terms(batch["content"], index)
         self._refuse_non_finite({**fractions, "loss": total})
-        self.log_dict({f"train/{name}": value for name, value in fractions.items()}, sync_dist=True)
-        self.log("train/loss", total, sync_dist=True)
+        self.log_dict({f"train/{name}": value for name, value in fractions.items()}, sync_dist=True, prog_bar=True)
+        self.log("train/loss", total, sync_dist=True, prog_bar=True)
         self._agree_on_dynamic_weights()
         return total
 
@@ -121,13 +125,15 @@ class FixedStyles(pl.LightningModule):
         if not torch.isfinite(terms["loss"]):
             bad = next(name for name, value in terms.items() if not torch.isfinite(value))
             raise NonFiniteLoss(
-                f"step {self.global_step}: the {bad} term is {float(terms[bad])}; training stopped, the last checkpoint "
-                f"is from before. Go on from it with a lower --model.learning_rate, or in --trainer.precision 32-true"
+                f"step {self.global_step}: the {bad} term is {float(terms[bad])}; training stopped, the last "
+                f"checkpoint is from before. Go on from it with a lower --model.learning_rate, "
+                f"or with --trainer.precision 32-true"
             )
 
     def _agree_on_dynamic_weights(self) -> None:
         if self.loss_options.balance == "dynamic" and self.trainer.world_size > 1:
-            self.loss.dynamic.copy_(self.all_gather(self.loss.dynamic).mean(0))
+            gathered = torch.as_tensor(self.all_gather(self.loss.dynamic))
+            self.loss.dynamic.copy_(gathered.mean(0))
 
     def on_fit_start(self) -> None:
         self._prepare_loss()
@@ -155,7 +161,7 @@ class FixedStyles(pl.LightningModule):
         self.loss.dynamic.copy_(torch.tensor(self._restored["dynamic"]))
         return self.loss.style_target(paintings, gaps=self._restored["gaps"])
 
-    def configure_optimizers(self) -> dict[str, Any]:
+    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """Adam (Johnson et al. 2016: 1e-3) with a linear warm-up and a cosine decay to 0 at the last step."""
         optimizer = torch.optim.Adam(self.network.parameters(), self.learning_rate)
         steps = max(1, int(self.trainer.estimated_stepping_batches))
@@ -172,7 +178,7 @@ class FixedStyles(pl.LightningModule):
         for name, value in self.network.named_parameters():
             if not torch.isfinite(value).all():
                 raise NonFiniteLoss(
-                    f"step {self.global_step}: {name} is no longer finite; nothing was written over the last checkpoint. "
+                    f"step {self.global_step}: {name} is no longer finite; the last checkpoint was left as it is. "
                     f"Go on from it with a lower --model.learning_rate"
                 )
         balance = {"gaps": self.target.gaps(), "dynamic": self.loss.dynamic.tolist()}

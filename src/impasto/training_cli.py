@@ -1,5 +1,6 @@
 """The training command: LightningCLI over FixedStyles and Photos, with one folder for everything a run leaves."""
 
+from argparse import ArgumentError
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +55,7 @@ class TrainingCLI(LightningCLI):
         run = Path(self.trainer.default_root_dir)
         if self.trainer.is_global_zero:
             run.mkdir(parents=True, exist_ok=True)
-            self.parser.save(self.config, run / "config.yaml", overwrite=True, skip_none=True, multifile=False)
+            self.parser.save(self.config, run / "config.yaml", overwrite=True, multifile=False)
         config = self.config[self.subcommand]
         self.model.run_config = {
             "batch_size": config.data.batch_size * self.trainer.world_size,
@@ -70,7 +71,9 @@ class TrainingCLI(LightningCLI):
         if not self.trainer.is_global_zero:
             return
         if self.trainer.global_step < self.trainer.max_steps:
-            print(f"stopped at step {self.trainer.global_step}; the same command with --ckpt_path last goes on from there")
+            print(
+                f"stopped at step {self.trainer.global_step}; the same command with --ckpt_path last goes on from there"
+            )
             return
         name = next(iter(self.model.styles)) if len(self.model.styles) == 1 else run.name
         published = self.model.publish(run / f"{name}.safetensors")
@@ -101,7 +104,15 @@ def _device_has_bf16() -> bool:
 def train(arguments: list[str]) -> None:
     """Runs `fit` or `validate` with the arguments of a command line."""
     defaults = [str(path) for path in DEFAULTS if path.exists()][:1]
-    kwargs = {command: {"default_config_files": defaults} for command in ("fit", "validate")}
-    TrainingCLI(
-        FixedStyles, Photos, args=arguments, save_config_callback=None, seed_everything_default=0, parser_kwargs=kwargs
-    )
+    commands = {name: {"default_config_files": defaults, "exit_on_error": False} for name in TrainingCLI.subcommands()}
+    try:
+        TrainingCLI(
+            FixedStyles,
+            Photos,
+            args=arguments,
+            save_config_callback=None,
+            seed_everything_default=0,
+            parser_kwargs={"prog": "impasto train", "exit_on_error": False, **commands},
+        )
+    except ArgumentError as error:
+        raise ValueError(f"{error} (--help lists the options)") from error

@@ -8,7 +8,14 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from impasto.networks import NetworkError, TransformNet, find_network, load_network, published_networks, save_network
+from impasto.networks import (
+    NetworkError,
+    TransformNet,
+    find_network,
+    load_network,
+    published_networks,
+    save_network,
+)
 
 
 @pytest.fixture

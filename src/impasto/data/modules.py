@@ -13,7 +13,6 @@ import itertools
 import logging
 import warnings
 from collections.abc import Callable, Iterable, Iterator
-from functools import partial
 from typing import Any
 
 import pytorch_lightning as pl
@@ -69,7 +68,7 @@ class StreamBatches(_Batches):
     """The same of a stream: one item, one sample. The same again only for as many ranks and workers.
 
     An unreadable item is replaced by another crop of the last good photo of its batch, or else of the first
-    good photo of its worker: by nothing that depends on where an interrupted run went on. To go on, the
+    good photo its worker has: by nothing that depends on where an interrupted run went on. To go on, the
     stream is read again up to there. Each worker keeps its part of the stream, so the first batch is the
     multiple of their number at or below `start`; `_Loader` drops what is too early.
     """
@@ -77,45 +76,30 @@ class StreamBatches(_Batches):
     def __iter__(self) -> Iterator[dict[str, Any]]:
         worker, workers = _worker()
         rounds = self.start // workers
-        records = itertools.islice(self._records(), rounds * self.batch_size, None)
+        records = itertools.islice(self._records(self.seed), rounds * self.batch_size, None)
         for k in itertools.count(rounds * workers + worker, workers):
             yield self._next(records, self._numbers(k))
 
-    def _records(self) -> Iterator[Any]:
-        return self.photos.records("stream", self.seed, rank=self.rank, world=self.world)
+    def _records(self, seed: int | None = None) -> Iterator[Any]:
+        return self.photos.records(seed, self.rank, self.world)
 
     def _next(self, records: Iterator[Any], numbers: range) -> dict[str, Any]:
         samples: list[Tensor] = []
         skipped: Skipped = []
-        good = None
+        good: list[Any] = []
         for n, record in zip(numbers, records, strict=False):
-            sample = _crop(self, record, n, skipped)
-            good = record if sample is not None else good
-            if sample is None and good is not None:
-                sample = _crop(self, good, n, skipped)
-            samples.append(first_crops(self, self._records(), [n], [])[0] if sample is None else sample)
+            failed: Skipped = []
+            samples.append(self.first_crop(itertools.chain([record], good or self._records()), n, failed))
+            skipped += failed[:1]
+            good = good if failed else [record]
         return _batch(samples, numbers, skipped)
 
-
-def _crop(batches: _Batches, record: Any, n: int, skipped: Skipped) -> Tensor | None:
-    def make() -> Tensor:
-        return sources.crop(sources.decode(record), batches.size, sources.seeded("crop", batches.seed, n))
-
-    return sources.attempt(make, batches.photos.title(record), skipped)
-
-
-def first_crops(
-    batches: StreamBatches, records: Iterator[Any], numbers: Iterable[int], skipped: Skipped
-) -> list[Tensor]:
-    """A crop for each sample number, of the first records that can be read. `ValueError` if dozens cannot."""
-    samples = []
-    for n in numbers:
-        found = (_crop(batches, record, n, skipped) for record in itertools.islice(records, sources.TRIES))
-        sample = next((sample for sample in found if sample is not None), None)
-        if sample is None:
-            raise sources.unreadable(batches.photos.place, skipped)
-        samples.append(sample)
-    return samples
+    def first_crop(self, records: Iterable[Any], n: int, skipped: Skipped) -> Float[Tensor, "3 s s"]:
+        """The crop for sample n, of the first record that can be read. `ValueError` if dozens cannot."""
+        for record in itertools.islice(records, sources.TRIES):
+            with sources.noting(self.photos.title(record), skipped):
+                return sources.crop(sources.decode(record), self.size, sources.seeded("crop", self.seed, n))
+        raise sources.unreadable(self.photos.place, skipped)
 
 
 def _batch(samples: list[Tensor], numbers: range, skipped: Skipped) -> dict[str, Any]:
@@ -183,7 +167,7 @@ class Photos(pl.LightningDataModule):
         self.photos, self.dataset, self.split, self.image_column = photos, dataset, split, image_column
         self.streaming, self.crop, self.batch_size = streaming, crop, batch_size
         self.val_photos, self.num_workers, self.seed = val_photos, num_workers, seed
-        self._source: sources.PhotoCollection | sources.StreamedPhotos | None = None
+        self._source: sources.PhotoCollection | None = None
         self._resumed = 0
         self._reported: set[str] = set()
 
@@ -203,13 +187,13 @@ class Photos(pl.LightningDataModule):
         else:
             order = sources.shuffled(len(found), "validation")  # not the seed's: runs are compared on these
             kept = min(self.val_photos, len(found) // 10)
-            held, self._source = order[:kept], sources.Selected(found, sorted(order[kept:]))
+            held, self._source = order[:kept], found.only(sorted(order[kept:]))
         self._val = self._read(found, held)
         if self.val_photos and not len(self._val):
-            _LOG.info("no validation: it takes a tenth of the photos at most, and readable ones")
+            _LOG.warning("no validation: it takes a tenth of the photos at most, and readable ones")
         self.first_photos(1)
 
-    def _find(self) -> sources.PhotoCollection | sources.StreamedPhotos:
+    def _find(self) -> sources.PhotoCollection:
         files = sources.find_parquet(self.photos) if self.photos else []
         if self.photos and not files:
             return sources.FolderPhotos(self.photos)
@@ -220,13 +204,12 @@ class Photos(pl.LightningDataModule):
 
     def _read(self, photos: Any, indices: Iterable[int]) -> Float[Tensor, "n 3 s s"]:
         skipped: Skipped = []
-        made = [sources.attempt(partial(self._middle, photos, i), photos.name(i), skipped) for i in indices]
+        good = []
+        for i in indices:
+            with sources.noting(photos.name(i), skipped):
+                good.append(sources.center_crop(photos.load(i), self.crop))
         self._report(skipped)
-        good = [pixels for pixels in made if pixels is not None]
         return torch.stack(good) if good else torch.empty(0, 3, self.crop, self.crop)
-
-    def _middle(self, photos: Any, i: int) -> Tensor:
-        return sources.center_crop(photos.load(i), self.crop)
 
     def _report(self, skipped: Iterable[Iterable[str]]) -> None:
         for name, why in skipped:
@@ -239,10 +222,12 @@ class Photos(pl.LightningDataModule):
         return kind(self._source, self.crop, self.batch_size, self.seed, rank=rank, world=world)
 
     def first_photos(self, n: int) -> Float[Tensor, "n 3 s s"]:
-        """The first n samples of training (of a stream: n samples), the same for every rank and batch size."""
+        """The first n samples of training (of a stream, as stored), the same for every rank and batch size."""
         skipped: Skipped = []
-        if isinstance(batches := self._batches(0, 1), StreamBatches):
-            crops = first_crops(batches, batches.photos.records("first", self.seed), range(n), skipped)
+        batches = self._batches(0, 1)
+        if isinstance(batches, StreamBatches):
+            records = batches.photos.records()
+            crops = [batches.first_crop(records, i, skipped) for i in range(n)]
         else:
             crops = [sources.draw(batches.photos, self.crop, self.seed, i, skipped) for i in range(n)]
         self._report(skipped)

@@ -1,19 +1,21 @@
 """Where photos come from, and which crop of which photo is sample number n.
 
-A collection (a folder, or a dataset through `datasets`) can be asked for photo i; sample n is then a pure
-function of (seed, n), so that ranks, workers, batch sizes and interruptions change nothing. A stream can only
-be read in order: there it takes the same number of ranks and workers to see the same samples again. Whatever
-cannot be read is replaced and named, never fatal, as long as anything can be read.
+Of a collection (a folder, or a dataset through `datasets`), sample n is a pure function of (seed, n): ranks,
+workers, batch sizes and interruptions change nothing. A stream can only be read in order: there it takes as
+many ranks and workers to see the same again. What cannot be read is named and replaced.
 """
 
 import hashlib
 import io
-import itertools
 import os
-from collections.abc import Callable, Iterator, Sequence
-from functools import lru_cache, partial
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from copy import copy
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import chain, count, islice
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -32,6 +34,7 @@ _BUFFER = 200  # photos a stream is shuffled over, still encoded: some 30 MB for
 _INSTEAD = "to train on a folder of your own photos, pass --data.photos FOLDER"
 
 Skipped = list[tuple[str, str]]  # (name, reason)
+Source = str | list[str]  # a dataset of the hub, or Parquet files
 
 
 def _files(folder: str | Path, suffixes: tuple[str, ...]) -> list[Path]:
@@ -47,8 +50,7 @@ def _files(folder: str | Path, suffixes: tuple[str, ...]) -> list[Path]:
 
 def find_images(folder: str | Path) -> list[Path]:
     """The image files below a folder, sorted, nothing hidden. `ValueError` if there is none."""
-    found = _files(folder, IMAGE_SUFFIXES)
-    if not found:
+    if not (found := _files(folder, IMAGE_SUFFIXES)):
         raise ValueError(f"{folder}: holds no image; looked at any depth for {', '.join(IMAGE_SUFFIXES)}")
     return found
 
@@ -65,62 +67,68 @@ def find_parquet(photos: str | Path) -> list[str]:
     return found
 
 
-class FolderPhotos:
+@dataclass
+class PhotoCollection:
+    """Photos by number. `load` raises `ImageError` for one that cannot be read; `place` is for messages."""
+
+    place: str
+    keys: Sequence[Any]
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def name(self, i: int) -> str:
+        return str(self.keys[i])
+
+    def load(self, i: int) -> Float[Tensor, "3 h w"]:
+        raise NotImplementedError
+
+    def only(self, indices: Iterable[int]) -> "PhotoCollection":
+        """These photos alone, renumbered from 0; each keeps its name."""
+        chosen = copy(self)
+        chosen.keys = [self.keys[i] for i in indices]
+        return chosen
+
+
+class FolderPhotos(PhotoCollection):
     """The photos below a folder, at any depth."""
 
     def __init__(self, folder: str | Path) -> None:
-        self.place = str(folder)
-        self._paths = find_images(folder)
-
-    def __len__(self) -> int:
-        return len(self._paths)
-
-    def name(self, i: int) -> str:
-        return str(self._paths[i])
+        super().__init__(str(folder), find_images(folder))
 
     def load(self, i: int) -> Float[Tensor, "3 h w"]:
-        return read_image(self._paths[i]).pixels[0]
+        return read_image(self.keys[i]).pixels[0]
 
 
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
-
-
-def _open(source: str | list[str], split: str, column: str | None, streaming: bool) -> tuple[Any, str]:
-    """A `datasets` dataset with nothing but its image column, left encoded; and the name of that column."""
+def _open(source: Source, split: str, column: str | None, streaming: bool) -> tuple[Any, str, str]:
+    """A `datasets` dataset of nothing but encoded images; the name of their column, and of the place."""
     import datasets  # here, because a folder of photos has no use for it
 
-    local = isinstance(source, list)
-    where: dict[str, Any] = {"path": "parquet", "data_files": source} if local else {"path": source}
+    files = {} if isinstance(source, str) else {"data_files": source}
+    place, split = (source[0], "train") if files else (str(source), split)  # files have one split
     try:
-        dataset = datasets.load_dataset(**where, split="train" if local else split, streaming=streaming)
+        kind = "parquet" if files else place
+        dataset: Any = datasets.load_dataset(kind, split=split, streaming=streaming, **files)
     except Exception as error:  # network, hub, file system, Parquet: each raises its own kind
-        asked = source[0] if local else f"{source} (split {split})"
-        raise ValueError(f"cannot load the dataset {asked}: {_one_line(error)}; {_INSTEAD}") from error
-    column = _image_column(dataset.features or {}, column, source[0] if local else source)
+        why = " ".join(str(error).split()) or type(error).__name__
+        raise ValueError(f"cannot load the dataset {place}, split {split}: {why}; {_INSTEAD}") from error
+    column = _image_column(dataset.features or {}, column, place)
     # Decoding is ours: one damaged photo would otherwise raise from inside `datasets`.
-    return dataset.select_columns([column]).cast_column(column, datasets.Image(decode=False)), column
+    return dataset.select_columns([column]).cast_column(column, datasets.Image(decode=False)), column, place
 
 
 def _image_column(features: Any, wanted: str | None, place: str) -> str:
     import datasets
 
-    def holds_images(kind: Any) -> bool:
-        return isinstance(kind, datasets.Image) or (isinstance(kind, dict) and "bytes" in kind)
-
-    if wanted and not features:  # a stream need not know its columns beforehand
+    if wanted and (wanted in features or not features):  # a stream need not know its columns beforehand
         return wanted
-    found = (
-        [wanted] if wanted in features else [name for name, kind in features.items() if holds_images(kind)]
-    )
-    if len(found) != 1 or (wanted and found != [wanted]):
-        asked = (
-            f"no column {wanted}" if wanted else "no image column" if not found else "several image columns"
-        )
-        raise ValueError(
-            f"{place}: {asked}; set --data.image_column to one of {', '.join(features) or 'its own'}"
-        )
-    return found[0]
+    kinds = {name: kind for name, kind in features.items() if not isinstance(kind, dict) or "bytes" in kind}
+    found = [name for name, kind in kinds.items() if isinstance(kind, datasets.Image | dict)]
+    if wanted or len(found) != 1:
+        what = f"no column {wanted}" if wanted else "several image columns" if found else "no image column"
+        names = ", ".join(found or features) or "its own"
+        raise ValueError(f"{place}: {what}; set --data.image_column to one of: {names}")
+    return str(found[0])
 
 
 def decode(record: Any) -> Float[Tensor, "3 h w"]:
@@ -140,95 +148,63 @@ def decode(record: Any) -> Float[Tensor, "3 h w"]:
         raise ImageError(f"not an image ({type(error).__name__})") from error
 
 
-class DatasetPhotos:
+class DatasetPhotos(PhotoCollection):
     """A dataset of the hub (its id), or local Parquet files (a list), with random access."""
 
-    def __init__(
-        self, source: str | list[str], split: str = "train", image_column: str | None = None
-    ) -> None:
-        self.place = source if isinstance(source, str) else source[0]
-        self._dataset, self._column = _open(source, split, image_column, streaming=False)
-
-    def __len__(self) -> int:
-        return len(self._dataset)
+    def __init__(self, source: Source, split: str = "train", image_column: str | None = None) -> None:
+        self._rows, self._column, place = _open(source, split, image_column, streaming=False)
+        super().__init__(place, range(len(self._rows)))
+        if not self.keys:
+            raise ValueError(f"{place}: the dataset is empty; {_INSTEAD}")
 
     def name(self, i: int) -> str:
-        return f"{self.place} row {i}"
+        return f"{self.place} row {self.keys[i]}"
 
     def load(self, i: int) -> Float[Tensor, "3 h w"]:
-        return decode(self._dataset[i][self._column])
+        return decode(self._rows[self.keys[i]][self._column])
 
 
-class Selected:
-    """Some photos of a collection, renumbered from 0."""
-
-    def __init__(self, photos: FolderPhotos | DatasetPhotos, indices: Sequence[int]) -> None:
-        self.place, self._photos, self._indices = photos.place, photos, indices
-
-    def __len__(self) -> int:
-        return len(self._indices)
-
-    def name(self, i: int) -> str:
-        return self._photos.name(self._indices[i])
-
-    def load(self, i: int) -> Float[Tensor, "3 h w"]:
-        return self._photos.load(self._indices[i])
-
-
-PhotoCollection: TypeAlias = FolderPhotos | DatasetPhotos | Selected
-
-
-class StreamedPhotos:
+class StreamedPhotos(PhotoCollection):
     """A dataset read in order, over the network or from local Parquet files, shuffled a buffer at a time.
 
     Every tenth of the first `10 * held_out` photos is for validation, and those are what it holds as a
     collection. `records` passes over them by content: once shuffled and shared out, rows have no numbers.
     """
 
-    def __init__(
-        self,
-        source: str | list[str],
-        split: str = "train",
-        image_column: str | None = None,
-        held_out: int = 0,
-    ) -> None:
-        self.place = source if isinstance(source, str) else source[0]
-        self._dataset, self._column = _open(source, split, image_column, streaming=True)
-        first = (row[self._column] for row in itertools.islice(self._dataset, 10 * held_out))
-        self._held_out = list(itertools.islice(first, 9, None, 10))
-        self._excluded = {_content(record) for record in self._held_out}
+    def __init__(self, source: Source, split: str, image_column: str | None, held_out: int) -> None:
+        from datasets.distributed import split_dataset_by_node
 
-    def __len__(self) -> int:
-        return len(self._held_out)
+        self._share = split_dataset_by_node
+        self._dataset, self._column, place = _open(source, split, image_column, streaming=True)
+        first = (row[self._column] for row in islice(self._dataset, 10 * held_out))
+        super().__init__(place, list(islice(first, 9, None, 10)))
+        self._excluded = {_content(record) for record in self.keys}
 
     def name(self, i: int) -> str:
-        return self.title(self._held_out[i])
+        return self.title(self.keys[i])
 
     def load(self, i: int) -> Float[Tensor, "3 h w"]:
-        return decode(self._held_out[i])
+        return decode(self.keys[i])
 
     def title(self, record: Any) -> str:
         return f"{self.place} {(record or {}).get('path') or _content(record).hex()}"
 
     def shards(self, world: int = 1) -> int:
         """How many workers can share the part of one rank among `world`."""
-        return max(1, self._part(self._dataset, 0, world).num_shards)
+        return max(1, self._share(self._dataset, 0, world).num_shards)
 
-    def records(self, *key: object, rank: int = 0, world: int = 1) -> Iterator[Any]:
-        """Encoded photos for training, endlessly, this rank's and worker's; each key is another order."""
-        for epoch in itertools.count():
-            # Shuffled anew, not by set_epoch: that number is shared by workers, who may be an epoch apart.
-            order = self._dataset.shuffle(seed=_number(*key, epoch) % 2**32, buffer_size=_BUFFER)
-            rows = (row[self._column] for row in self._part(order, rank, world))
+    def records(self, seed: int | None = None, rank: int = 0, world: int = 1) -> Iterator[Any]:
+        """Encoded photos for training, endlessly, this rank's and worker's; as they are stored without a seed."""
+        for epoch in count():
+            order = self._dataset
+            if seed is not None:
+                # Shuffled anew, not by set_epoch: that number is shared by workers, who may be an epoch apart.
+                order = order.shuffle(seed=_number("stream", seed, epoch) % 2**32, buffer_size=_BUFFER)
+            rows = (row[self._column] for row in self._share(order, rank, world))
             kept = (record for record in rows if _content(record) not in self._excluded)
             if (some := next(kept, self)) is self:
                 raise ValueError(f"{self.place}: too few photos to share out; set --data.num_workers to 0")
-            yield from itertools.chain([some], kept)
-
-    def _part(self, dataset: Any, rank: int, world: int) -> Any:
-        from datasets.distributed import split_dataset_by_node
-
-        return split_dataset_by_node(dataset, rank=rank, world_size=world)
+            yield from chain([some], kept)
 
 
 def _content(record: Any) -> bytes:
@@ -261,10 +237,8 @@ def _scaled(pixels: Float[Tensor, "3 h w"], short: int) -> Float[Tensor, "3 h2 w
 def _short_side(pixels: Tensor, size: int) -> int:
     height, width = pixels.shape[-2:]
     if 2 * min(height, width) < size:
-        least = (size + 1) // 2
-        raise ImageError(
-            f"is {width}×{height} pixels, too small for crops of {size}: at least {least} needed"
-        )
+        least = f"at least {(size + 1) // 2} needed"
+        raise ImageError(f"is {width}×{height} pixels, too small for crops of {size}: {least}")
     return min(height, width)
 
 
@@ -273,15 +247,12 @@ def crop(pixels: Float[Tensor, "3 h w"], size: int, generator: torch.Generator) 
 
     Never enlarged beyond `size`; `ImageError` if the photo's shorter side is less than half of it.
     """
+    scale, down, right, mirror = torch.rand(4, generator=generator, dtype=torch.float64).tolist()
     largest = max(size, min(_short_side(pixels, size), 2 * size))
-    pixels = _scaled(pixels, _draw(size, largest, generator))
-    top, left = (_draw(0, side - size, generator) for side in pixels.shape[-2:])
+    pixels = _scaled(pixels, size + int(scale * (largest - size + 1)))
+    top, left = (int(d * (n - size + 1)) for d, n in zip((down, right), pixels.shape[-2:], strict=True))
     square = pixels[:, top : top + size, left : left + size]
-    return square.flip(-1) if _draw(0, 1, generator) else square
-
-
-def _draw(least: int, most: int, generator: torch.Generator) -> int:
-    return int(torch.randint(least, most + 1, (), generator=generator))
+    return square.flip(-1) if mirror < 0.5 else square
 
 
 def center_crop(pixels: Float[Tensor, "3 h w"], size: int) -> Float[Tensor, "3 s s"]:
@@ -292,13 +263,13 @@ def center_crop(pixels: Float[Tensor, "3 h w"], size: int) -> Float[Tensor, "3 s
     return pixels[:, top : top + size, left : left + size]
 
 
-def attempt(make: Callable[[], Tensor], name: str, skipped: Skipped) -> Tensor | None:
-    """What `make` reads; None if that is an `ImageError`, which is added to `skipped`."""
+@contextmanager
+def noting(name: str, skipped: Skipped) -> Iterator[None]:
+    """Ends quietly at an `ImageError`, adding (name, reason) to `skipped`."""
     try:
-        return make()
+        yield
     except ImageError as error:
         skipped.append((name, str(error).removeprefix(f"{name}: ")))  # images.py begins with the file's name
-        return None
 
 
 def draw(photos: PhotoCollection, size: int, seed: int, n: int, skipped: Skipped) -> Float[Tensor, "3 s s"]:
@@ -308,15 +279,11 @@ def draw(photos: PhotoCollection, size: int, seed: int, n: int, skipped: Skipped
     """
     failed: Skipped = []
     for i in _candidates(len(photos), seed, n):
-        make = partial(_crop_of, photos, i, size, seeded("crop", seed, n))
-        if (sample := attempt(make, photos.name(i), failed)) is not None:
+        with noting(photos.name(i), failed):
+            sample = crop(photos.load(i), size, seeded("crop", seed, n))
             skipped += failed
             return sample
     raise unreadable(photos.place, failed)
-
-
-def _crop_of(photos: PhotoCollection, i: int, size: int, generator: torch.Generator) -> Tensor:
-    return crop(photos.load(i), size, generator)
 
 
 def _candidates(length: int, seed: int, n: int) -> Iterator[int]:

@@ -52,7 +52,7 @@ def save_network(path: str | Path, network: TransformNet, *, overwrite: bool = F
 
 
 def load_network(name: str | Path) -> TransformNet:
-    """A network ready to stylize (evaluation mode, CPU, float32), its metadata in `.metadata`; runs no code of the file.
+    """A network ready to stylize (evaluation mode, CPU, float32), with its `.metadata`; runs no code of the file.
 
     Args:
         name: a published name (a file in `checkpoints/`), a `.safetensors`, or a training checkpoint `.ckpt`.

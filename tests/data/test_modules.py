@@ -1,0 +1,321 @@
+"""Batches are the same however they are made: by one rank or two, by workers or none, at once or resumed."""
+
+import io
+import logging
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytorch_lightning as pl
+import torch
+from PIL import Image
+from pytorch_lightning.callbacks import ModelCheckpoint
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from impasto.data.modules import PhotoBatches, Photos
+from impasto.data.sources import FolderPhotos
+
+GREYS = 24  # photo i is of one colour, 10·i + 8, by which any crop of it is known
+
+Batch = dict[str, Any]
+
+
+def grey(i: int) -> Image.Image:
+    return Image.new("RGB", (40, 32), (10 * i + 8,) * 3)
+
+
+def which(content: Tensor) -> list[int]:
+    return (content.mean((1, 2, 3)) * 255 - 8).div(10).round().int().tolist()
+
+
+def seen(batches: list[Batch]) -> list[int]:
+    return [photo for batch in batches for photo in which(batch["content"])]
+
+
+def take(loader: Any, count: int) -> list[Batch]:
+    return [batch for batch, _ in zip(loader, range(count), strict=False)]
+
+
+def same(ours: list[Batch], theirs: list[Batch]) -> bool:
+    return len(ours) == len(theirs) and all(
+        torch.equal(a[key], b[key]) for a, b in zip(ours, theirs, strict=True) for key in ("content", "index")
+    )
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "photos").mkdir()
+    for i in range(GREYS):
+        grey(i).save(tmp_path / "photos" / f"{i:02}.png")
+    return tmp_path / "photos"
+
+
+@pytest.fixture
+def parquet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    import datasets
+
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / ".cache")
+    # At the end of a shuffled stream `datasets` sleeps five seconds, a way round a fault of Arrow's threads.
+    monkeypatch.setattr(datasets.config, "SLEEP_TIME_ON_THREADS_SHUTDOWN", 0.01, raising=False)
+    rows = []
+    for i in range(GREYS):
+        buffer = io.BytesIO()
+        grey(i).save(buffer, "PNG")
+        rows.append({"bytes": buffer.getvalue()[: 60 if i == 3 else None], "path": None})
+    whole = datasets.Dataset.from_dict({"image": rows}, features=datasets.Features({"image": datasets.Image()}))
+    for part in range(2):
+        whole.shard(2, part, contiguous=True).to_parquet(tmp_path / "parquet" / f"{part}.parquet")
+    return str(tmp_path / "parquet")
+
+
+def photos(place: Path | str, **options: Any) -> Photos:
+    data = Photos(str(place), **{"crop": 16, "batch_size": 4, "num_workers": 0, **options})
+    data.setup()
+    return data
+
+
+class Recorder(pl.LightningModule):
+    """Remembers what it is shown, and moves one weight."""
+
+    def __init__(self, ask_early: bool = False) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(()))
+        self.batches: list[Batch] = []
+        self.ask_early = ask_early
+
+    def training_step(self, batch: Batch) -> Tensor:
+        self.batches.append(batch)
+        return self.weight * batch["content"].mean()
+
+    def validation_step(self, batch: Batch) -> None:
+        assert batch["content"].shape[1:] == (3, 16, 16)
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        if self.ask_early:  # which makes Lightning start the loader before it restores its loops
+            assert self.trainer.estimated_stepping_batches in (7, 12)
+        return torch.optim.SGD(self.parameters(), lr=0.1)
+
+
+def fit(root: Path, data: Photos, steps: int, resume: Path | None = None, **options: Any) -> list[Batch]:
+    keep = ModelCheckpoint(root, every_n_train_steps=3, save_last=True, save_top_k=-1)
+    module = Recorder(ask_early=options.get("max_epochs") == 1)
+    trainer = pl.Trainer(
+        accelerator="cpu",
+        max_steps=steps,
+        callbacks=[keep],
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        **{"check_val_every_n_epoch": None, "val_check_interval": 2, **options},
+    )
+    trainer.fit(module, datamodule=data, ckpt_path=resume, weights_only=True)
+    return module.batches
+
+
+def test_two_ranks_see_what_one_process_sees_with_batches_twice_as_large(folder: Path) -> None:
+    source = FolderPhotos(folder)
+    whole = take(PhotoBatches(source, 16, 6), 8)
+    ranks = [take(PhotoBatches(source, 16, 3, rank=rank, world=2), 8) for rank in (0, 1)]
+    for key in ("content", "index"):
+        for k, batch in enumerate(whole):
+            assert torch.equal(batch[key], torch.cat([ranks[0][k][key], ranks[1][k][key]]))
+
+
+def test_an_epoch_over_ranks_and_workers_holds_every_photo_once(folder: Path) -> None:
+    source, together = FolderPhotos(folder), []
+    for rank in (0, 1):
+        loader = DataLoader(PhotoBatches(source, 16, 3, rank=rank, world=2), None, num_workers=2)
+        together += seen(take(loader, GREYS // 6))
+    assert sorted(together) == list(range(GREYS))
+
+
+def test_the_batches_do_not_depend_on_the_workers(folder: Path) -> None:
+    runs = [take(photos(folder, num_workers=workers).train_dataloader(), 10) for workers in (0, 2, 3)]
+    assert same(runs[0], runs[1]) and same(runs[0], runs[2])
+    assert [batch["index"].tolist() for batch in runs[0]] == torch.arange(40).view(10, 4).tolist()
+
+
+def test_the_seed_decides(folder: Path) -> None:
+    first, again, other = (take(photos(folder, seed=seed).train_dataloader(), 5) for seed in (1, 1, 2))
+    assert same(first, again)
+    assert seen(first) != seen(other)
+
+
+def test_the_first_photos_are_the_first_samples(folder: Path) -> None:
+    data = photos(folder)
+    content = torch.cat([batch["content"] for batch in take(data.train_dataloader(), 2)])
+    assert torch.equal(data.first_photos(7), content[:7])
+    assert torch.equal(photos(folder, batch_size=1).first_photos(7), content[:7])
+
+
+def test_validation_photos_are_never_trained_on_and_the_same_for_every_seed(folder: Path) -> None:
+    held = []
+    for seed in (0, 1):
+        data = photos(folder, seed=seed, batch_size=1)
+        batches = list(data.val_dataloader())
+        held.append(seen(batches))
+        assert [int(batch["index"]) for batch in batches] == [0, 1]
+        trained = seen(take(data.train_dataloader(), 2 * (GREYS - 2)))
+        assert set(trained) == set(range(GREYS)) - set(held[-1])
+        assert which(data.preview_photos(5)) == held[-1]
+    assert held[0] == held[1] and len(set(held[0])) == GREYS // 10
+    assert len(photos(folder, val_photos=1).preview_photos(5)) == 1
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("checkpoint", ["epoch=0-step=3.ckpt", "epoch=0-step=6.ckpt", "last.ckpt"])
+def test_a_resumed_run_sees_what_an_uninterrupted_one_sees(
+    folder: Path, tmp_path: Path, workers: int, checkpoint: str
+) -> None:
+    whole = fit(tmp_path / "whole", photos(folder), 12)
+    before = fit(tmp_path, photos(folder, num_workers=workers), 7)
+    done = {"epoch=0-step=3.ckpt": 3}.get(checkpoint, 6)
+    after = fit(tmp_path, photos(folder, num_workers=workers), 12, tmp_path / checkpoint)
+    assert same(before[:done] + after, whole)
+
+
+def test_a_run_killed_in_a_step_or_in_validation_resumes_at_the_right_batch(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = fit(tmp_path / "whole", photos(folder), 12)
+    for hook, done in (("training_step", 6), ("validation_step", 8)):
+        kept = tmp_path / f"{hook}.ckpt"
+
+        def interrupt(module: Recorder, batch: Batch, hook: str = hook, kept: Path = kept, done: int = done) -> Any:
+            module.batches += [batch] if hook == "training_step" else []
+            if module.global_step == done:
+                module.trainer.save_checkpoint(kept)
+                raise KeyboardInterrupt
+            return module.weight * 1 if hook == "training_step" else None
+
+        with monkeypatch.context() as patch, pytest.raises(BaseException):  # noqa: B017
+            patch.setattr(Recorder, hook, interrupt)
+            fit(tmp_path / hook, photos(folder), 12)
+        assert same(fit(tmp_path / "on", photos(folder), 12, kept), whole[done:])
+
+
+def test_a_run_that_asks_for_its_length_first_resumes_all_the_same(folder: Path, tmp_path: Path) -> None:
+    options = {"max_epochs": 1, "limit_train_batches": 12, "check_val_every_n_epoch": 1}
+    whole = fit(tmp_path / "whole", photos(folder), 12, **options)
+    fit(tmp_path, photos(folder), 7, **options)
+    assert same(fit(tmp_path, photos(folder), 12, tmp_path / "last.ckpt", **options), whole[6:])
+
+
+def test_a_second_lightning_epoch_goes_on_where_the_first_ended(folder: Path, tmp_path: Path) -> None:
+    whole = fit(tmp_path / "whole", photos(folder), 12)
+    parts = fit(tmp_path, photos(folder, num_workers=2), 12, limit_train_batches=4, val_check_interval=4)
+    assert same(parts, whole)
+
+
+def test_the_batch_that_reaches_the_module_holds_tensors_only(folder: Path, tmp_path: Path) -> None:
+    (batch,) = fit(tmp_path, photos(folder), 1)
+    assert sorted(batch) == ["content", "index"]
+    assert batch["content"].shape == (4, 3, 16, 16) and batch["content"].dtype == torch.float32
+    assert batch["index"].dtype == torch.int64
+
+
+@pytest.fixture
+def odd(tmp_path: Path) -> tuple[Path, set[str]]:
+    """Files of all kinds, and the names of those that cannot be used."""
+    folder = tmp_path / "odd"
+    folder.mkdir()
+    noise = Image.effect_noise((40, 32), 50)
+    noise.convert("RGB").save(folder / "good.jpg")
+    noise.convert("CMYK").save(folder / "cmyk.jpg")
+    Image.fromarray(torch.randint(2**16, (32, 40), dtype=torch.int32).numpy().astype("uint16")).save(
+        folder / "deep.png"
+    )
+    noise.convert("P").save(folder / "palette.png", transparency=3)
+    noise.save(folder / "still.gif")
+    Image.new("RGB", (1, 1)).save(folder / "dot.png")
+    (folder / "text.jpg").write_text("not a picture")
+    (folder / "empty.jpg").touch()
+    (folder / "cut.jpg").write_bytes((folder / "good.jpg").read_bytes()[:300])
+    return folder, {str(folder / name) for name in ("dot.png", "text.jpg", "empty.jpg", "cut.jpg")}
+
+
+def test_bad_files_are_replaced_and_each_is_reported_once(
+    odd: tuple[Path, set[str]], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder, bad = odd
+    data = photos(folder, num_workers=2)
+    batches = fit(tmp_path, data, 12)
+    assert all(batch["content"].std() > 0 for batch in batches)
+    lines = [r.getMessage() for r in caplog.records if r.name == "impasto" and r.levelno == logging.WARNING]
+    reported = [line for line in lines if line.startswith("skipped ")]
+    assert len(reported) == data.skipped_photos == len(bad)
+    assert {line.removeprefix("skipped ").split(": ")[0] for line in reported} == bad
+    assert not any("\n" in line for line in lines)
+    assert len([line for line in lines if line.startswith("no validation: ")]) == 1
+
+
+def test_without_validation_the_loader_is_empty_and_previews_come_from_training(odd: tuple[Path, set[str]]) -> None:
+    data = photos(odd[0])
+    assert data.val_dataloader() == []
+    assert torch.equal(data.preview_photos(3), data.first_photos(3))
+
+
+def test_one_good_file_among_bad_ones_is_enough(odd: tuple[Path, set[str]]) -> None:
+    for path in odd[0].iterdir():
+        if str(path) not in odd[1] and path.name != "cmyk.jpg":
+            path.unlink()
+    content = take(photos(odd[0]).train_dataloader(), 3)[-1]["content"]
+    assert content.std() > 0
+
+
+def test_unreadable_validation_photos_are_dropped_and_not_trained_on(folder: Path) -> None:
+    first = which(photos(folder).preview_photos(1))[0]
+    (folder / f"{first:02}.png").write_text("not a picture")
+    data = photos(folder)
+    assert len(data.preview_photos(9)) == 1
+    take(data.train_dataloader(), 12)
+    assert data.skipped_photos == 1
+    assert not [batch for batch in take(data.train_dataloader(), 12) if batch["skipped"]]
+
+
+def test_a_dataset_trains_without_its_damaged_photo(parquet: str, caplog: pytest.LogCaptureFixture) -> None:
+    data = photos(parquet, val_photos=0)
+    batches = [data.on_before_batch_transfer(batch, 0) for batch in take(data.train_dataloader(), 12)]
+    assert set(seen(batches)) == set(range(GREYS)) - {3}
+    assert [r.getMessage().split(" row ")[1][:2] for r in caplog.records if r.name == "impasto"] == ["3:"]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_stream_is_the_same_again_and_covers_all_but_validation(parquet: str, workers: int) -> None:
+    options = {"streaming": True, "num_workers": workers, "val_photos": 2, "batch_size": 1}
+    data = photos(parquet, **options)
+    held = which(data.preview_photos(9))
+    assert held == [9, 19]
+    batches = take(data.train_dataloader(), 2 * GREYS)
+    assert same(batches, take(photos(parquet, **options).train_dataloader(), 2 * GREYS))
+    assert set(seen(batches[: GREYS - 2])) == set(range(GREYS)) - {3, *held}
+    assert [batch["index"].item() for batch in batches] == list(range(2 * GREYS))
+    assert seen(batches) != seen(take(photos(parquet, **options, seed=1).train_dataloader(), 2 * GREYS))
+    assert torch.equal(data.first_photos(3), photos(parquet, **options).first_photos(3))
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("steps", [4, 13])  # 3 and 12 done: an odd number, and more than an epoch
+def test_a_stream_resumes(parquet: str, tmp_path: Path, workers: int, steps: int) -> None:
+    def data() -> Photos:
+        return photos(parquet, streaming=True, num_workers=workers, batch_size=2)
+
+    whole = fit(tmp_path / "whole", data(), 16)
+    fit(tmp_path, data(), steps)
+    assert same(fit(tmp_path, data(), 16, tmp_path / "last.ckpt"), whole[steps - 1 :])
+
+
+def test_what_is_out_of_range_is_refused(tmp_path: Path) -> None:
+    for name, value, least in (("crop", 15, 16), ("batch_size", 0, 1), ("val_photos", -1, 0), ("num_workers", -1, 0)):
+        with pytest.raises(ValueError, match=f"^{name} is {value}: must be at least {least}$"):
+            Photos(**{name: value})
+
+
+def test_a_place_without_photos_is_refused_at_setup(tmp_path: Path) -> None:
+    for place, message in ((tmp_path / "nowhere", "no such folder"), (tmp_path, "holds no image")):
+        with pytest.raises(ValueError, match=rf"^[^\n]*{message}[^\n]*$"):
+            photos(place)
+    (tmp_path / "bad.jpg").write_text("not a picture")
+    with pytest.raises(ValueError, match=r"^[^\n]*no readable photo, 1 tried[^\n]*$"):
+        photos(tmp_path)

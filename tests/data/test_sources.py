@@ -1,0 +1,241 @@
+"""Photos are found in one order, read whatever they are, and cropped by (seed, number) alone."""
+
+import io
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+
+from impasto.data.sources import (
+    DatasetPhotos,
+    FolderPhotos,
+    Skipped,
+    StreamedPhotos,
+    center_crop,
+    crop,
+    decode,
+    draw,
+    find_images,
+    find_parquet,
+    seeded,
+)
+from impasto.images import ImageError
+
+GREYS = 12  # photo i is of one colour, 16·i + 8, by which any crop of it is known
+
+
+def encoded(i: int, kind: str = "PNG") -> bytes:
+    buffer = io.BytesIO()
+    Image.new("RGB", (40, 32), (16 * i + 8,) * 3).save(buffer, kind)
+    return buffer.getvalue()
+
+
+def which(sample: Tensor) -> int:
+    return int((sample.mean() * 255 - 8).div(16).round())
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for i in range(GREYS):
+        path = tmp_path / "photos" / f"{i % 3}" / f"{i:02}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(encoded(i))
+    return tmp_path / "photos"
+
+
+@pytest.fixture
+def parquet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    import datasets
+
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / ".cache")
+    # At the end of a shuffled stream `datasets` sleeps five seconds, a way round a fault of Arrow's threads.
+    monkeypatch.setattr(datasets.config, "SLEEP_TIME_ON_THREADS_SHUTDOWN", 0.01, raising=False)
+    rows = [{"bytes": encoded(i), "path": None} for i in range(GREYS)]
+    rows[3]["bytes"] = rows[3]["bytes"][:60]
+    features = datasets.Features({"picture": datasets.Image(), "number": datasets.Value("int32")})
+    columns = {"picture": rows, "number": list(range(GREYS))}
+    whole = datasets.Dataset.from_dict(columns, features=features)
+    files = [str(tmp_path / f"{part}.parquet") for part in "ab"]
+    whole.select(range(6)).to_parquet(files[0])
+    whole.select(range(6, GREYS)).to_parquet(files[1])
+    return files
+
+
+def test_images_are_found_at_any_depth_sorted_and_without_what_is_hidden(tmp_path: Path) -> None:
+    for name in ["b/2.JPG", "a.txt", "b/1.png", ".hidden/x.png", "c/.y.png", "a.WebP", "b.jpeg"]:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    found = [path.relative_to(tmp_path).as_posix() for path in find_images(tmp_path)]
+    assert found == ["a.WebP", "b.jpeg", "b/1.png", "b/2.JPG"]
+
+
+def test_no_folder_and_no_image_are_refused_in_one_line(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"^.*nowhere: no such folder; [^\n]*$"):
+        find_images(tmp_path / "nowhere")
+    (tmp_path / "notes.txt").touch()
+    with pytest.raises(ValueError, match=r"holds no image; [^\n]*\.jpg[^\n]*$"):
+        find_images(tmp_path)
+
+
+def test_parquet_is_meant_by_a_file_a_pattern_or_a_folder_without_images(parquet: list[str]) -> None:
+    root = Path(parquet[0]).parent
+    assert find_parquet(root) == parquet
+    assert find_parquet(str(root / "*.parquet")) == parquet
+    assert find_parquet(parquet[1]) == parquet[1:]
+    (root / "photo.png").write_bytes(encoded(0))
+    assert find_parquet(root) == []
+    with pytest.raises(ValueError, match=r"photo\.png: not a Parquet file; [^\n]+$"):
+        find_parquet(root / "photo.png")
+
+
+@pytest.mark.parametrize(("height", "width"), [(20, 20), (16, 90), (200, 33), (64, 48), (31, 32), (32, 32)])
+def test_crops_are_square_in_range_and_never_invented(height: int, width: int) -> None:
+    pixels = torch.rand(3, height, width, generator=seeded(height, width))
+    for n in range(20):
+        square = crop(pixels, 32, seeded(n))
+        assert square.shape == (3, 32, 32)
+        assert square.min() >= 0 and square.max() <= 1
+    assert center_crop(pixels, 32).shape == (3, 32, 32)
+
+
+def test_crops_vary_in_scale_place_and_mirroring() -> None:
+    # Red grows to the right and green downwards, by 1 over the photo: slopes tell scale and mirroring.
+    ramp = torch.linspace(0, 1, 100)
+    pixels = torch.stack([ramp.expand(100, 100), ramp[:, None].expand(100, 100), torch.zeros(100, 100)])
+    crops = torch.stack([crop(pixels, 32, seeded(n)) for n in range(200)])
+    across = (crops[:, 0, 16, 24] - crops[:, 0, 16, 8]) / 16
+    scales = 1 / across.abs()  # the shorter side before cropping
+    assert scales.min() > 31 and scales.max() < 66 and scales.max() - scales.min() > 28
+    assert 60 < (across < 0).sum() < 140
+    assert (crops[:, 1, 24, 16] > crops[:, 1, 8, 16]).all()  # never upside down
+    assert crops[:, 1, 16, 16].std() > 0.05
+
+
+def test_the_centre_crop_is_the_middle() -> None:
+    pixels = torch.zeros(3, 32, 96)
+    pixels[:, :, 32:64] = 1
+    assert torch.equal(center_crop(pixels, 32), torch.ones(3, 32, 32))
+
+
+def test_a_photo_of_less_than_half_the_crop_is_refused() -> None:
+    assert crop(torch.rand(3, 16, 50), 32, seeded(0)).shape == (3, 32, 32)
+    for cut in (lambda pixels: crop(pixels, 32, seeded(0)), lambda pixels: center_crop(pixels, 32)):
+        with pytest.raises(ImageError, match="is 50×15 pixels, too small for crops of 32: at least 16 needed"):
+            cut(torch.rand(3, 15, 50))
+
+
+def test_every_epoch_holds_every_photo_once_in_another_order(folder: Path) -> None:
+    photos, skipped = FolderPhotos(folder), []
+    orders = [[which(draw(photos, 16, 0, n, skipped)) for n in range(first, first + GREYS)] for first in (0, GREYS)]
+    assert sorted(orders[0]) == sorted(orders[1]) == list(range(GREYS))
+    assert orders[0] != orders[1] and not skipped
+
+
+def test_samples_depend_on_the_seed_and_the_number_only(folder: Path) -> None:
+    photos = FolderPhotos(folder)
+    first = [draw(photos, 16, 5, n, []) for n in range(GREYS)]
+    again = [draw(FolderPhotos(folder), 16, 5, n, []) for n in reversed(range(GREYS))]
+    assert all(torch.equal(a, b) for a, b in zip(first, reversed(again), strict=True))
+    assert [which(a) for a in first] != [which(draw(photos, 16, 6, n, [])) for n in range(GREYS)]
+
+
+def test_an_unreadable_photo_is_replaced_named_and_the_same_each_time(folder: Path) -> None:
+    bad = folder / "0" / "00.png"
+    bad.write_bytes(bad.read_bytes()[:60])
+    photos = FolderPhotos(folder)
+    samples, skipped = [], []
+    for _ in range(2):
+        skipped = []
+        samples.append([which(draw(photos, 16, 0, n, skipped)) for n in range(10 * GREYS)])
+    assert samples[0] == samples[1]
+    assert 0 not in samples[0]
+    assert {name for name, _ in skipped} == {str(bad)} and len(skipped) >= 10
+    assert not any(str(bad) in reason for _, reason in skipped)
+    replaced = [samples[0][n] for n in range(10 * GREYS)]
+    assert len({replaced.count(i) for i in range(1, GREYS)}) > 1  # not always by its neighbour
+
+
+def test_a_folder_of_which_nothing_can_be_read_is_refused(tmp_path: Path) -> None:
+    for name in ("a.jpg", "b.png"):
+        (tmp_path / name).write_text("not a picture")
+    with pytest.raises(ValueError, match=r"^[^\n]*no readable photo, 2 tried, such as [^\n]*$"):
+        draw(FolderPhotos(tmp_path), 16, 0, 0, [])
+
+
+def test_part_of_a_collection_keeps_its_names(folder: Path) -> None:
+    photos = FolderPhotos(folder)
+    part = photos.only([7, 2])
+    assert (len(part), len(photos)) == (2, GREYS)
+    assert [part.name(0), part.name(1)] == [photos.name(7), photos.name(2)]
+    assert torch.equal(part.load(1), photos.load(2))
+
+
+def test_a_dataset_finds_its_images_and_survives_a_damaged_one(parquet: list[str]) -> None:
+    photos = DatasetPhotos(parquet)
+    assert len(photos) == GREYS
+    assert [which(photos.load(i)) for i in (0, 5, 6, 11)] == [0, 5, 6, 11]
+    with pytest.raises(ImageError):
+        photos.load(3)
+    skipped: Skipped = []
+    drawn = {which(draw(photos, 16, 0, n, skipped)) for n in range(GREYS)}
+    assert drawn == set(range(GREYS)) - {3}
+    assert [name for name, _ in skipped] == [f"{parquet[0]} row 3"]
+
+
+def test_a_dataset_without_such_a_column_says_which_there_are(parquet: list[str]) -> None:
+    assert len(DatasetPhotos(parquet, image_column="picture")) == GREYS
+    with pytest.raises(ValueError, match=r"no column photo; set --data\.image_column to one of: picture$"):
+        DatasetPhotos(parquet, image_column="photo")
+
+
+def test_a_stream_passes_over_what_it_holds_out(parquet: list[str]) -> None:
+    stream = StreamedPhotos(parquet, "train", None, held_out=4)
+    assert [which(stream.load(i)) for i in range(len(stream))] == [9]  # a tenth of 12
+    records = stream.records(0)
+    stored = stream.records()
+    assert [which(decode(next(stored))) for _ in range(3)] == [0, 1, 2]
+    first = [stream.title(next(records)) for _ in range(GREYS - 1)]
+    second = [stream.title(next(records)) for _ in range(GREYS - 1)]
+    assert len(set(first)) == GREYS - 1 and sorted(first) == sorted(second)
+    assert first != second and stream.name(0) not in first
+
+
+@pytest.mark.parametrize("world", [2, 3])
+def test_ranks_share_a_stream_without_overlap(parquet: list[str], world: int) -> None:
+    stream = StreamedPhotos(parquet, "train", None, held_out=0)
+    parts = []
+    for rank in range(world):
+        records = stream.records(0, rank=rank, world=world)
+        parts += [stream.title(next(records)) for _ in range(GREYS // world)]
+    assert len(set(parts)) == GREYS
+
+
+def test_a_dataset_out_of_reach_is_refused_in_one_line_with_a_way_out() -> None:
+    code = (
+        "from impasto.data.sources import DatasetPhotos\n"
+        "try: DatasetPhotos('someone/paintings', 'test')\n"
+        "except ValueError as error: print(error)"
+    )
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr
+    message = done.stdout.strip()
+    assert message.startswith("cannot load the dataset someone/paintings, split test: ")
+    assert message.endswith("pass --data.photos FOLDER") and "\n" not in message
+
+
+def test_a_folder_needs_no_datasets(folder: Path) -> None:
+    code = (
+        "import sys\n"
+        "from impasto.data.modules import Photos\n"
+        f"data = Photos({str(folder)!r}, crop=16, num_workers=0); data.setup()\n"
+        "next(iter(data.train_dataloader()))\n"
+        "print('datasets' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout.strip() == "False", done.stderr

@@ -1,0 +1,53 @@
+"""Every file in configs/ trains: two steps of the real command, shrunk to seconds."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+from pictures import save, smoke_pictures
+
+from impasto.cli import run
+from impasto.networks import load_network
+
+CONFIGS = Path(__file__).parents[1] / "configs"
+FILES = sorted(CONFIGS.rglob("*.yaml"))
+SHRUNK = (
+    "--trainer.accelerator=cpu", "--trainer.max_steps=2", "--trainer.val_check_interval=2", "--data.crop=32",
+    "--data.photos=smoke/photos", "--data.num_workers=0", "--data.batch_size=2", "--model.width=4",
+    "--model.residual_blocks=1", "--model.gap_photos=2", "--model.loss.weights=random", "--run=run",
+)  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def playground(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    smoke_pictures(tmp_path)
+    monkeypatch.chdir(tmp_path)
+
+
+def styles(file: Path) -> dict:
+    return yaml.safe_load(file.read_text()).get("model", {}).get("styles", {})
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.name)
+def test_every_config_trains(file: Path) -> None:
+    named = styles(file)
+    for number, style in enumerate(named.values()):
+        if isinstance(style, dict):
+            save(Path(style["image"]), 1000 + number, blur=1.5)
+    painting = () if named else ("--model.styles.smoke=smoke/painting.png",)
+    assert run("train", "fit", "--config", str(file), *painting, *SHRUNK) == 0
+    (published,) = Path("run").glob("*.safetensors")
+    names = [style["name"] for style in load_network(published).metadata["styles"]]
+    assert names == list(named or ["smoke"])
+
+
+@pytest.mark.parametrize("file", sorted((CONFIGS / "styles").glob("*.yaml")), ids=lambda file: file.stem)
+def test_a_style_file_names_its_painting(file: Path) -> None:
+    assert list(styles(file)) == [file.stem]
+    style = styles(file)[file.stem]
+    assert style["artist"] and 1400 < style["year"] < 1931 and style["licence"] == "public domain"
+    assert style["source"].startswith("https://")
+
+
+def test_there_are_six_paintings_or_more() -> None:
+    assert len(list((CONFIGS / "styles").glob("*.yaml"))) >= 6

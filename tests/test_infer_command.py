@@ -1,0 +1,299 @@
+"""`impasto infer`: what is found, where it goes, what is refused, skipped and said."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from impasto import cli, networks
+from impasto.images import read_image
+from impasto.inference import Stylizer
+from impasto.networks import TransformNet, load_network, save_network
+
+STYLES = [
+    {"name": "starry_night", "title": "The Starry Night", "artist": "Vincent van Gogh", "year": 1889},
+    {"name": "wave", "title": "The Great Wave", "artist": "Hokusai"},
+]
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch) -> Path:
+    """The working directory, with the networks one.safetensors (wave) and two.safetensors; none published."""
+    monkeypatch.setattr(networks, "PUBLISHED", (tmp_path / "checkpoints",))
+    monkeypatch.chdir(tmp_path)
+    for name, styles in (("one", STYLES[1:]), ("two", STYLES)):
+        torch.manual_seed(0)
+        network = TransformNet(len(styles), width=4, residual_blocks=1)
+        for key, parameter in network.named_parameters():
+            if key.endswith(("gamma", "beta")):
+                torch.nn.init.normal_(parameter)
+        save_network(tmp_path / f"{name}.safetensors", network, styles=styles)
+    return tmp_path
+
+
+@pytest.fixture
+def infer(folder, capsys):
+    """Runs the command with the network `one`; returns status, output lines, error lines."""
+
+    def run(*arguments: object, network: str = "one.safetensors") -> tuple[int, list[str], list[str]]:
+        chosen = ["--network", network] if network else []
+        status = cli.run("infer", *map(str, arguments), *chosen)
+        shown = capsys.readouterr()
+        assert "Traceback" not in shown.err + shown.out
+        return status, shown.out.splitlines(), shown.err.splitlines()
+
+    return run
+
+
+def photo(path: str, size: tuple[int, int] = (20, 14), mode: str = "RGB", **options: object) -> Path:
+    levels = np.random.default_rng(len(path)).integers(0, 255, (size[1], size[0], 3), dtype=np.uint8)
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(levels).convert(mode).save(path, **options)
+    return Path(path)
+
+
+def results(folder: str = "stylized") -> list[str]:
+    return sorted(str(path.relative_to(folder)) for path in Path(folder).rglob("*") if path.is_file())
+
+
+def test_one_photo_goes_to_the_default_folder_and_is_told_in_a_line(infer):
+    given = photo("in/chicago.png")
+    status, out, err = infer(given)
+    assert (status, err, len(out)) == (0, [], 1)
+    assert out[0].startswith("stylized/chicago_one.png  20×14, ") and out[0].endswith(" s")
+    expected = Stylizer(load_network("one.safetensors")).stylize(read_image(given)).pixels
+    written = read_image("stylized/chicago_one.png").pixels
+    torch.testing.assert_close(written, expected, atol=0.51 / 255, rtol=0)
+
+
+def test_options_reach_the_stylizer(infer):
+    given = photo("a.png", (30, 20))
+    bound = {"style": "starry_night=1,wave=3", "strength": 0.5, "keep_colors": True, "size": 15}
+    options = ["--style", bound["style"], "--strength=0.5", "--keep-colors", "--size", 15, "--device=cpu"]
+    assert infer(*options, given, network="two.safetensors")[0] == 0
+    expected = Stylizer("two.safetensors", device="cpu", **bound).stylize(read_image(given)).pixels
+    written = read_image("stylized/a_starry_night-25+wave-75.png").pixels
+    assert written.shape[-2:] == (10, 15)
+    torch.testing.assert_close(written, expected, atol=0.51 / 255, rtol=0)
+
+
+@pytest.mark.parametrize(
+    "flags", [["--keep_colors"], ["--keep-colors", "true"], ["--keep-colors=true"], ["--keep_colors=true"]]
+)
+def test_flags_in_every_spelling_and_place(infer, flags):
+    given = photo("a.png")
+    assert infer(*flags, given, "--output", "before.png")[0] == 0
+    assert infer(given, "--output=after.png", *flags)[0] == 0
+    assert infer(given, "--output=off.png", "--keep_colors", "false")[0] == 0
+    before, after, off = (read_image(f"{name}.png").pixels for name in ("before", "after", "off"))
+    assert torch.equal(before, after) and not torch.equal(before, off)
+
+
+def test_names_of_results(infer):
+    for name in ("a.jpg", "b.gif", "c.bmp", "d.WEBP", "e.tiff"):
+        photo(f"in/{name}")
+    assert infer("in", "--style", "wave") == (0, ["5 stylized, 0 skipped"], [])
+    assert results() == ["a_wave.jpg", "b_wave.png", "c_wave.png", "d_wave.WEBP", "e_wave.tiff"]
+
+
+def test_output_is_a_file_for_one_photo_and_a_folder_otherwise(infer):
+    a, b = photo("a.png"), photo("b.png")
+    assert infer(a, "--output", "new/result.jpg")[0] == 0
+    assert Image.open("new/result.jpg").format == "JPEG"
+    Path("folder.png").mkdir()
+    assert infer(a, "--output", "folder.png")[0] == 0 and results("folder.png") == ["a_one.png"]
+    assert infer(a, b, "--output", "both")[0] == 0 and results("both") == ["a_one.png", "b_one.png"]
+
+
+def test_folders_keep_sub_folders_and_skip_results_and_hidden_files(infer):
+    for name in ("in/x.png", "in/sub/x.png", "in/sub/deep/y.png", "in/.hidden/z.png", "in/.z.png"):
+        photo(name)
+    Path("in/notes.txt").write_text("no image")
+    for _ in range(2):
+        assert infer("in", "--output", "in/out", "--overwrite") == (0, ["3 stylized, 0 skipped"], [])
+    assert results("in/out") == ["sub/deep/y_one.png", "sub/x_one.png", "x_one.png"]
+
+
+def test_patterns(infer, folder):
+    for name in ("in/x.png", "in/sub/y.png", "in/sub/deep/z.jpg", "in/.q.png"):
+        photo(name)
+    assert infer("in/*.png", "--output", "flat")[0] == 0 and results("flat") == ["x_one.png"]
+    assert infer(f"{folder}/in/**/*.*", "--output", "deep")[1] == ["3 stylized, 0 skipped"]
+    # The second time, the results of the first are not photos.
+    assert infer("**/*.png", "--output", ".", "--style", "wave")[1][-1] == "5 stylized, 0 skipped"
+    assert infer("in/**/*.png", "--output", "in/out")[1] == ["2 stylized, 0 skipped"]
+    assert infer("in/**/*.png", "--output", "in/out", "--overwrite")[1] == ["2 stylized, 0 skipped"]
+    assert infer("in/out/*.png", "--output", "in/out")[1] == ["2 stylized, 0 skipped"]
+
+
+def test_what_exists_is_no_pattern_and_dashes_are_no_options(infer):
+    assert infer(photo("trip[1].png"))[0] == 0
+    photo("-x.png")
+    assert cli.run("infer", "--network", "one.safetensors", "--", "-x.png") == 0
+    assert results() == ["-x_one.png", "trip[1]_one.png"]
+
+
+def test_equal_names_are_numbered_and_a_photo_given_twice_is_done_once(infer):
+    a, b, c, d = photo("p/a.png"), photo("q/a.png"), photo("q/A.gif"), photo("r/a.png")
+    assert infer(a, b, c, d, a, "p")[1] == ["4 stylized, 0 skipped"]
+    assert results() == ["A_one-3.png", "a_one-2.png", "a_one-4.png", "a_one.png"]
+    assert infer(b, "--output", "alone.png")[0] == 0
+    assert Path("alone.png").read_bytes() == Path("stylized/a_one-2.png").read_bytes()
+
+
+def test_alpha_is_kept(infer):
+    alpha = Image.linear_gradient("L").resize((20, 14))
+    image = Image.open(photo("a.png"))
+    image.putalpha(alpha)
+    image.save("a.png")
+    assert infer("a.png")[0] == 0
+    assert Image.open("stylized/a_one.png").getchannel("A").tobytes() == alpha.tobytes()
+
+
+def test_odd_files_are_stylized_and_bad_ones_skipped_with_a_line(infer):
+    photo("in/cmyk.jpg", mode="CMYK")
+    Image.fromarray(np.arange(280, dtype=np.uint16).reshape(14, 20) * 200).save("in/deep.png")
+    photo("in/palette.png", mode="P", transparency=3)
+    photo("in/tiny.png", size=(1, 1))
+    frames = [Image.new("RGB", (9, 9), color) for color in ("red", "blue")]
+    frames[0].save("in/moving.gif", save_all=True, append_images=frames[1:])
+    Path("in/text.jpg").write_text("not an image")
+    whole = photo("in/cut.jpg", size=(64, 64)).read_bytes()
+    Path("in/cut.jpg").write_bytes(whole[: len(whole) // 2])
+    Path("in/empty.jpg").touch()
+    Path("in/gone.jpg").symlink_to("nowhere.jpg")
+    status, out, err = infer("in")
+    assert (status, out) == (1, ["5 stylized, 4 skipped"])
+    skipped = [line.split(":")[0] for line in err if line.startswith("skipped ")]
+    assert skipped == [f"skipped in/{name}.jpg" for name in ("cut", "empty", "gone", "text")]
+    assert sum(line.startswith("in/moving.gif: animated, 2 frames") for line in err) == 1
+    assert len(err) == 5
+    assert results() == ["cmyk_one.jpg", "deep_one.png", "moving_one.png", "palette_one.png", "tiny_one.png"]
+    assert Image.open("stylized/palette_one.png").mode == "RGBA"
+    assert Image.open("stylized/tiny_one.png").size == (1, 1)
+
+
+def test_a_single_bad_photo_is_one_line_and_status_2(infer):
+    Path("bad.jpg").write_text("not an image")
+    status, out, err = infer("bad.jpg")
+    assert (status, out, len(err)) == (2, [], 1) and err[0].startswith("impasto infer: bad.jpg: ")
+    assert results() == []
+
+
+def test_an_earlier_result_is_refused_skipped_or_replaced(infer):
+    a, b = photo("a.png"), photo("b.png")
+    Path("stylized").mkdir()
+    Path("stylized/a_one.png").write_text("earlier")
+    exists = "a.png: stylized/a_one.png exists already; --overwrite replaces it"
+    assert infer(a) == (2, [], [f"impasto infer: {exists}"])
+    assert infer(a, b) == (1, ["1 stylized, 1 skipped"], [f"skipped {exists}"])
+    assert Path("stylized/a_one.png").read_text() == "earlier"
+    assert infer(a, b, "--overwrite") == (0, ["2 stylized, 0 skipped"], [])
+    assert Image.open("stylized/a_one.png").size == (20, 14)
+
+
+def test_a_photo_is_never_written_over(infer):
+    a, b = photo("a.png"), photo("b_one.png")
+    photo("b.png")
+    Path("link.png").symlink_to("a.png")
+    Path("hard.png").hardlink_to("a.png")
+    before = a.read_bytes(), b.read_bytes()
+    for output in ("a.png", "./a.png", "link.png", "hard.png"):
+        status, _, err = infer(a, "--output", output, "--overwrite")
+        assert status == 2 and "is a photo given, never written over" in err[0]
+    status, _, err = infer("b.png", a, b, "--output", ".", "--overwrite")
+    assert status == 2 and err[0].startswith("impasto infer: b_one.png: is a photo given")
+    assert (a.read_bytes(), b.read_bytes()) == before and Path("link.png").is_symlink()
+
+
+REFUSED = [
+    (["missing.jpg"], "missing.jpg: no such file or folder"),
+    (["a.png", "missing.jpg"], "missing.jpg: no such file or folder"),
+    (["none/*.jpg"], "none/*.jpg: no images found; they end in .jpg, .jpeg, .png"),
+    (["empty"], "empty: no images found"),
+    ([], "no photos given: name files, folders or a pattern"),
+    (["a.png", "--style", "wav"], "style 'wav' is unknown: did you mean wave?"),
+    (["a.png", "--strength", "2"], "strength 2.0: must be from 0"),
+    (["a.png", "--strength", "-1"], "strength -1.0: must be from 0"),
+    (["a.png", "--strength", "much"], "--strength much: must be a number from 0 to 1"),
+    (["a.png", "--size", "1.5"], "--size 1.5: must be a whole number of pixels"),
+    (["a.png", "--size", "-3"], "size -3: the longer side must be at least 1 pixel"),
+    (["a.png", "--size"], "argument --size: expected one argument"),
+    (["a.png", "--keep_colors=maybe"], "--keep_colors maybe: must be true or false"),
+    (["a.png", "--stile=wave"], "unrecognized arguments: --stile=wave"),
+    (["a.png", "--device", "gpu"], "device 'gpu': must be auto, cpu, cuda, cuda:N or mps"),
+    (["a.png", "--output", "new.gif"], "--output new.gif: cannot be written; name it .jpg, .jpeg, .png"),
+    (["a.png", "--output", "file/new"], "--output: file/new cannot be written (Not a directory)"),
+    (["a.png", "--output", "file"], "--output: file cannot be written (File exists)"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "message"), REFUSED, ids=[message[:40] for _, message in REFUSED])
+def test_mistakes_are_refused_in_a_line_before_any_work(infer, monkeypatch, arguments, message):
+    photo("a.png")
+    Path("empty").mkdir()
+    Path("file").touch()
+    monkeypatch.setattr(Stylizer, "stylize", lambda *_: pytest.fail("work was begun"))
+    status, out, err = infer(*arguments)
+    assert (status, out, len(err)) == (2, [], 1)
+    assert err[0].startswith(f"impasto infer: {message}")
+
+
+def test_networks_that_cannot_be_used(infer):
+    photo("a.png")
+    status, _, err = infer("a.png", network="nothing")
+    assert status == 2 and err[0].startswith("impasto infer: network 'nothing': neither a file nor a published")
+    status, _, err = infer("a.png", network="a.png")
+    assert status == 2 and len(err) == 1 and "a.png: damaged, or not a network" in err[0]
+    status, _, err = infer("a.png", network="two.safetensors")
+    assert status == 2 and err == [
+        "impasto infer: this network has 2 styles, choose one or a mixture: starry_night, wave"
+    ]
+
+
+def test_the_default_network(infer, folder):
+    photo("a.png")
+    status, _, err = infer("a.png", network="")
+    assert status == 2 and "--network is missing" in err[0] and "(none yet)" in err[0]
+    checkpoints = folder / "checkpoints"
+    checkpoints.mkdir()
+    one = (folder / "one.safetensors").read_bytes()
+    for published, chosen in (("wave", "wave"), ("scream", None), ("starry_night", "starry_night")):
+        (checkpoints / f"{published}.safetensors").write_bytes(one)
+        status, out, err = infer("a.png", network="")
+        assert (out[0].startswith(f"stylized/a_{chosen}.png") and status == 0) if chosen else status == 2
+        assert chosen or "published network (scream, wave)" in err[0]
+
+
+@pytest.mark.parametrize("flag", ["--list_styles", "--list-styles"])
+def test_listing_styles_needs_no_photo(infer, flag):
+    assert infer(flag, network="two.safetensors") == (
+        0,
+        ["starry_night  The Starry Night  Vincent van Gogh  1889", "wave          The Great Wave    Hokusai"],
+        [],
+    )
+
+
+def test_an_interruption_says_how_many_are_done(infer, monkeypatch):
+    photos = [photo(f"{name}.png") for name in "abc"]
+    stylize = Stylizer.stylize
+
+    def interrupted(self, picture):
+        if results():
+            raise KeyboardInterrupt
+        return stylize(self, picture)
+
+    monkeypatch.setattr(Stylizer, "stylize", interrupted)
+    assert infer(*photos) == (130, [], ["interrupted: 1 of 3 stylized"])
+    assert results() == ["a_one.png"]
+    monkeypatch.setattr("impasto.inference_cli.load_network", lambda path: interrupted(path, path))
+    assert infer(*photos) == (130, [], ["interrupted before the first photo"])
+
+
+def test_progress_is_shown_on_a_terminal_for_more_than_one(infer, monkeypatch):
+    monkeypatch.setenv("FORCE_COLOR", "1")  # what rich takes for a terminal
+    a, b = photo("a.png"), photo("b.png")
+    assert infer(a)[2] == []
+    assert "stylizing" in "".join(infer(a, b, "--overwrite")[2])

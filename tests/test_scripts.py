@@ -1,0 +1,65 @@
+"""Scripts and the console command are thin doors to the same commands, and start without what they do not need."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from impasto.cli import COMMANDS
+
+ROOT = Path(__file__).parents[1]
+SCRIPTS = sorted((ROOT / "scripts").glob("*.py"))
+CONSOLE = Path(sys.executable).parent / "impasto"
+
+
+def call(*arguments: str | Path) -> subprocess.CompletedProcess:
+    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "COLUMNS": "100"}
+    return subprocess.run([str(a) for a in arguments], env=environment, capture_output=True, text=True)
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.name)
+def test_scripts_are_thin(script: Path) -> None:
+    assert len(script.read_text().splitlines()) <= 15
+    assert script.stem in COMMANDS
+
+
+@pytest.mark.parametrize(("command", "said"), [("train", "fit"), ("infer", "--network")])
+def test_script_and_console_command_show_the_same_help(command: str, said: str) -> None:
+    by_script, by_console = (
+        call(sys.executable, ROOT / "scripts" / f"{command}.py", "--help"),
+        call(CONSOLE, command, "--help"),
+    )
+    assert by_script.returncode == by_console.returncode == 0, by_script.stderr + by_console.stderr
+    assert said in by_script.stdout
+    assert by_script.stdout.split("\n\n", 1)[1] == by_console.stdout.split("\n\n", 1)[1]
+
+
+def test_console_command_lists_its_commands() -> None:
+    helped, lost = call(CONSOLE, "--help"), call(CONSOLE, "paint")
+    assert (helped.returncode, lost.returncode) == (0, 2)
+    assert all(name in helped.stdout and name in lost.stderr for name in COMMANDS)
+
+
+def test_training_help_explains_every_option_of_ours() -> None:
+    text = call(sys.executable, ROOT / "scripts" / "train.py", "fit", "--help").stdout
+    for option in ("--run", "--model.styles", "--model.loss.style_strength", "--model.width", "--data.photos",
+                   "--data.crop", "--previews.every_n_steps", "--checkpoint.every_n_train_steps"):  # fmt: skip
+        assert option in text
+
+
+@pytest.mark.parametrize("module", ["impasto", "impasto.cli", "impasto.inference", "impasto.inference_cli"])
+def test_inference_starts_without_lightning_and_datasets(module: str) -> None:
+    heavy = "{'pytorch_lightning', 'lightning', 'datasets', 'tensorboard', 'torchmetrics', 'onnxruntime'}"
+    done = call(sys.executable, "-c", f"import sys, {module}; print(sorted({heavy} & set(sys.modules)))")
+    assert done.stdout.strip() == "[]", done.stdout + done.stderr
+
+
+def test_public_names_are_there() -> None:
+    import impasto
+
+    for name in impasto.__all__:
+        assert getattr(impasto, name)
+    with pytest.raises(AttributeError, match="no attribute 'Styliser'"):
+        impasto.Styliser  # noqa: B018

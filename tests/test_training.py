@@ -1,0 +1,215 @@
+"""Runs of the real training command on small pictures: resume, stop, guards, ranks, what is published."""
+
+import csv
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from pictures import save, smoke_pictures
+
+from impasto.cli import run
+from impasto.networks import load_network
+
+ROOT = Path(__file__).parents[1]
+SMOKE = ("--config", str(ROOT / "configs" / "smoke.yaml"))
+# Tests run next to each other or under CI: one thread, so that a sum is always taken in the same order.
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+
+
+@pytest.fixture(autouse=True)
+def playground(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    smoke_pictures(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def fit(*options: str) -> int:
+    return run("train", "fit", *SMOKE, *options)
+
+
+def command(*options: str) -> list[str]:
+    return [sys.executable, str(ROOT / "scripts" / "train.py"), "fit", *SMOKE, *options]
+
+
+def losses(folder: str) -> dict[int, dict[str, str]]:
+    """The rows of training steps in losses.csv, as the text they are."""
+    with Path(folder, "losses.csv").open(newline="") as file:
+        return {int(row["step"]): row for row in csv.DictReader(file) if row["train/loss"]}
+
+
+def terms(row: dict[str, str]) -> dict[str, str]:
+    return {name: value for name, value in row.items() if not name.startswith("val/")}
+
+
+def test_a_run_leaves_everything_in_its_folder(capsys: pytest.CaptureFixture) -> None:
+    assert fit("--run", "here") == 0
+    left = {str(path.relative_to("here")) for path in Path("here").rglob("*") if path.is_file()}
+    assert {"losses.csv", "config.yaml", "checkpoints/last.ckpt", "smoke.safetensors",
+            "previews/step-000003.jpg", "previews/step-000006.jpg"} <= left  # fmt: skip
+    assert any(name.startswith("tensorboard/events") for name in left)
+    assert "python scripts/infer.py PHOTO --network here/smoke.safetensors" in capsys.readouterr().out
+    rows = losses("here")
+    assert list(rows) == [1, 2, 3, 4, 5, 6] and float(rows[6]["train/style"]) > 0
+    published = load_network("here/smoke.safetensors")
+    assert published.metadata["styles"] == [{"name": "smoke"}]
+    assert published.metadata["loss"]["balance"] == "relative" and "weights" not in published.metadata["loss"]
+    assert published.metadata["training"]["steps"] == 6
+
+
+def test_the_loss_network_is_in_no_checkpoint() -> None:
+    assert fit() == 0
+    checkpoint = torch.load("runs/smoke/checkpoints/last.ckpt", weights_only=True)
+    assert all(name.startswith("network.") for name in checkpoint["state_dict"])
+    trained = load_network("runs/smoke/checkpoints/last.ckpt")
+    published = load_network("runs/smoke/smoke.safetensors")
+    for name, value in published.state_dict().items():
+        assert torch.equal(value, trained.state_dict()[name])
+    assert trained.metadata["styles"] == published.metadata["styles"]
+
+
+@pytest.mark.parametrize("extra", [(), ("--model.loss.balance", "dynamic")])
+def test_killed_and_resumed_goes_on_bit_for_bit(extra: tuple[str, ...]) -> None:
+    """SIGKILL in mid-run; the next 20 losses equal those of the run that was not interrupted."""
+    # The steps must not be over before the kill; 60 leaves time even on a fast machine.
+    options = (
+        "--trainer.max_steps",
+        "60",
+        "--checkpoint.every_n_train_steps",
+        "10",
+        "--previews.every_n_steps",
+        "0",
+        *extra,
+    )
+    whole = subprocess.run(command("--run", "whole", *options), env=ENVIRONMENT, capture_output=True, text=True)
+    assert whole.returncode == 0, whole.stderr
+    process = subprocess.Popen(command("--run", "killed", *options), env=ENVIRONMENT, stderr=subprocess.DEVNULL)
+    wait_for(Path("killed/checkpoints/last.ckpt"), process)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not Path("killed/smoke.safetensors").exists(), "the kill came too late"
+    from_step = torch.load("killed/checkpoints/last.ckpt", weights_only=True)["global_step"]
+    again = subprocess.run(command("--run", "killed", "--ckpt_path", "last", *options), env=ENVIRONMENT,
+                           capture_output=True, text=True)  # fmt: skip
+    assert again.returncode == 0, again.stderr
+    expected, found = losses("whole"), losses("killed")
+    assert list(found) == list(expected)
+    for step in range(from_step + 1, min(from_step + 21, 61)):
+        assert terms(found[step]) == terms(expected[step]), f"step {step} after going on from {from_step}"
+    a, b = (torch.load(f"{name}/checkpoints/last.ckpt", weights_only=True) for name in ("whole", "killed"))
+    assert all(torch.equal(value, b["state_dict"][name]) for name, value in a["state_dict"].items())
+
+
+def wait_for(path: Path, process: subprocess.Popen) -> None:
+    for _ in range(1200):
+        if path.exists():
+            return
+        assert process.poll() is None, "the run ended early"
+        time.sleep(0.05)
+    raise AssertionError(f"{path} did not come")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_stopped_by_a_signal_it_says_how_to_go_on(number: int) -> None:
+    options = ("--trainer.max_steps", "100000", "--checkpoint.every_n_train_steps", "100000", "--run", "stopped")
+    process = subprocess.Popen(
+        command(*options), env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    wait_for(Path("stopped/losses.csv"), process)
+    process.send_signal(number)
+    out, error = process.communicate(timeout=60)
+    assert process.returncode == 0 and "Traceback" not in error, error
+    assert "--ckpt_path last goes on from there" in out
+    step = torch.load("stopped/checkpoints/last.ckpt", weights_only=True)["global_step"]
+    assert step == max(losses("stopped"))
+    assert not Path("stopped/smoke.safetensors").exists()
+
+
+def test_an_earlier_run_is_not_overwritten(capsys: pytest.CaptureFixture) -> None:
+    assert fit() == 0
+    before = Path("runs/smoke/checkpoints/last.ckpt").read_bytes()
+    assert fit() == 2
+    assert "go on with --ckpt_path last, or choose another folder" in capsys.readouterr().err
+    assert Path("runs/smoke/checkpoints/last.ckpt").read_bytes() == before
+
+
+def test_non_finite_loss_names_term_and_step_and_keeps_the_checkpoint(capsys: pytest.CaptureFixture) -> None:
+    assert (
+        fit("--model.learning_rate", "1e30", "--model.warmup_steps", "0", "--checkpoint.every_n_train_steps", "1") == 2
+    )
+    error = capsys.readouterr().err
+    assert "step " in error and "learning_rate" in error and "Traceback" not in error
+    assert not Path("runs/smoke/smoke.safetensors").exists()
+    last = Path("runs/smoke/checkpoints/last.ckpt")
+    if last.exists():
+        state = torch.load(last, weights_only=True)["state_dict"]
+        assert all(torch.isfinite(value).all() for value in state.values())
+
+
+def test_weights_average_through_lightnings_callback() -> None:
+    callback = '[{"class_path": "pytorch_lightning.callbacks.EMAWeightAveraging", "init_args": {"decay": 0.5}}]'
+    assert fit("--trainer.callbacks", callback) == 0
+    checkpoint = torch.load("runs/smoke/checkpoints/last.ckpt", weights_only=True)
+    published = load_network("runs/smoke/smoke.safetensors").state_dict()
+    name = "to_rgb.weight"
+    assert torch.equal(published[name], checkpoint["state_dict"][f"network.{name}"])
+    assert not torch.equal(published[name], checkpoint["current_model_state"][f"network.{name}"])
+
+
+def test_several_styles_are_learned_in_turns_and_published_by_name() -> None:
+    save(Path("smoke/second.png"), 2000, blur=3.0)
+    assert fit("--model.styles.second", "smoke/second.png", "--run", "two") == 0
+    network = load_network("two/two.safetensors")
+    assert [style["name"] for style in network.metadata["styles"]] == ["smoke", "second"]
+    gamma = network.state_dict()["layers.0.norm.gamma"]
+    assert not torch.equal(gamma[0], gamma[1]) and not (gamma == 1).all(1).any(), "both styles were trained"
+
+
+def test_two_ranks_give_the_loss_of_one_process_with_the_doubled_batch() -> None:
+    ranks = ("--trainer.devices", "2", "--trainer.strategy", "ddp", "--data.batch_size", "2", "--run", "ranks")
+    for options in (ranks, ("--data.batch_size", "4", "--run", "one")):
+        done = subprocess.run(
+            command(*options, "--trainer.max_steps", "3"), env=ENVIRONMENT, capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stderr
+    alone, together = losses("one"), losses("ranks")
+    assert len(together) == 3
+    for name in ("train/loss", "train/content", "train/style", "train/tv"):
+        assert float(together[1][name]) == pytest.approx(float(alone[1][name]), rel=1e-4)
+        assert float(together[3][name]) == pytest.approx(float(alone[3][name]), rel=1e-2)
+
+
+def test_training_lowers_the_validation_loss() -> None:
+    assert fit("--trainer.max_steps", "60", "--trainer.val_check_interval", "20", "--model.learning_rate", "5e-3",
+               "--model.warmup_steps", "5") == 0  # fmt: skip
+    with Path("runs/smoke/losses.csv").open(newline="") as file:
+        values = [float(row["val/loss"]) for row in csv.DictReader(file) if row["val/loss"]]
+    assert len(values) == 3 and values[-1] < values[0]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--model.styles.smoke", "nowhere.jpg"), "nowhere.jpg does not exist; give --model.styles.smoke.image"),
+        (("--model.widht", "3"), "widht"),
+        (("--config", "typo.yaml"), "widht"),
+        (("--config", "nowhere.yaml"), "nowhere.yaml"),
+        (("--model.loss.balance", "magic"), "relative"),
+        (("--data.photos", "nowhere"), "nowhere"),
+        (("--trainer.max_epochs", "3"), "use --trainer.max_steps"),
+        (("--run", "smoke/painting.png/run"), "choose another folder"),
+        (("--data.crop", "8"), "crop"),
+        (("--model.loss.weights", "nowhere.pth"), "nowhere.pth"),
+    ],
+)  # fmt: skip
+def test_mistakes_are_one_line(options: tuple[str, ...], message: str, capsys: pytest.CaptureFixture) -> None:
+    Path("typo.yaml").write_text("model:\n  widht: 3\n")
+    assert fit(*options) == 2
+    error = capsys.readouterr().err
+    said = [line for line in error.splitlines() if line.startswith("impasto train:")]
+    assert len(said) == 1 and message in said[0]
+    assert "Traceback" not in error and "usage:" not in error
