@@ -1,0 +1,91 @@
+"""The README's commands, word for word, on generated pictures; trainings are shrunk to two steps."""
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from pictures import save
+
+from impasto.networks import published_networks
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+BLOCKS = {language: re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL) for language in ("bash", "python")}
+COMMANDS = [line for block in BLOCKS["bash"] for line in block.splitlines() if line.startswith("python scripts/")]
+SHRUNK = (
+    "--trainer.accelerator=cpu --trainer.max_steps=2 --trainer.val_check_interval=2 --data.crop=32 --data.num_workers=0 "
+    "--data.batch_size=2 --model.width=4 --model.residual_blocks=1 --model.gap_photos=2 --model.loss.weights=random"
+).split()
+
+
+@pytest.fixture
+def newcomer(tmp_path: Path) -> Path:
+    """The folder a newcomer stands in: the checkout, a few photos, two paintings."""
+    for name in ("scripts", "configs", "checkpoints"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    save(tmp_path / "photo.jpg", 1)
+    save(tmp_path / "painting.jpg", 2, blur=1.5)
+    save(tmp_path / "other.jpg", 3, blur=3.0)
+    for number in range(20):
+        save(tmp_path / "photos" / f"{number}.jpg", 10 + number)
+    return tmp_path
+
+
+def call(folder: Path, *arguments: str) -> subprocess.CompletedProcess:
+    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "HF_HUB_OFFLINE": "1"}
+    return subprocess.run([sys.executable, *arguments], cwd=folder, env=environment, capture_output=True, text=True)
+
+
+def needs_published() -> None:
+    assert {"starry_night", "multistyle"} <= set(published_networks())
+
+
+@pytest.mark.parametrize("line", [line for line in COMMANDS if "infer.py" in line])
+def test_infer_commands(line: str, newcomer: Path) -> None:
+    needs_published()
+    done = call(newcomer, *shlex.split(line)[1:])
+    assert done.returncode == 0, done.stderr
+    if "--list-styles" not in line:
+        output = re.search(r"--output (\S+)", line)
+        assert (newcomer / (output[1] if output else "stylized")).exists()
+
+
+def test_train_commands_in_order(newcomer: Path) -> None:
+    """The second goes on from the first, as the README says, so they share a folder."""
+    lines = [line for line in COMMANDS if " fit " in line and "--help" not in line]
+    assert len(lines) == 4
+    for line in lines:
+        run = [f"--run=run{lines.index(line)}"] if "cpu.yaml" in line else []
+        done = call(newcomer, *shlex.split(line)[1:], *SHRUNK, *run)
+        assert done.returncode == 0, done.stderr
+    assert (newcomer / "runs" / "my_painting" / "my_painting.safetensors").exists()
+
+
+def test_python_example(newcomer: Path) -> None:
+    needs_published()
+    (example,) = BLOCKS["python"]
+    done = call(newcomer, "-c", example)
+    assert done.returncode == 0, done.stderr
+    assert (newcomer / "painted.png").exists()
+
+
+def test_options_of_the_table_exist(newcomer: Path) -> None:
+    table = re.findall(r"^\| `(--[^`]+)` \|", README, re.MULTILINE)
+    assert len(table) >= 8
+    done = call(newcomer, "scripts/train.py", "fit", "--help")
+    for option in {word for row in table for word in re.findall(r"--[\w.]+", row)}:
+        assert option in done.stdout, option
+
+
+def test_pictures_and_links_are_there() -> None:
+    for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", README):
+        assert (ROOT / target).exists(), target
+
+
+def test_the_test_command_is_what_ci_runs() -> None:
+    assert re.search(r"^pytest$", "\n".join(BLOCKS["bash"]), re.MULTILINE)
+    assert re.search(r"^pytest$", (ROOT / ".ci" / "run").read_text(), re.MULTILINE)
