@@ -211,6 +211,7 @@ def test_a_photo_is_never_written_over(infer):
 REFUSED = [
     (["missing.jpg"], "missing.jpg: no such file or folder"),
     (["a.png", "missing.jpg"], "missing.jpg: no such file or folder"),
+    (["a.png", "b.png", "--output", "both.png"], "--output both.png: names one image, and there are 2 photos; name a folder"),
     (["none/*.jpg"], "none/*.jpg: no images found; they end in .jpg, .jpeg, .png"),
     (["empty"], "empty: no images found"),
     ([], "no photos given: name files, folders or a pattern"),
@@ -232,7 +233,7 @@ REFUSED = [
 
 @pytest.mark.parametrize(("arguments", "message"), REFUSED, ids=[message[:40] for _, message in REFUSED])
 def test_mistakes_are_refused_in_a_line_before_any_work(infer, monkeypatch, arguments, message):
-    photo("a.png")
+    photo("a.png"), photo("b.png")
     Path("empty").mkdir()
     Path("file").touch()
     monkeypatch.setattr(Stylizer, "stylize", lambda *_: pytest.fail("work was begun"))

@@ -203,6 +203,8 @@ def _plan(found: list[tuple[Path, Path]], output: Path, label: str) -> list[Job]
         if output.suffix.lower() not in _WRITABLE:
             raise ValueError(f"--output {output}: cannot be written; name it {', '.join(_WRITABLE)}")
         return [Job(found[0][0], output)]
+    if output.suffix.lower() in IMAGE_SUFFIXES and not output.is_dir():
+        raise ValueError(f"--output {output}: names one image, and there are {len(found)} photos; name a folder")
     jobs: list[Job] = []
     taken: set[str] = set()
     for photo, below in found:
