@@ -211,7 +211,10 @@ def test_a_photo_is_never_written_over(infer):
 REFUSED = [
     (["missing.jpg"], "missing.jpg: no such file or folder"),
     (["a.png", "missing.jpg"], "missing.jpg: no such file or folder"),
-    (["a.png", "b.png", "--output", "both.png"], "--output both.png: names one image, and there are 2 photos; name a folder"),
+    (
+        ["a.png", "b.png", "--output", "both.png"],
+        "--output both.png: names one image, and there are 2 photos; name a folder",
+    ),
     (["none/*.jpg"], "none/*.jpg: no images found; they end in .jpg, .jpeg, .png"),
     (["empty"], "empty: no images found"),
     ([], "no photos given: name files, folders or a pattern"),

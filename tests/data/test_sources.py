@@ -1,16 +1,20 @@
 """Photos are found in one order, read whatever they are, and cropped by (seed, number) alone."""
 
 import io
+import itertools
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from PIL import Image
 from torch import Tensor
 
+from impasto.data.modules import StreamBatches
 from impasto.data.sources import (
     DatasetPhotos,
     FolderPhotos,
@@ -144,20 +148,26 @@ def test_samples_depend_on_the_seed_and_the_number_only(folder: Path) -> None:
     assert [which(a) for a in first] != [which(draw(photos, 16, 6, n, [])) for n in range(GREYS)]
 
 
+def test_each_sample_has_a_crop_of_its_own(tmp_path: Path) -> None:
+    Image.effect_noise((64, 64), 50).save(tmp_path / "noise.png")
+    samples = [draw(FolderPhotos(tmp_path), 16, 0, n, []) for n in range(4)]
+    assert all((a - b).abs().max() > 0.1 for a, b in itertools.combinations(samples, 2))
+
+
 def test_an_unreadable_photo_is_replaced_named_and_the_same_each_time(folder: Path) -> None:
     bad = folder / "0" / "00.png"
     bad.write_bytes(bad.read_bytes()[:60])
     photos = FolderPhotos(folder)
-    samples, skipped = [], []
-    for _ in range(2):
-        skipped = []
-        samples.append([which(draw(photos, 16, 0, n, skipped)) for n in range(10 * GREYS)])
-    assert samples[0] == samples[1]
-    assert 0 not in samples[0]
-    assert {name for name, _ in skipped} == {str(bad)} and len(skipped) >= 10
-    assert not any(str(bad) in reason for _, reason in skipped)
-    replaced = [samples[0][n] for n in range(10 * GREYS)]
-    assert len({replaced.count(i) for i in range(1, GREYS)}) > 1  # not always by its neighbour
+    runs: list[list[tuple[int, Skipped]]] = [[], []]
+    for run in runs:
+        for n in range(20 * GREYS):
+            skipped: Skipped = []
+            run.append((which(draw(photos, 16, 0, n, skipped)), skipped))
+    assert runs[0] == runs[1]
+    instead = [photo for photo, skipped in runs[0] if skipped]
+    assert len(instead) == 20 and 0 not in instead and len(set(instead)) > 5
+    assert {name for _, skipped in runs[0] for name, _ in skipped} == {str(bad)}
+    assert not any(str(bad) in reason for _, skipped in runs[0] for _, reason in skipped)
 
 
 def test_a_folder_of_which_nothing_can_be_read_is_refused(tmp_path: Path) -> None:
@@ -213,6 +223,29 @@ def test_ranks_share_a_stream_without_overlap(parquet: list[str], world: int) ->
         records = stream.records(0, rank=rank, world=world)
         parts += [stream.title(next(records)) for _ in range(GREYS // world)]
     assert len(set(parts)) == GREYS
+
+
+def test_bad_records_of_a_stream_are_replaced_by_what_does_not_depend_on_the_start() -> None:
+    class Stream:
+        def records(self, seed: int | None, rank: int, world: int) -> Iterator[Any]:
+            return ({"bytes": b"bad" if photo is None else encoded(photo)} for photo in itertools.cycle(stored))
+
+        def title(self, record: Any) -> str:
+            return "bad"
+
+    def batches(size: int, start: int, count: int) -> list[dict[str, Any]]:
+        return list(itertools.islice(StreamBatches(Stream(), 16, size, start=start), count))
+
+    def seen(found: list[dict[str, Any]]) -> list[int]:
+        return [which(sample) for batch in found for sample in batch["content"]]
+
+    stored = [None, 1, None, 2, None, None, 3, 4]
+    assert seen(batches(4, 0, 4)) == [1, 1, 1, 2, 1, 1, 3, 4] * 2
+    assert [len(batch["skipped"]) for batch in batches(4, 0, 4)] == [2, 2, 2, 2]
+    contents = [[batch["content"] for batch in batches(4, start, 4 - start)] for start in (0, 1)]
+    assert all(torch.equal(a, b) for a, b in zip(contents[0][1:], contents[1], strict=True))
+    stored = [None, None, None, 5, None, None, 6, None]
+    assert seen(batches(8, 0, 1)) == [5, 5, 5, 5, 5, 5, 6, 6]
 
 
 def test_a_dataset_out_of_reach_is_refused_in_one_line_with_a_way_out() -> None:

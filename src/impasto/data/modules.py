@@ -189,9 +189,18 @@ class Photos(pl.LightningDataModule):
             kept = min(self.val_photos, len(found) // 10)
             held, self._source = order[:kept], found.only(sorted(order[kept:]))
         self._val = self._read(found, held)
+        self._give_back_what_training_needs(found)
         if self.val_photos and not len(self._val):
             _LOG.warning("no validation: it takes a tenth of the photos at most, and readable ones")
-        self.first_photos(1)
+
+    def _give_back_what_training_needs(self, found: sources.PhotoCollection) -> None:
+        """Among many damaged files, validation may have taken every readable one."""
+        try:
+            self.first_photos(1)
+        except ValueError:
+            if not len(self._val):
+                raise
+            self._source, self._val = found, self._val[:0]
 
     def _find(self) -> sources.PhotoCollection:
         files = sources.find_parquet(self.photos) if self.photos else []

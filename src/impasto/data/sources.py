@@ -8,6 +8,7 @@ many ranks and workers to see the same again. What cannot be read is named and r
 import hashlib
 import io
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from copy import copy
@@ -68,7 +69,7 @@ def find_parquet(photos: str | Path) -> list[str]:
 
 
 @dataclass
-class PhotoCollection:
+class PhotoCollection(ABC):
     """Photos by number. `load` raises `ImageError` for one that cannot be read; `place` is for messages."""
 
     place: str
@@ -80,8 +81,8 @@ class PhotoCollection:
     def name(self, i: int) -> str:
         return str(self.keys[i])
 
-    def load(self, i: int) -> Float[Tensor, "3 h w"]:
-        raise NotImplementedError
+    @abstractmethod
+    def load(self, i: int) -> Float[Tensor, "3 h w"]: ...
 
     def only(self, indices: Iterable[int]) -> "PhotoCollection":
         """These photos alone, renumbered from 0; each keeps its name."""
