@@ -17,9 +17,10 @@ README = (ROOT / "README.md").read_text()
 BLOCKS = {language: re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL) for language in ("bash", "python")}
 COMMANDS = [line for block in BLOCKS["bash"] for line in block.splitlines() if line.startswith("python scripts/")]
 SHRUNK = (
-    "--trainer.accelerator=cpu --trainer.max_steps=2 --trainer.val_check_interval=2 --data.crop=32 --data.num_workers=0 "
-    "--data.batch_size=2 --model.width=4 --model.residual_blocks=1 --model.gap_photos=2 --model.loss.weights=random"
-).split()
+    "--trainer.accelerator=cpu", "--trainer.max_steps=2", "--trainer.val_check_interval=2", "--data.crop=32",
+    "--data.num_workers=0", "--data.batch_size=2", "--model.width=4", "--model.residual_blocks=1",
+    "--model.gap_photos=2", "--model.loss.weights=random",
+)  # fmt: skip
 
 
 @pytest.fixture
