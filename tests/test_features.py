@@ -91,12 +91,18 @@ def test_offline_names_all_three_places(tmp_path: Path, monkeypatch: pytest.Monk
     assert "\n" not in message
 
 
-def test_hub_cache_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_hub_cache_is_found_also_past_a_folder_with_the_other_network(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.delenv("IMPASTO_WEIGHTS", raising=False)
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     cached = tmp_path / "hub" / "checkpoints" / WEIGHT_FILES["vgg16"][0]
     cached.parent.mkdir(parents=True)
     cached.touch()
+    assert find_weights("vgg16") == cached
+    (tmp_path / "vgg19-features.pth").touch()
+    monkeypatch.setenv("IMPASTO_WEIGHTS", str(tmp_path))
+    assert find_weights("vgg19") == tmp_path / "vgg19-features.pth"
     assert find_weights("vgg16") == cached
 
 

@@ -41,12 +41,13 @@ def run(command: str, *arguments: str) -> int:
 def _train(arguments: list[str]) -> int:
     from impasto.training_cli import train
 
-    # Lightning's advice on what is settled here: workers, arguments of our own, the logging interval.
+    # Lightning's advice on what is settled here: workers, our own arguments, the logging interval, no validation.
     for message in (
         ".*does not have many workers.*",
         ".*args parameter is intended.*",
         ".*logging interval.*",
         ".*treespec.*",
+        "Total length of .* across ranks is zero",
     ):
         warnings.filterwarnings("ignore", message)
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)

@@ -112,9 +112,12 @@ def find_weights(name: LossNetwork, weights: str | None = None) -> Path:
     Raises:
         ValueError: a path was given that holds no such file, or nothing was found and the download failed.
     """
-    if given := weights or os.environ.get("IMPASTO_WEIGHTS"):
-        return _weights_at(Path(given).expanduser(), name)
     file = WEIGHT_FILES[name][0]
+    if given := weights or os.environ.get("IMPASTO_WEIGHTS"):
+        path = Path(given).expanduser()
+        # A folder of the variable may hold the other network only: then the search goes on.
+        if weights or not path.is_dir() or any((path / known).is_file() for known in WEIGHT_FILES[name]):
+            return _weights_at(path, name)
     cached = Path(torch.hub.get_dir()) / "checkpoints" / file
     if not cached.exists():
         cached.parent.mkdir(parents=True, exist_ok=True)
