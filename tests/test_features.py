@@ -55,7 +55,14 @@ def test_nothing_is_built_past_the_deepest_layer() -> None:
     network = FeatureNetwork("vgg19", ["relu1_1", "relu2_1"], "random")
     assert network.names[-1] == "relu2_1"
     assert sum(isinstance(module, torch.nn.Conv2d) for module in network.modules()) == 3
+    ran: list[int] = []
+    for index, module in enumerate(network.network):
+        module.register_forward_hook(lambda *_, index=index: ran.append(index))
     assert set(network(torch.rand(1, 3, 8, 8))) == {"relu1_1", "relu2_1"}
+    assert len(ran) == len(network.names)
+    ran.clear()
+    assert set(network(torch.rand(1, 3, 8, 8), ["relu1_1"])) == {"relu1_1"}
+    assert ran == [0, 1]
 
 
 def test_frozen_whatever_the_owner_does() -> None:

@@ -1,7 +1,7 @@
 """The frozen loss network: named VGG features of an image, and where the weights come from."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Literal, get_args
 from urllib.error import URLError
@@ -63,8 +63,12 @@ class FeatureNetwork(nn.Module):
         """Stays in evaluation mode whatever its owner does."""
         return super().train(False)
 
-    def forward(self, image: Float[Tensor, "b 3 h w"]) -> dict[str, Tensor]:
+    def forward(self, image: Float[Tensor, "b 3 h w"], layers: Collection[str] | None = None) -> dict[str, Tensor]:
         """Features B×C×H'×W' by layer name, of an RGB image in [0, 1]; the normalization happens here.
+
+        Args:
+            image: RGB in [0, 1].
+            layers: those wanted, of the network's; nothing is computed past the deepest. None: all.
 
         Raises:
             ValueError: the image is too small for the deepest layer.
@@ -76,11 +80,14 @@ class FeatureNetwork(nn.Module):
             )
         x = (image - self.mean) / self.std
         x = x.contiguous(memory_format=torch.channels_last)
+        wanted = set(self.layers if layers is None else layers)
         found: dict[str, Tensor] = {}
         for layer, module in zip(self.names, self.network, strict=True):
             x = module(x)
-            if layer in self.layers:
+            if layer in wanted:
                 found[layer] = x
+            if len(found) == len(wanted):
+                break
         return found
 
 

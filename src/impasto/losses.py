@@ -180,10 +180,10 @@ class PerceptualLoss(nn.Module):
                 if key in grams:
                     style_gaps[key] += _squared_error(gram_matrix(found), grams[key]) / len(photos)
                 if key[1] in self.options.content_layers:
-                    f = found[0].double()
+                    f = _exact(found[0])
                     total, squares = moments.get(key, (torch.zeros_like(f), f.new_zeros(())))
                     moments[key] = (total + f, squares + f.square().mean())
-        content_gaps = {key: _pair_distance(*moment, len(photos)).float() for key, moment in moments.items()}
+        content_gaps = {key: _pair_distance(*moment, len(photos)) for key, moment in moments.items()}
         # A flat grey "photo" folder would have no gap: kept above 0 so that nothing divides by it.
         return StyleTarget(
             grams,
@@ -210,11 +210,9 @@ class PerceptualLoss(nn.Module):
         }
         if self.options.balance == "dynamic" and terms["style"].requires_grad:
             self._follow(terms, output)
-        return {
-            "content": self.weights["content"] * terms["content"],
-            "style": self.weights["style"] * terms["style"],
-            "tv": self.weights["tv"] * total_variation(output),
-        }
+        terms["tv"] = total_variation(output)
+        weights = self.weights
+        return {name: weights[name] * term for name, term in terms.items()}
 
     @property
     def weights(self) -> dict[str, float]:
@@ -228,7 +226,7 @@ class PerceptualLoss(nn.Module):
     def _content_term(self, found: dict, wanted: dict, target: StyleTarget) -> Tensor:
         """Σ w_l · MSE(F_l(output), F_l(content)) / gap_l; plain MSE under `fixed`."""
         weights = self._layer_weights(self.options.content_layers)
-        errors = {key: _squared_error(found[key], wanted[key]) / target.content_gaps[key] for key in wanted}
+        errors = {key: _squared_error(found[key], wanted[key]) / target.content_gaps[key] for key in weights}
         return torch.stack([weights[key] * error.mean() for key, error in errors.items()]).sum()
 
     def _style_term(self, found: dict, target: StyleTarget) -> Tensor:
@@ -248,15 +246,13 @@ class PerceptualLoss(nn.Module):
 
     def _pyramid(self, image: Tensor, layers: dict[str, float] | None = None) -> dict[Key, Tensor]:
         """Features by (scale, layer); of all layers, or of those named."""
-        found = {}
+        found: dict[Key, Tensor] = {}
         for scale in self.options.scales:
             scaled = image
             if scale != 1:
                 size = [max(1, round(side * scale)) for side in image.shape[-2:]]
                 scaled = F.interpolate(image, size=size, mode="bilinear", antialias=True)
-            for layer, value in self.features(scaled).items():
-                if layers is None or layer in layers:
-                    found[scale, layer] = value
+            found |= {(scale, layer): value for layer, value in self.features(scaled, layers).items()}
         return found
 
     @torch.no_grad()
