@@ -33,6 +33,8 @@ def test_round_trip(network: TransformNet, tmp_path: Path) -> None:
     assert torch.equal(again(content, style), network(content, style))
     assert not again.training and not any(parameter.requires_grad for parameter in again.parameters())
     assert [file.name for file in path.parent.iterdir()] == ["net.safetensors"], "no partial file is left"
+    (ordinary := tmp_path / "ordinary").touch()
+    assert path.stat().st_mode == ordinary.stat().st_mode, "others may read it as any file"
     copied = load_network(save_network(tmp_path / "copy.safetensors", again))
     assert copied.metadata == again.metadata
 

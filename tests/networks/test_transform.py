@@ -28,8 +28,16 @@ def test_same_size_out_as_in(height: int, width: int) -> None:
 def test_padding_to_a_multiple_of_four_is_by_reflection() -> None:
     content = torch.rand(1, 3, 14, 17)
     by_hand = torch.nn.functional.pad(content, (0, 3, 0, 2), mode="reflect")
-    network = small()
+    network = small().train()
     torch.testing.assert_close(network(content), network(by_hand)[..., :14, :17])
+
+
+def test_in_use_a_margin_is_painted_and_cut_off() -> None:
+    content = torch.rand(1, 3, 16, 20)
+    framed = torch.nn.functional.pad(content, (8, 8, 8, 8), mode="reflect")
+    expected = small().train()(framed)[..., 8:24, 8:28]
+    torch.testing.assert_close(small()(content), expected)
+    assert not torch.allclose(small().train()(content), expected, atol=1e-3)
 
 
 def test_one_hot_mixture_is_that_style_and_a_batch_may_mix() -> None:

@@ -46,7 +46,8 @@ def save_network(path: str | Path, network: TransformNet, *, overwrite: bool = F
     state = {name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}")
-    safetensors.torch.save_file(state, partial, metadata={"impasto": described})
+    # Not save_file, which makes a file that nobody else may read.
+    partial.write_bytes(safetensors.torch.save(state, metadata={"impasto": described}))
     partial.replace(path)
     return path
 
