@@ -78,6 +78,7 @@ def test_images_needs_little() -> None:
 def test_no_cycle() -> None:
     names = {file: ".".join(file.relative_to(SOURCE.parent).with_suffix("").parts) for file in FILES}
     graph = {name.removesuffix(".__init__"): imports(file) for file, name in names.items()}
+    del graph["impasto"]  # public names, loaded when asked for
     graph = {name: (found & set(graph)) - {name} for name, found in graph.items()}
     list(TopologicalSorter(graph).static_order())  # raises CycleError
 
