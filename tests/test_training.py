@@ -117,15 +117,17 @@ def wait_for(path: Path, process: subprocess.Popen) -> None:
 def test_stopped_by_a_signal_it_says_how_to_go_on(number: int) -> None:
     options = ("--trainer.max_steps", "100000", "--checkpoint.every_n_train_steps", "100000", "--run", "stopped")
     process = subprocess.Popen(
-        command(*options), env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+        command(*options, "--data.num_workers", "2"),
+        env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+    )  # fmt: skip
     wait_for(Path("stopped/losses.csv"), process)
-    process.send_signal(number)
+    os.killpg(process.pid, number)  # as Ctrl-C and `timeout` do: the workers that read photos are signalled too
     out, error = process.communicate(timeout=60)
     assert process.returncode == 0 and "Traceback" not in error, error
     assert "--ckpt_path last goes on from there" in out
     step = torch.load("stopped/checkpoints/last.ckpt", weights_only=True)["global_step"]
     assert step == max(losses("stopped"))
+    assert [file.name for file in Path("stopped/checkpoints").iterdir()] == ["last.ckpt"]
     assert not Path("stopped/smoke.safetensors").exists()
 
 
@@ -201,6 +203,8 @@ def test_training_lowers_the_validation_loss() -> None:
         (("--model.loss.balance", "magic"), "relative"),
         (("--data.photos", "nowhere"), "nowhere"),
         (("--trainer.max_epochs", "3"), "use --trainer.max_steps"),
+        (("--data.photo", "smoke/photos"), "--data.photo"),
+        (("--run", "new", "--ckpt_path", "last"), "new holds no checkpoint to go on from"),
         (("--run", "smoke/painting.png/run"), "choose another folder"),
         (("--data.crop", "8"), "crop"),
         (("--model.loss.weights", "nowhere.pth"), "nowhere.pth"),

@@ -165,7 +165,7 @@ class Previews(pl.Callback):
 
 
 class StopSafely(pl.Callback):
-    """Ctrl-C or SIGTERM ends the run after the step at hand, with a checkpoint to go on from. A second one at once."""
+    """Ctrl-C or SIGTERM ends the run after the step at hand, a second at once; the last step leaves a checkpoint."""
 
     def __init__(self) -> None:
         self.asked = False
@@ -178,9 +178,8 @@ class StopSafely(pl.Callback):
 
     def _ask(self, number: int, frame: FrameType | None) -> None:
         if self.asked:
-            os.kill(os.getpid(), signal.SIGKILL) if number == signal.SIGTERM else signal.default_int_handler(
-                number, frame
-            )
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
         self.asked = True
 
     def on_train_batch_end(
@@ -189,10 +188,10 @@ class StopSafely(pl.Callback):
         asked = self.asked
         if trainer.world_size > 1:  # every rank must stop at the same step
             asked = trainer.strategy.reduce_boolean_decision(asked, all=False)
-        if asked and not self.stopped and trainer.global_step < trainer.max_steps:
+        finished = trainer.global_step >= trainer.max_steps
+        if (asked and not self.stopped) or finished:
             self.stopped = True
-            path = last_checkpoint(trainer)
-            trainer.save_checkpoint(path)
+            trainer.save_checkpoint(last_checkpoint(trainer))
             trainer.should_stop = True
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:

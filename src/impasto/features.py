@@ -132,9 +132,9 @@ def find_weights(name: LossNetwork, weights: str | None = None) -> Path:
             torch.hub.download_url_to_file(DOWNLOAD + file, str(cached), hash_prefix=Path(file).stem[-8:])
         except (URLError, OSError, RuntimeError) as error:
             raise ValueError(
-                f"no weights for {name}: none given (weights: PATH, or the variable IMPASTO_WEIGHTS: a folder or "
-                f"file), none in torch's cache ({cached}), and the download of {DOWNLOAD}{file} failed: "
-                f"{' '.join(str(error).split())}"
+                f"no weights for {name}: none given (--model.loss.weights PATH, or the variable IMPASTO_WEIGHTS: a "
+                f"folder with {file}, or a file), none in torch's cache ({cached}), and the download of {DOWNLOAD}{file} "
+                f"failed: {' '.join(str(error).split())}"
             ) from error
     return cached
 

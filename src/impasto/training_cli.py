@@ -38,6 +38,9 @@ class TrainingCLI(LightningCLI):
         _refuse_bad_run(config, run)
         config.trainer.default_root_dir = str(run)
         config.checkpoint.dirpath = str(run / "checkpoints")
+        interval = config.trainer.val_check_interval
+        if self.subcommand == "fit" and isinstance(interval, int):  # a short run ends with a validation too
+            config.trainer.val_check_interval = min(interval, config.trainer.max_steps)
         if config.trainer.precision is None and config.trainer.accelerator != "cpu" and _device_has_bf16():
             config.trainer.precision = "bf16-mixed"
 
@@ -89,6 +92,10 @@ def _refuse_bad_run(config: Any, run: Path) -> None:
         raise ValueError(f"--trainer.max_steps {config.trainer.max_steps}: must be at least 1")
     if (run / "checkpoints" / "last.ckpt").exists() and not config.ckpt_path:
         raise ValueError(f"{run} holds a run already: go on with --ckpt_path last, or choose another folder with --run")
+    if config.ckpt_path == "last" and not (run / "checkpoints" / "last.ckpt").exists():
+        raise ValueError(
+            f"{run} holds no checkpoint to go on from: check --run and the styles, or leave --ckpt_path out"
+        )
     try:
         run.mkdir(parents=True, exist_ok=True)
         (run / ".writable").touch()
@@ -104,7 +111,10 @@ def _device_has_bf16() -> bool:
 def train(arguments: list[str]) -> None:
     """Runs `fit` or `validate` with the arguments of a command line."""
     defaults = [str(path) for path in DEFAULTS if path.exists()][:1]
-    commands = {name: {"default_config_files": defaults, "exit_on_error": False} for name in TrainingCLI.subcommands()}
+    commands = {
+        name: {"default_config_files": defaults, "exit_on_error": False, "allow_abbrev": False}
+        for name in TrainingCLI.subcommands()
+    }
     try:
         TrainingCLI(
             FixedStyles,
@@ -112,7 +122,7 @@ def train(arguments: list[str]) -> None:
             args=arguments,
             save_config_callback=None,
             seed_everything_default=0,
-            parser_kwargs={"prog": "impasto train", "exit_on_error": False, **commands},
+            parser_kwargs={"prog": "impasto train", "exit_on_error": False, "allow_abbrev": False, **commands},
         )
     except ArgumentError as error:
         raise ValueError(f"{error} (--help lists the options)") from error

@@ -11,6 +11,7 @@ The batch, for training and validation alike, is a dictionary:
 
 import itertools
 import logging
+import signal
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
@@ -104,6 +105,12 @@ class StreamBatches(_Batches):
 
 def _batch(samples: list[Tensor], numbers: range, skipped: Skipped) -> dict[str, Any]:
     return {"content": torch.stack(samples), "index": torch.tensor(numbers), "skipped": skipped}
+
+
+def _leave_signals_to_the_trainer(worker: int) -> None:
+    """Ctrl-C and `timeout` signal the whole process group; a dead worker would cost the checkpoint at the stop."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 def _worker() -> tuple[int, int]:
@@ -252,7 +259,13 @@ class Photos(pl.LightningDataModule):
         if isinstance(self._source, sources.StreamedPhotos):
             workers = min(workers, self._source.shards(world))  # one more would have nothing to read
         # Not persistent: a worker learns where to start when it is started, and it lives for a whole epoch.
-        loader = _Loader(self._batches(rank, world), None, num_workers=workers, pin_memory=self._on_gpu())
+        loader = _Loader(
+            self._batches(rank, world),
+            None,
+            num_workers=workers,
+            pin_memory=self._on_gpu(),
+            worker_init_fn=_leave_signals_to_the_trainer,
+        )
         loader.where = self._done
         return loader
 
