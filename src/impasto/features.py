@@ -133,8 +133,8 @@ def find_weights(name: LossNetwork, weights: str | None = None) -> Path:
         except (URLError, OSError, RuntimeError) as error:
             raise ValueError(
                 f"no weights for {name}: none given (--model.loss.weights PATH, or the variable IMPASTO_WEIGHTS: a "
-                f"folder with {file}, or a file), none in torch's cache ({cached}), and the download of {DOWNLOAD}{file} "
-                f"failed: {' '.join(str(error).split())}"
+                f"folder with {file}, or a file), none in torch's cache ({cached}), and the download of "
+                f"{DOWNLOAD}{file} failed: {' '.join(str(error).split())}"
             ) from error
     return cached
 
