@@ -244,12 +244,12 @@ def _short_side(pixels: Tensor, size: int) -> int:
 
 
 def crop(pixels: Float[Tensor, "3 h w"], size: int, generator: torch.Generator) -> Float[Tensor, "3 s s"]:
-    """A square at a random scale (shorter side `size` to twice that), place and mirroring.
+    """A square at a random scale (shorter side `size` to four times that), place and mirroring.
 
     Never enlarged beyond `size`; `ImageError` if the photo's shorter side is less than half of it.
     """
     scale, down, right, mirror = torch.rand(4, generator=generator, dtype=torch.float64).tolist()
-    largest = max(size, min(_short_side(pixels, size), 2 * size))
+    largest = max(size, min(_short_side(pixels, size), 4 * size))
     pixels = _scaled(pixels, size + int(scale * (largest - size + 1)))
     top, left = (int(d * (n - size + 1)) for d, n in zip((down, right), pixels.shape[-2:], strict=True))
     square = pixels[:, top : top + size, left : left + size]
