@@ -21,7 +21,7 @@ STYLES = [
 @pytest.fixture
 def folder(tmp_path, monkeypatch) -> Path:
     """The working directory, with the networks one.safetensors (wave) and two.safetensors; none published."""
-    monkeypatch.setattr(networks, "PUBLISHED", (tmp_path / "checkpoints",))
+    monkeypatch.setattr(networks, "CHECKPOINTS", (tmp_path / "checkpoints",))
     monkeypatch.chdir(tmp_path)
     for name, styles in (("one", STYLES[1:]), ("two", STYLES)):
         torch.manual_seed(0)

@@ -5,7 +5,11 @@ import os
 import sys
 import warnings
 
-COMMANDS = {"train": "train a network on photos and paintings", "infer": "stylize photos with a network"}
+COMMANDS = {
+    "train": "train a network on photos and paintings",
+    "infer": "stylize photos with a network",
+    "distill": "make the compact loss network",
+}
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -26,8 +30,8 @@ def run(command: str, *arguments: str) -> int:
     """Runs one command; a ValueError or OSError becomes one line (IMPASTO_DEBUG=1 shows where it came from)."""
     logging.basicConfig(format="%(message)s")
     try:
-        if command == "train":
-            return _train(list(arguments))
+        if command != "infer":
+            return _train(command, list(arguments))
         from impasto.inference_cli import infer
 
         return infer(list(arguments))
@@ -38,8 +42,8 @@ def run(command: str, *arguments: str) -> int:
         return 2
 
 
-def _train(arguments: list[str]) -> int:
-    from impasto.training_cli import train
+def _train(command: str, arguments: list[str]) -> int:
+    from impasto import training_cli
 
     # Lightning's advice on what is settled here: workers, our own arguments, the logging interval, no validation.
     for message in (
@@ -51,5 +55,5 @@ def _train(arguments: list[str]) -> int:
     ):
         warnings.filterwarnings("ignore", message)
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
-    train(arguments)
+    getattr(training_cli, command)(arguments)
     return 0

@@ -1,22 +1,33 @@
 """The frozen loss network: named VGG features of an image, and where the weights come from."""
 
+import json
 import os
 from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 from urllib.error import URLError
 
+import safetensors.torch
 import torch
 import torchvision
 from jaxtyping import Float
+from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-LossNetwork = Literal["vgg19", "vgg16"]
+Teacher = Literal["vgg19", "vgg16"]
+LossNetwork = Literal[Teacher, "compact"]
 
+# What comes with the project: in a checkout, and in an installed wheel.
+CHECKPOINTS = (Path(__file__).parents[2] / "checkpoints", Path(__file__).parent / "checkpoints")
+COMPACT_FILE = "compact.safetensors"
+COMPACT_FORMAT = 1
+COMPACT_LAYERS = ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu4_2", "relu5_1")  # those it predicts
+COMPACT_RANKS = (16, 32, 72, 144, 256)
 # torchvision's own files (IMAGENET1K_V1); the second name is the convolutions alone.
 WEIGHT_FILES: dict[str, tuple[str, str]] = {
     "vgg19": ("vgg19-dcbb9e9d.pth", "vgg19-features.pth"),
     "vgg16": ("vgg16-397923af.pth", "vgg16-features.pth"),
+    "compact": (COMPACT_FILE, COMPACT_FILE),
 }
 DOWNLOAD = "https://download.pytorch.org/models/"
 # The statistics these networks were trained with (torchvision's documentation of the weights).
@@ -28,9 +39,10 @@ class FeatureNetwork(nn.Module):
     """VGG features by layer name, frozen; nothing past the deepest layer asked for is built.
 
     Args:
-        name: vgg19 or vgg16 (Simonyan & Zisserman 2015).
+        name: vgg19 or vgg16 (Simonyan & Zisserman 2015), or compact: ours, which predicts their features.
         layers: names of ReLU outputs, such as `relu4_2`: block 4, second convolution, after the ReLU.
         weights: a file or a folder holding the weights, `random` for tests; None looks as `find_weights` says.
+        network: layers to use instead of loading any (`factored`).
 
     Raises:
         ValueError: unknown network or layer, or weights that cannot be had.
@@ -39,20 +51,24 @@ class FeatureNetwork(nn.Module):
     mean: Tensor
     std: Tensor
 
-    def __init__(self, name: LossNetwork, layers: Sequence[str], weights: str | None = None) -> None:
+    def __init__(
+        self, name: LossNetwork, layers: Sequence[str], weights: str | None = None, network: nn.Sequential | None = None
+    ) -> None:
         super().__init__()
         if name not in get_args(LossNetwork):
             raise ValueError(f"loss network {name!r}: choose one of {', '.join(get_args(LossNetwork))}")
         self.layers = tuple(layers)
-        vgg = _architecture(name, random=weights == "random")
-        names = _layer_names(vgg)
-        if unknown := set(layers) - set(names):
-            relus = ", ".join(layer for layer in names if layer.startswith("relu"))
-            raise ValueError(f"{name} has no layer {', '.join(sorted(unknown))}: choose from {relus}")
+        random = weights == "random"
+        if network is None:
+            network = _load_compact(weights) if name == "compact" else _architecture(name, random)
+        names = layer_names(network)
+        known = COMPACT_LAYERS if name == "compact" else [layer for layer in names if layer.startswith("relu")]
+        if unknown := set(layers) - set(known):
+            raise ValueError(f"{name} has no layer {', '.join(sorted(unknown))}: choose from {', '.join(known)}")
         depth = max(names.index(layer) for layer in layers) + 1
-        self.network, self.names = vgg[:depth], names[:depth]
+        self.network, self.names = network[:depth], names[:depth]
         self.smallest = 2 ** sum(layer.startswith("pool") for layer in self.names)
-        if weights != "random":
+        if name != "compact" and not random:
             _load_convolutions(self.network, find_weights(name, weights))
         self.requires_grad_(False).eval()
         self.to(memory_format=torch.channels_last)
@@ -91,6 +107,46 @@ class FeatureNetwork(nn.Module):
         return found
 
 
+class FactoredConvolution(nn.Module):
+    """A 3×3 convolution to a few channels, then a 1×1 to all: factors of low rank (Zhang et al. 2015)."""
+
+    def __init__(self, inputs: int, outputs: int, rank: int) -> None:
+        super().__init__()
+        self.narrow = nn.Conv2d(inputs, rank, 3, padding=1, bias=False)
+        self.wide = nn.Conv2d(rank, outputs, 1)
+
+    def forward(self, x: Float[Tensor, "b _ h w"]) -> Float[Tensor, "b _ h w"]:
+        return self.wide(self.narrow(x))
+
+
+def factored(teacher: Teacher, ranks: Sequence[int]) -> nn.Sequential:
+    """The layers of `compact`: those of its teacher with every convolution but the first factored.
+
+    Layers that nobody asks for (`COMPACT_LAYERS` are predicted) have half the teacher's channels.
+
+    Args:
+        teacher: the network it predicts.
+        ranks: channels between the factors, in each of VGG's five blocks.
+    """
+    network = _architecture(teacher, random=False).to_empty(device="cpu")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        inputs = 0
+        for index, name in enumerate(layer_names(network)):
+            module = network[index]
+            if not isinstance(module, nn.Conv2d):
+                continue
+            if name == "conv1_1":
+                module.reset_parameters()
+                inputs = module.out_channels
+                continue
+            wanted = name.replace("conv", "relu") in COMPACT_LAYERS
+            outputs = module.out_channels // (1 if wanted else 2)
+            network[index] = FactoredConvolution(inputs, outputs, ranks[int(name[4]) - 1])
+            inputs = outputs
+    return network
+
+
 def _architecture(name: LossNetwork, random: bool) -> nn.Sequential:
     """torchvision's convolutions: without values, or with the same random ones in every process."""
     with torch.random.fork_rng(devices=[]), torch.device("cpu" if random else "meta"):
@@ -98,11 +154,11 @@ def _architecture(name: LossNetwork, random: bool) -> nn.Sequential:
         return getattr(torchvision.models, name)(weights=None).features
 
 
-def _layer_names(vgg: nn.Sequential) -> list[str]:
+def layer_names(network: nn.Sequential) -> list[str]:
     """conv1_1, relu1_1, …, pool1, conv2_1, …: the names of the papers, counted from torchvision's sequence."""
     names, block, conv = [], 1, 0
-    for module in vgg:
-        if isinstance(module, nn.Conv2d):
+    for module in network:
+        if isinstance(module, nn.Conv2d | FactoredConvolution):
             conv += 1
             names.append(f"conv{block}_{conv}")
         elif isinstance(module, nn.ReLU):
@@ -162,3 +218,37 @@ def _load_convolutions(network: nn.Sequential, file: Path) -> None:
         reason = " ".join(str(error).split())[:200]
         raise ValueError(f"{file}: not the weights of this network in torchvision's layout ({reason})") from error
     network.load_state_dict(state, assign=True)
+
+
+def save_compact(path: Path, network: nn.Sequential, teacher: Teacher, ranks: Sequence[int], **about: Any) -> Path:
+    """Writes the compact loss network in half precision, with its teacher, ranks and what else is said of it."""
+    described = {"format": COMPACT_FORMAT, "loss_network": "compact", "teacher": teacher, "ranks": list(ranks), **about}
+    state = {name: value.detach().half().cpu().contiguous() for name, value in network.state_dict().items()}
+    path.write_bytes(safetensors.torch.save(state, metadata={"impasto": json.dumps(described)}))
+    return path
+
+
+def _load_compact(weights: str | None) -> nn.Sequential:
+    """The layers of the compact network: of the file given, or of the one that comes with the project."""
+    if weights == "random":
+        return factored("vgg16", COMPACT_RANKS)
+    file = _weights_at(Path(weights).expanduser(), "compact") if weights else _shipped_compact()
+    try:
+        with safe_open(file, framework="pt") as stored:
+            described = json.loads((stored.metadata() or {})["impasto"])
+            state = {key: stored.get_tensor(key).float() for key in stored.keys()}  # noqa: SIM118
+        if described["loss_network"] != "compact" or described["format"] != COMPACT_FORMAT:
+            raise ValueError(f"format {described['format']}, this version reads {COMPACT_FORMAT}")
+        network = factored(described["teacher"], described["ranks"])
+        network.load_state_dict(state)
+    except (SafetensorError, OSError, KeyError, RuntimeError, ValueError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ValueError(f"{file}: not the compact loss network ({reason})") from error
+    return network
+
+
+def _shipped_compact() -> Path:
+    for folder in CHECKPOINTS:
+        if (file := folder / COMPACT_FILE).is_file():
+            return file
+    raise ValueError(f"the compact loss network, {CHECKPOINTS[0] / COMPACT_FILE}, is missing: install impasto anew")

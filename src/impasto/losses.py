@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float, Int
@@ -97,8 +97,24 @@ def gram_matrix(features: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c c"]:
     """
     b, c, h, w = features.shape
     with torch.autocast(features.device.type, enabled=False):
-        flat = _exact(features).reshape(b, c, h * w)
-        return flat @ flat.transpose(1, 2) / (c * h * w)
+        # A view where the features are channels-last, as those of the loss network are.
+        pixels = _exact(features).permute(0, 2, 3, 1).reshape(b, h * w, c)
+        return _SquareProduct.apply(pixels) / (c * h * w)
+
+
+class _SquareProduct(torch.autograd.Function):
+    """XᵀX, whose gradient X (D + Dᵀ) takes one product; autograd's own takes two, and adds them up."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        ctx.save_for_backward(x)
+        return x.transpose(1, 2) @ x
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        (x,) = ctx.saved_tensors
+        (d,) = gradients
+        return x @ (d + d.transpose(1, 2))
 
 
 def total_variation(image: Float[Tensor, "b c h w"]) -> Float[Tensor, ""]:

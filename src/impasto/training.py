@@ -9,7 +9,7 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.utilities.types import OptimizerLRSchedulerConfig
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from impasto.images import read_image, resize
@@ -162,16 +162,8 @@ class FixedStyles(pl.LightningModule):
         return self.loss.style_target(paintings, gaps=self._restored["gaps"])
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
-        """Adam (Johnson et al. 2016: 1e-3) with a linear warm-up and a cosine decay to 0 at the last step."""
-        optimizer = torch.optim.Adam(self.network.parameters(), self.learning_rate)
-        steps = max(1, int(self.trainer.estimated_stepping_batches))
-
-        def factor(step: int) -> float:
-            warm = min(1.0, (step + 1) / max(1, self.warmup_steps))
-            return warm * 0.5 * (1 + math.cos(math.pi * min(1.0, step / steps)))
-
-        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+        """See warmup_cosine; Johnson et al. 2016: Adam, 1e-3."""
+        return warmup_cosine(self.network, self.learning_rate, self.warmup_steps, self.trainer)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Adds what `load_network` and a resumed run need; refuses to write weights that are not finite."""
@@ -205,6 +197,21 @@ class FixedStyles(pl.LightningModule):
     def publish(self, path: str | Path) -> Path:
         """Writes the network with its metadata to a `.safetensors`."""
         return save_network(path, self.network, overwrite=True, **self.metadata())
+
+
+def warmup_cosine(
+    network: nn.Module, learning_rate: float, warmup_steps: int, trainer: pl.Trainer
+) -> OptimizerLRSchedulerConfig:
+    """Adam, its learning rate rising linearly, then falling along a cosine to 0 at the last step."""
+    optimizer = torch.optim.Adam(network.parameters(), learning_rate)
+    steps = max(1, int(trainer.estimated_stepping_batches))
+
+    def factor(step: int) -> float:
+        warm = min(1.0, (step + 1) / max(1, warmup_steps))
+        return warm * 0.5 * (1 + math.cos(math.pi * min(1.0, step / steps)))
+
+    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+    return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
 
 def _credits(painting: Painting) -> dict[str, Any]:

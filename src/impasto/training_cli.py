@@ -1,4 +1,4 @@
-"""The training command: LightningCLI over FixedStyles and Photos, with one folder for everything a run leaves."""
+"""The training commands: LightningCLI over a module and Photos, with one folder for everything a run leaves."""
 
 from argparse import ArgumentError
 from pathlib import Path
@@ -11,13 +11,18 @@ from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 
 from impasto.callbacks import LossTable, Previews, ShowProgress, StopSafely
 from impasto.data.modules import Photos
+from impasto.data.sources import located
+from impasto.distillation import Distillation, faithfulness
+from impasto.features import COMPACT_FILE
+from impasto.images import read_image, write_image
+from impasto.inference import Stylizer
 from impasto.training import FixedStyles
 
-DEFAULTS = [folder / "configs" / "default.yaml" for folder in (Path(__file__).parents[2], Path(__file__).parent)]
+CONFIGS = [folder / "configs" for folder in (Path(__file__).parents[2], Path(__file__).parent)]
 
 
 class TrainingCLI(LightningCLI):
-    """`fit` and `validate`; `configs/default.yaml` is always read, other files and options go on top."""
+    """`fit` and `validate` of `train`; `configs/default.yaml` is always read, other files and options go on top."""
 
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
@@ -27,21 +32,34 @@ class TrainingCLI(LightningCLI):
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.add_argument(
             "--run", type=str | None, default=None,
-            help="folder of the run: checkpoints, previews, losses, the network (default: runs/STYLES)",
+            help="folder of the run: checkpoints, losses, the network, previews (default: runs/ and its name)",
         )  # fmt: skip
         parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
+        self.add_pictures(parser)
+
+    def add_pictures(self, parser: LightningArgumentParser) -> None:
         parser.add_lightning_class_args(Previews, "previews")
+        parser.add_argument(
+            "--try_on", type=str | None, default=None,
+            help="a photo that the finished network stylizes, into the folder of the run",
+        )  # fmt: skip
+
+    def default_run(self, config: Any) -> str:
+        """The name of a run that was given none: its styles."""
+        return "+".join(config.model.styles or ["none"])
 
     def before_instantiate_classes(self) -> None:
         config = self.config[self.subcommand]
-        run = Path(config.run or "runs/" + "+".join(config.model.styles or ["none"]))
+        run = Path(config.run or f"runs/{self.default_run(config)}")
         _refuse_bad_run(config, run)
         config.trainer.default_root_dir = str(run)
         config.checkpoint.dirpath = str(run / "checkpoints")
         interval = config.trainer.val_check_interval
         if self.subcommand == "fit" and isinstance(interval, int):  # a short run ends with a validation too
             config.trainer.val_check_interval = min(interval, config.trainer.max_steps)
-        if config.trainer.precision is None and config.trainer.accelerator != "cpu" and _device_has_bf16():
+        if config.get("try_on"):
+            read_image(located(config.try_on))  # a mistake costs seconds now, a run at its end
+        if config.trainer.precision is None and _has_bf16(config.trainer.accelerator):
             config.trainer.precision = "bf16-mixed"
 
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
@@ -78,10 +96,36 @@ class TrainingCLI(LightningCLI):
                 f"stopped at step {self.trainer.global_step}; the same command with --ckpt_path last goes on from there"
             )
             return
-        name = next(iter(self.model.styles)) if len(self.model.styles) == 1 else run.name
-        published = self.model.publish(run / f"{name}.safetensors")
-        style = f" --style {next(iter(self.model.styles))}" if len(self.model.styles) > 1 else ""
+        self.publish(run)
+
+    def publish(self, run: Path) -> None:
+        """Writes the network a finished run leaves, tries it on a photo, and says what to do with it."""
+        styles = list(self.model.styles)
+        published = self.model.publish(run / f"{styles[0] if len(styles) == 1 else run.name}.safetensors")
+        if place := self.config[self.subcommand].try_on:
+            photo = located(place)
+            picture = run / f"{photo.stem}_{styles[0]}.png"
+            write_image(picture, Stylizer(published, styles[0]).stylize(read_image(photo)), overwrite=True)
+            print(f"picture: {picture}")
+        style = f" --style {styles[0]}" if len(styles) > 1 else ""
         print(f"network: {published}\nstylize with it: python scripts/infer.py PHOTO --network {published}{style}")
+
+
+class DistillationCLI(TrainingCLI):
+    """`fit` and `validate` of `distill`; `configs/distill.yaml` is always read."""
+
+    def add_pictures(self, parser: LightningArgumentParser) -> None:
+        """None: what this makes is no picture."""
+
+    def default_run(self, config: Any) -> str:
+        return "compact"
+
+    def publish(self, run: Path) -> None:
+        published = self.model.publish(run / COMPACT_FILE)
+        table = run / "faithfulness.md"
+        table.write_text(faithfulness(self.model.errors()))
+        print(f"loss network: {published}\nits errors: {table}\ntrain with it: python scripts/train.py fit "
+              f"--model.loss.network compact --model.loss.weights {published} …")  # fmt: skip
 
 
 def _refuse_bad_run(config: Any, run: Path) -> None:
@@ -104,25 +148,39 @@ def _refuse_bad_run(config: Any, run: Path) -> None:
         raise ValueError(f"--run {run}: cannot be written ({error.strerror}); choose another folder") from error
 
 
-def _device_has_bf16() -> bool:
-    return torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
+def _has_bf16(accelerator: str) -> bool:
+    """Whether bfloat16 is faster there: a GPU's, or that of a CPU with instructions for it."""
+    if accelerator != "cpu" and torch.cuda.is_available():
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    if accelerator not in ("cpu", "auto") or torch.backends.mps.is_available():
+        return False
+    return any(getattr(torch.cpu, name, bool)() for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"))
 
 
 def train(arguments: list[str]) -> None:
-    """Runs `fit` or `validate` with the arguments of a command line."""
-    defaults = [str(path) for path in DEFAULTS if path.exists()][:1]
-    commands = {
-        name: {"default_config_files": defaults, "exit_on_error": False, "allow_abbrev": False}
-        for name in TrainingCLI.subcommands()
-    }
+    """`impasto train`: runs `fit` or `validate` with the arguments of a command line."""
+    _start(TrainingCLI, FixedStyles, "train", "default.yaml", arguments)
+
+
+def distill(arguments: list[str]) -> None:
+    """`impasto distill`: likewise, for the compact loss network."""
+    _start(DistillationCLI, Distillation, "distill", "distill.yaml", arguments)
+
+
+def _start(
+    cli: type[TrainingCLI], module: type[pl.LightningModule], command: str, config: str, arguments: list[str]
+) -> None:
+    defaults = [str(folder / config) for folder in CONFIGS if (folder / config).exists()][:1]
+    options = {"exit_on_error": False, "allow_abbrev": False}
+    commands = {name: {"default_config_files": defaults, **options} for name in cli.subcommands()}
     try:
-        TrainingCLI(
-            FixedStyles,
+        cli(
+            module,
             Photos,
             args=arguments,
             save_config_callback=None,
             seed_everything_default=0,
-            parser_kwargs={"prog": "impasto train", "exit_on_error": False, "allow_abbrev": False, **commands},
+            parser_kwargs={"prog": f"impasto {command}", **options, **commands},
         )
     except ArgumentError as error:
         raise ValueError(f"{error} (--help lists the options)") from error

@@ -137,7 +137,8 @@ class Photos(pl.LightningDataModule):
     """Random crops of photos, without end: in `fit`, one Lightning epoch is the whole run.
 
     Args:
-        photos: a folder of photos, or Parquet: a file, a folder, a pattern; goes before `dataset`
+        photos: a folder of photos, a list of folders and files, or Parquet: a file, a folder, a pattern; goes
+            before `dataset`
         dataset: a dataset of the Hugging Face hub, by its id
         split: the part of that dataset to use
         image_column: the column that holds the images, where a dataset has several
@@ -151,7 +152,7 @@ class Photos(pl.LightningDataModule):
 
     def __init__(
         self,
-        photos: str | None = None,
+        photos: str | list[str] | None = None,
         dataset: str = sources.COCO,
         split: str = "train",
         image_column: str | None = None,
@@ -210,7 +211,7 @@ class Photos(pl.LightningDataModule):
             self._source, self._val = found, self._val[:0]
 
     def _find(self) -> sources.PhotoCollection:
-        files = sources.find_parquet(self.photos) if self.photos else []
+        files = sources.find_parquet(self.photos) if isinstance(self.photos, str) else []
         if self.photos and not files:
             return sources.FolderPhotos(self.photos)
         source = files or self.dataset

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from copy import copy
 from dataclasses import dataclass
 from functools import lru_cache
+from importlib.util import find_spec
 from itertools import chain, count, islice
 from pathlib import Path
 from typing import Any
@@ -56,6 +57,17 @@ def find_images(folder: str | Path) -> list[Path]:
     return found
 
 
+def located(place: str | Path) -> Path:
+    """A path; `package:skimage/data/coffee.png` is one inside an installed Python package, which is not imported."""
+    if not str(place).startswith("package:"):
+        return Path(place).expanduser()
+    name, _, inside = str(place).removeprefix("package:").partition("/")
+    spec = find_spec(name)
+    if spec is None or not spec.submodule_search_locations:
+        raise ValueError(f"{place}: no package {name} is installed; pip install -e '.[quickstart]' brings those we use")
+    return Path(spec.submodule_search_locations[0], inside)
+
+
 def find_parquet(photos: str | Path) -> list[str]:
     """The Parquet files of a file name, a pattern or a folder without images; else none."""
     path = Path(photos)
@@ -92,10 +104,14 @@ class PhotoCollection(ABC):
 
 
 class FolderPhotos(PhotoCollection):
-    """The photos below a folder, at any depth."""
+    """The photos below a folder, at any depth; or those of a list of folders and files (`located`)."""
 
-    def __init__(self, folder: str | Path) -> None:
-        super().__init__(str(folder), find_images(folder))
+    def __init__(self, places: str | Path | list[str]) -> None:
+        names = places if isinstance(places, list) else [places]
+        found = [(place, place.is_file()) for place in map(located, names)]
+        super().__init__(
+            str(names[0]), [photo for place, single in found for photo in ([place] if single else find_images(place))]
+        )
 
     def load(self, i: int) -> Float[Tensor, "3 h w"]:
         return read_image(self.keys[i]).pixels[0]

@@ -9,11 +9,11 @@ import safetensors.torch
 import torch
 from safetensors import SafetensorError, safe_open
 
+from impasto.features import CHECKPOINTS, COMPACT_FILE
 from impasto.networks.transform import TransformNet
 
 NETWORKS: dict[str, type[TransformNet]] = {"TransformNet": TransformNet}
 FORMAT = 1  # of the published file; a file of every format ever released keeps loading
-PUBLISHED = (Path(__file__).parents[3] / "checkpoints", Path(__file__).parents[1] / "checkpoints")
 
 
 class NetworkError(ValueError):
@@ -77,7 +77,7 @@ def find_network(name: str | Path) -> Path:
     """The file of a published name or path; raises NetworkError naming what there is."""
     if (path := Path(name).expanduser()).is_file():
         return path
-    for folder in PUBLISHED:
+    for folder in CHECKPOINTS:
         if (published := folder / f"{name}.safetensors").is_file():
             return published
     known = ", ".join(published_networks()) or "none yet"
@@ -86,7 +86,8 @@ def find_network(name: str | Path) -> Path:
 
 def published_networks() -> list[str]:
     """Names of the networks that come with the project."""
-    return sorted({file.stem for folder in PUBLISHED for file in folder.glob("*.safetensors")})
+    files = [file for folder in CHECKPOINTS for file in folder.glob("*.safetensors") if file.name != COMPACT_FILE]
+    return sorted({file.stem for file in files})
 
 
 def _read_published(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:

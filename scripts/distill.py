@@ -1,0 +1,8 @@
+"""Make the compact loss network: python scripts/distill.py fit --data.photos FOLDER --model.paintings FOLDER"""
+
+import sys
+
+from impasto.cli import run
+
+if __name__ == "__main__":
+    sys.exit(run("distill", *sys.argv[1:]))
