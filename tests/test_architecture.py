@@ -12,12 +12,12 @@ LAYERS = {
     "features": 1, "video": 1,
     "networks": 2, "losses": 2, "data": 2,
     "training": 3, "callbacks": 3, "optimization": 3, "inference": 3,
-    "export": 4, "evaluation": 4,
+    "export": 4, "evaluation": 4, "distillation": 4,
     "cli": 5, "training_cli": 5, "inference_cli": 5,
 }  # fmt: skip
 APART = {("data", "training"), ("training", "data"), ("data", "callbacks"), ("callbacks", "data")}
 HEAVY = {
-    "pytorch_lightning": {"data/modules.py", "training.py", "callbacks.py", "training_cli.py"},
+    "pytorch_lightning": {"data/modules.py", "training.py", "callbacks.py", "distillation.py", "training_cli.py"},
     "datasets": {"data/sources.py"},
     "av": {"video.py"},
     "onnx": {"export.py"},

@@ -8,7 +8,21 @@ import torch
 import torchvision
 from torchvision.models.feature_extraction import create_feature_extractor
 
-from impasto.features import IMAGENET_MEAN, IMAGENET_STD, WEIGHT_FILES, FeatureNetwork, find_weights
+from impasto.features import (
+    CHECKPOINTS,
+    COMPACT_FILE,
+    COMPACT_LAYERS,
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    WEIGHT_FILES,
+    FactoredConvolution,
+    FeatureNetwork,
+    factored,
+    find_weights,
+    layer_names,
+    save_compact,
+)
+from impasto.images import read_image, resize
 
 # Index of each ReLU in torchvision's `features`, from its documentation of the architectures.
 TORCHVISION = {
@@ -95,6 +109,7 @@ def test_offline_names_all_three_places(tmp_path: Path, monkeypatch: pytest.Monk
         find_weights("vgg19")
     message = str(refusal.value)
     assert "IMPASTO_WEIGHTS" in message and str(tmp_path) in message and "download" in message
+    assert message.endswith("--model.loss.network compact needs none")
     assert "\n" not in message
 
 
@@ -120,3 +135,63 @@ def test_damaged_weights_are_one_line(content: bytes, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="not the weights of this network") as refusal:
         FeatureNetwork("vgg16", ["relu1_1"], str(file))
     assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize("teacher", ["vgg16", "vgg19"])
+def test_compact_has_the_layers_of_its_teacher(teacher: str) -> None:
+    """The same names, and the same shapes where it predicts; elsewhere half the channels."""
+    vgg = FeatureNetwork(teacher, COMPACT_LAYERS, "random")
+    network = factored(teacher, (3, 4, 5, 6, 7))
+    compact = FeatureNetwork("compact", COMPACT_LAYERS, network=network)
+    assert layer_names(network) == vgg.names == compact.names
+    image = torch.rand(1, 3, 32, 48)
+    expected = {layer: value.shape for layer, value in vgg(image).items()}
+    assert {layer: value.shape for layer, value in compact(image).items()} == expected
+    ranks = [module.narrow.out_channels for module in network if isinstance(module, FactoredConvolution)]
+    assert sorted(set(ranks)) == [3, 4, 5, 6, 7]
+    assert network[2].wide.out_channels == 32
+
+
+def test_a_factored_convolution_is_the_product_of_its_factors() -> None:
+    layer = FactoredConvolution(4, 6, 2)
+    product = torch.einsum("or,rikl->oikl", layer.wide.weight[..., 0, 0], layer.narrow.weight)
+    image = torch.rand(1, 4, 9, 7)
+    expected = torch.nn.functional.conv2d(image, product, layer.wide.bias, padding=1)
+    torch.testing.assert_close(layer(image), expected)
+
+
+def test_a_compact_network_is_stored_in_half_precision(tmp_path: Path) -> None:
+    network = factored("vgg16", (2, 2, 2, 2, 2))
+    save_compact(tmp_path / "mine.safetensors", network, "vgg16", (2, 2, 2, 2, 2), note="a test")
+    loaded = FeatureNetwork("compact", COMPACT_LAYERS, str(tmp_path / "mine.safetensors"))
+    image = torch.rand(1, 3, 32, 32)
+    for layer, value in FeatureNetwork("compact", COMPACT_LAYERS, network=network.half().float())(image).items():
+        torch.testing.assert_close(loaded(image)[layer], value)
+
+
+@pytest.mark.parametrize("content", [b"", b"not weights"])
+def test_a_damaged_compact_network_is_one_line(content: bytes, tmp_path: Path) -> None:
+    file = tmp_path / COMPACT_FILE
+    file.write_bytes(content)
+    with pytest.raises(ValueError, match="not the compact loss network") as refusal:
+        FeatureNetwork("compact", ["relu1_1"], str(tmp_path))
+    assert "\n" not in str(refusal.value)
+
+
+def test_compact_gives_only_what_it_predicts() -> None:
+    with pytest.raises(ValueError, match="compact has no layer relu3_3: choose from relu1_1, relu2_1, relu3_1"):
+        FeatureNetwork("compact", ["relu3_3"])
+
+
+def test_the_shipped_compact_network_predicts_vgg16(shared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On photos it was not trained on; the bounds are those of checkpoints/README.md, rounded up."""
+    monkeypatch.setenv("IMPASTO_WEIGHTS", str(shared / "weights"))
+    assert (CHECKPOINTS[0] / COMPACT_FILE).stat().st_size <= 8_000_000
+    vgg, compact = FeatureNetwork("vgg16", COMPACT_LAYERS), FeatureNetwork("compact", COMPACT_LAYERS)
+    bounds = {"relu1_1": 0.001, "relu2_1": 0.1, "relu3_1": 0.2, "relu4_1": 0.35, "relu4_2": 0.4, "relu5_1": 0.45}
+    for name in ("chicago", "stata", "amber", "tubingen"):
+        photo = resize(read_image(shared / "data" / "eval" / f"{name}.jpg").pixels, 256)
+        found, wanted = compact(photo), vgg(photo)
+        for layer, bound in bounds.items():
+            error = (found[layer] - wanted[layer]).square().sum() / wanted[layer].square().sum()
+            assert error < bound, f"{name} {layer}: {error:.3f}"

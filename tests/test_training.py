@@ -13,6 +13,7 @@ import torch
 from pictures import save, smoke_pictures
 
 from impasto.cli import run
+from impasto.images import read_image
 from impasto.networks import load_network
 
 ROOT = Path(__file__).parents[1]
@@ -59,6 +60,22 @@ def test_a_run_leaves_everything_in_its_folder(capsys: pytest.CaptureFixture) ->
     assert published.metadata["styles"] == [{"name": "smoke"}]
     assert published.metadata["loss"]["balance"] == "relative" and "weights" not in published.metadata["loss"]
     assert published.metadata["training"]["steps"] == 6
+
+
+def test_a_finished_network_is_tried_on_a_photo(capsys: pytest.CaptureFixture) -> None:
+    photo = save(Path("mine.png"), 77, height=40, width=61)
+    assert fit("--try_on", str(photo)) == 0
+    picture = Path("runs/smoke/mine_smoke.png")
+    assert f"picture: {picture}" in capsys.readouterr().out
+    pixels = read_image(picture).pixels
+    assert pixels.shape == (1, 3, 40, 61)
+    assert (pixels - load_network("runs/smoke/smoke.safetensors")(read_image(photo).pixels)).abs().max() < 1 / 250
+
+
+def test_a_photo_to_try_that_is_missing_is_said_before_training(capsys: pytest.CaptureFixture) -> None:
+    assert fit("--try_on", "nowhere.jpg") == 2
+    assert "nowhere.jpg" in capsys.readouterr().err
+    assert not Path("runs/smoke").exists()
 
 
 def test_the_loss_network_is_in_no_checkpoint() -> None:

@@ -9,6 +9,7 @@ COMMANDS = {
     "train": "train a network on photos and paintings",
     "infer": "stylize photos with a network",
     "distill": "make the compact loss network",
+    "benchmark": "time the loss networks side by side",
 }
 
 
@@ -17,7 +18,7 @@ def main(arguments: list[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else arguments
     if not arguments or arguments[0] not in COMMANDS:
         asked = bool(arguments) and arguments[0] in ("-h", "--help")
-        lines = "\n".join(f"  {name:8}{what}" for name, what in COMMANDS.items())
+        lines = "\n".join(f"  {name:11}{what}" for name, what in COMMANDS.items())
         print(
             f"usage: impasto COMMAND …\n{lines}\n`impasto COMMAND --help` tells more",
             file=sys.stdout if asked else sys.stderr,
@@ -30,8 +31,10 @@ def run(command: str, *arguments: str) -> int:
     """Runs one command; a ValueError or OSError becomes one line (IMPASTO_DEBUG=1 shows where it came from)."""
     logging.basicConfig(format="%(message)s")
     try:
-        if command != "infer":
+        if command in ("train", "distill"):
             return _train(command, list(arguments))
+        if command == "benchmark":
+            return _benchmark(list(arguments))
         from impasto.inference_cli import infer
 
         return infer(list(arguments))
@@ -57,3 +60,19 @@ def _train(command: str, arguments: list[str]) -> int:
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
     getattr(training_cli, command)(arguments)
     return 0
+
+
+def _benchmark(arguments: list[str]) -> int:
+    from argparse import ArgumentError
+
+    from jsonargparse import auto_cli
+
+    from impasto.evaluation.benchmark import benchmark
+
+    try:
+        return auto_cli(
+            benchmark, args=arguments, as_positional=False,
+            prog="impasto benchmark", exit_on_error=False, allow_abbrev=False,
+        )  # fmt: skip
+    except ArgumentError as error:
+        raise ValueError(f"{error} (--help lists the options)") from error

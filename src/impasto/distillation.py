@@ -10,7 +10,8 @@ from jaxtyping import Float
 from pytorch_lightning.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
 
-from impasto.data.sources import crop, find_images
+from impasto.data.files import find_images
+from impasto.data.sources import crop
 from impasto.features import (
     COMPACT_LAYERS,
     COMPACT_RANKS,

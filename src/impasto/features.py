@@ -127,8 +127,14 @@ def factored(teacher: Teacher, ranks: Sequence[int]) -> nn.Sequential:
     Args:
         teacher: the network it predicts.
         ranks: channels between the factors, in each of VGG's five blocks.
+
+    Raises:
+        ValueError: not five ranks, or one below 1.
     """
+    if len(ranks) != 5 or min(ranks) < 1:
+        raise ValueError(f"ranks {list(ranks)}: five numbers above 0, one for each block of VGG")
     network = _architecture(teacher, random=False).to_empty(device="cpu")
+    network = network[: layer_names(network).index("relu5_1") + 1]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         inputs = 0
@@ -142,7 +148,7 @@ def factored(teacher: Teacher, ranks: Sequence[int]) -> nn.Sequential:
                 continue
             wanted = name.replace("conv", "relu") in COMPACT_LAYERS
             outputs = module.out_channels // (1 if wanted else 2)
-            network[index] = FactoredConvolution(inputs, outputs, ranks[int(name[4]) - 1])
+            network[index] = FactoredConvolution(inputs, outputs, min(ranks[int(name[4]) - 1], outputs))
             inputs = outputs
     return network
 
@@ -190,7 +196,7 @@ def find_weights(name: LossNetwork, weights: str | None = None) -> Path:
             raise ValueError(
                 f"no weights for {name}: none given (--model.loss.weights PATH, or the variable IMPASTO_WEIGHTS: a "
                 f"folder with {file}, or a file), none in torch's cache ({cached}), and the download of "
-                f"{DOWNLOAD}{file} failed: {' '.join(str(error).split())}"
+                f"{DOWNLOAD}{file} failed: {' '.join(str(error).split())}. --model.loss.network compact needs none"
             ) from error
     return cached
 

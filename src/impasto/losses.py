@@ -171,7 +171,8 @@ class PerceptualLoss(nn.Module):
         Raises:
             ValueError: `balance` needs photos (two at least) and there are none.
         """
-        grams = _stack([self._grams(style) for style in styles])
+        each = [self._grams(style) for style in styles]
+        grams = {key: torch.cat([part[key] for part in each]) for key in each[0]}
         if mixture is not None:
             weights = torch.tensor(mixture, dtype=torch.float32)
             grams = {key: torch.tensordot(weights.to(gram), gram, 1)[None] for key, gram in grams.items()}
@@ -293,10 +294,6 @@ class PerceptualLoss(nn.Module):
         step = torch.sign(self.dynamic * norms - aim) * norms / norms.mean().clamp(min=1e-12)
         moved = (self.dynamic - GRADNORM_RATE * step).clamp(min=1e-3)
         self.dynamic.copy_(moved * asked.sum() / moved.sum())
-
-
-def _stack(parts: list[dict[Key, Tensor]]) -> dict[Key, Tensor]:
-    return {key: torch.cat([part[key] for part in parts]) for key in parts[0]}
 
 
 def _read_gaps(gaps: dict[str, list[float]], like: dict[Key, Tensor]) -> dict[Key, Tensor]:

@@ -10,8 +10,8 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 
 from impasto.callbacks import LossTable, Previews, ShowProgress, StopSafely
+from impasto.data.files import located
 from impasto.data.modules import Photos
-from impasto.data.sources import located
 from impasto.distillation import Distillation, faithfulness
 from impasto.features import COMPACT_FILE
 from impasto.images import read_image, write_image
@@ -51,14 +51,14 @@ class TrainingCLI(LightningCLI):
     def before_instantiate_classes(self) -> None:
         config = self.config[self.subcommand]
         run = Path(config.run or f"runs/{self.default_run(config)}")
+        if config.get("try_on"):
+            read_image(located(config.try_on))  # a mistake costs seconds now, a run at its end
         _refuse_bad_run(config, run)
         config.trainer.default_root_dir = str(run)
         config.checkpoint.dirpath = str(run / "checkpoints")
         interval = config.trainer.val_check_interval
         if self.subcommand == "fit" and isinstance(interval, int):  # a short run ends with a validation too
             config.trainer.val_check_interval = min(interval, config.trainer.max_steps)
-        if config.get("try_on"):
-            read_image(located(config.try_on))  # a mistake costs seconds now, a run at its end
         if config.trainer.precision is None and _has_bf16(config.trainer.accelerator):
             config.trainer.precision = "bf16-mixed"
 

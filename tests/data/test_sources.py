@@ -24,8 +24,6 @@ from impasto.data.sources import (
     crop,
     decode,
     draw,
-    find_images,
-    find_parquet,
     seeded,
 )
 from impasto.images import ImageError
@@ -70,33 +68,6 @@ def parquet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return files
 
 
-def test_images_are_found_at_any_depth_sorted_and_without_what_is_hidden(tmp_path: Path) -> None:
-    for name in ["b/2.JPG", "a.txt", "b/1.png", ".hidden/x.png", "c/.y.png", "a.WebP", "b.jpeg"]:
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).touch()
-    found = [path.relative_to(tmp_path).as_posix() for path in find_images(tmp_path)]
-    assert found == ["a.WebP", "b.jpeg", "b/1.png", "b/2.JPG"]
-
-
-def test_no_folder_and_no_image_are_refused_in_one_line(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"^.*nowhere: no such folder; [^\n]*$"):
-        find_images(tmp_path / "nowhere")
-    (tmp_path / "notes.txt").touch()
-    with pytest.raises(ValueError, match=r"holds no image; [^\n]*\.jpg[^\n]*$"):
-        find_images(tmp_path)
-
-
-def test_parquet_is_meant_by_a_file_a_pattern_or_a_folder_without_images(parquet: list[str]) -> None:
-    root = Path(parquet[0]).parent
-    assert find_parquet(root) == parquet
-    assert find_parquet(str(root / "*.parquet")) == parquet
-    assert find_parquet(parquet[1]) == parquet[1:]
-    (root / "photo.png").write_bytes(encoded(0))
-    assert find_parquet(root) == []
-    with pytest.raises(ValueError, match=r"photo\.png: not a Parquet file; [^\n]+$"):
-        find_parquet(root / "photo.png")
-
-
 @pytest.mark.parametrize(("height", "width"), [(20, 20), (16, 90), (200, 33), (64, 48), (31, 32), (32, 32)])
 def test_crops_are_square_in_range_and_never_invented(height: int, width: int) -> None:
     pixels = torch.rand(3, height, width, generator=seeded(height, width))
@@ -109,12 +80,12 @@ def test_crops_are_square_in_range_and_never_invented(height: int, width: int) -
 
 def test_crops_vary_in_scale_place_and_mirroring() -> None:
     # Red grows to the right and green downwards, by 1 over the photo: slopes tell scale and mirroring.
-    ramp = torch.linspace(0, 1, 100)
-    pixels = torch.stack([ramp.expand(100, 100), ramp[:, None].expand(100, 100), torch.zeros(100, 100)])
+    ramp = torch.linspace(0, 1, 200)
+    pixels = torch.stack([ramp.expand(200, 200), ramp[:, None].expand(200, 200), torch.zeros(200, 200)])
     crops = torch.stack([crop(pixels, 32, seeded(n)) for n in range(200)])
     across = (crops[:, 0, 16, 24] - crops[:, 0, 16, 8]) / 16
     scales = 1 / across.abs()  # the shorter side before cropping
-    assert scales.min() > 31 and scales.max() < 66 and scales.max() - scales.min() > 28
+    assert scales.min() > 31 and scales.max() < 132 and scales.max() - scales.min() > 85
     assert 60 < (across < 0).sum() < 140
     assert (crops[:, 1, 24, 16] > crops[:, 1, 8, 16]).all()  # never upside down
     assert crops[:, 1, 16, 16].std() > 0.05

@@ -23,6 +23,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from impasto.data import sources
+from impasto.data.files import find_parquet
 from impasto.data.sources import Skipped
 
 _LOG = logging.getLogger("impasto")
@@ -211,7 +212,7 @@ class Photos(pl.LightningDataModule):
             self._source, self._val = found, self._val[:0]
 
     def _find(self) -> sources.PhotoCollection:
-        files = sources.find_parquet(self.photos) if isinstance(self.photos, str) else []
+        files = find_parquet(self.photos) if isinstance(self.photos, str) else []
         if self.photos and not files:
             return sources.FolderPhotos(self.photos)
         source = files or self.dataset

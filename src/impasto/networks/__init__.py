@@ -107,6 +107,8 @@ def _read_checkpoint(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any
 
 
 def _build(path: Path, state: dict[str, torch.Tensor], metadata: dict[str, Any]) -> TransformNet:
+    if "loss_network" in metadata:
+        raise NetworkError(f"{path}: a loss network, for training (--model.loss.network); it stylizes nothing")
     if metadata.get("format") != FORMAT:
         raise NetworkError(f"{path}: format {metadata.get('format')}, this version reads {FORMAT}; update impasto")
     if metadata.get("network") not in NETWORKS:

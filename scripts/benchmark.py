@@ -1,0 +1,8 @@
+"""Time the loss networks side by side: python scripts/benchmark.py --device cpu"""
+
+import sys
+
+from impasto.cli import run
+
+if __name__ == "__main__":
+    sys.exit(run("benchmark", *sys.argv[1:]))

@@ -1,0 +1,48 @@
+"""Photos and Parquet files on disk, and inside installed Python packages."""
+
+import os
+from importlib.util import find_spec
+from pathlib import Path
+
+from impasto.images import IMAGE_SUFFIXES
+
+
+def _files(folder: str | Path, suffixes: tuple[str, ...]) -> list[Path]:
+    if not Path(folder).is_dir():
+        raise ValueError(f"{folder}: no such folder; give a folder of photos, or a Parquet file")
+    found = []
+    for root, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        found += [Path(root, name) for name in names if not name.startswith(".")]
+    found = [path for path in found if path.suffix.lower() in suffixes]
+    return sorted(found, key=lambda path: path.relative_to(folder).as_posix())
+
+
+def find_images(folder: str | Path) -> list[Path]:
+    """The image files below a folder, sorted, nothing hidden. `ValueError` if there is none."""
+    if not (found := _files(folder, IMAGE_SUFFIXES)):
+        raise ValueError(f"{folder}: holds no image; looked at any depth for {', '.join(IMAGE_SUFFIXES)}")
+    return found
+
+
+def located(place: str | Path) -> Path:
+    """A path; `package:skimage/data/coffee.png` is one inside an installed Python package, which is not imported."""
+    if not str(place).startswith("package:"):
+        return Path(place).expanduser()
+    name, _, inside = str(place).removeprefix("package:").partition("/")
+    spec = find_spec(name)
+    if spec is None or not spec.submodule_search_locations:
+        raise ValueError(f"{place}: no package {name} is installed; pip install -e '.[quickstart]' brings those we use")
+    return Path(spec.submodule_search_locations[0], inside)
+
+
+def find_parquet(photos: str | Path) -> list[str]:
+    """The Parquet files of a file name, a pattern or a folder without images; else none."""
+    path = Path(photos)
+    if path.is_dir():
+        return [] if _files(path, IMAGE_SUFFIXES) else [str(file) for file in _files(path, (".parquet",))]
+    files = [path] if path.exists() else Path(path.anchor or ".").glob(str(path.relative_to(path.anchor)))
+    found = sorted(str(file) for file in files)
+    if others := [file for file in found if not file.endswith(".parquet")]:
+        raise ValueError(f"{others[0]}: not a Parquet file; give a folder of photos, or Parquet files")
+    return found

@@ -1,0 +1,1 @@
+"""Which is better, faster, smaller, and by how much."""

@@ -1,0 +1,23 @@
+"""The benchmark runs and tells every loss network; how fast they are is no test's business."""
+
+import pytest
+
+from impasto.cli import run
+from impasto.evaluation.benchmark import NETWORKS, Setting, table
+
+
+def test_a_table_has_a_row_for_each_loss_network() -> None:
+    text = table(Setting("cpu", 32, 1, 4, False), rounds=1)
+    rows = [line.split("|")[1:-1] for line in text.splitlines() if line.startswith("| ")][1:]
+    assert [row[0].strip() for row in rows] == list(NETWORKS)
+    assert all(float(cell.split("(")[0]) > 0 for row in rows for cell in row[1:3])
+    assert rows[0][1].endswith("(1.00, " + rows[0][1].split(", ")[1]) and rows[1][1].endswith(", 1.00) ")
+
+
+@pytest.mark.parametrize(("option", "said"), [("--size=8", "size from 16"), ("--device=cuda", "no GPU here")])
+def test_mistakes_are_one_line(
+    option: str, said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    assert run("benchmark", option) == 2
+    assert said in capsys.readouterr().err
