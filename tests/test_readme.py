@@ -58,12 +58,20 @@ def test_infer_commands(line: str, newcomer: Path) -> None:
 def test_train_commands_in_order(newcomer: Path) -> None:
     """The second goes on from the first, as the README says, so they share a folder."""
     lines = [line for line in COMMANDS if " fit " in line and "--help" not in line]
-    assert len(lines) == 4
+    assert len(lines) == 5
     for line in lines:
         run = [f"--run=run{lines.index(line)}"] if "cpu.yaml" in line else []
         done = call(newcomer, *shlex.split(line)[1:], *SHRUNK, *run)
         assert done.returncode == 0, done.stderr
     assert (newcomer / "runs" / "my_painting" / "my_painting.safetensors").exists()
+    assert (newcomer / "runs" / "quickstart" / "chelsea_currents.png").exists()
+
+
+def test_the_benchmark_command(newcomer: Path) -> None:
+    (line,) = [line for line in COMMANDS if "benchmark.py" in line]
+    done = call(newcomer, *shlex.split(line)[1:], "--size=32", "--batch=1", "--width=4", "--rounds=1")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("| compact |") == 2
 
 
 def test_python_example(newcomer: Path) -> None:

@@ -24,10 +24,11 @@ from impasto.features import (
 from impasto.images import read_image, resize
 from impasto.losses import gram_matrix
 from impasto.networks import load_network
-from impasto.training import warmup_cosine  # layer 3 as well: one schedule
+from impasto.training import commit, warmup_cosine
 
 KINDS = ("photos", "changed", "paintings", "stylized")  # a batch holds them in turns
 JUDGED = ("photos", "paintings", "stylized")
+LICENCE = "MIT; made to predict torchvision's ImageNet weights of its teacher (BSD-3-Clause)"
 
 
 class Distillation(pl.LightningModule):
@@ -81,6 +82,9 @@ class Distillation(pl.LightningModule):
         if not self._resumed:
             photos = self.trainer.datamodule.first_photos(self.first_photos)  # type: ignore[attr-defined]
             factorize(self.compact, self.teacher, photos.to(self.device))
+
+    def on_validation_start(self) -> None:
+        self._to_device()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self._resumed = True
@@ -161,7 +165,7 @@ class Distillation(pl.LightningModule):
 
     def publish(self, path: Path) -> Path:
         """Writes the loss network, in half precision, with what it was made from."""
-        about = {"steps": self.global_step, "errors": self.errors()}
+        about = {"licence": LICENCE, "steps": self.global_step, "errors": self.errors(), "commit": commit()}
         return save_compact(path, self.compact.network, self.teacher_name, self.ranks, **about)
 
 

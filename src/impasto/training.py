@@ -191,7 +191,7 @@ class FixedStyles(pl.LightningModule):
             "styles": [{"name": name, **_credits(painting)} for name, painting in self.styles.items()],
             "loss": {**options, "gaps": self.target.gaps()},
             "training": {"steps": self.global_step, "style_size": self.style_size, **self.run_config},
-            "commit": _commit(),
+            "commit": commit(),
         }
 
     def publish(self, path: str | Path) -> Path:
@@ -218,7 +218,7 @@ def _credits(painting: Painting) -> dict[str, Any]:
     return {key: value for key, value in asdict(painting).items() if key != "image" and value}
 
 
-def _commit() -> str:
+def commit() -> str:
     """The commit of the source in use, with a + where it was changed since; empty outside a checkout."""
     command = ["git", "describe", "--always", "--dirty=+", "--exclude=*"]
     try:
