@@ -184,11 +184,11 @@ def test_compact_gives_only_what_it_predicts() -> None:
 
 
 def test_the_shipped_compact_network_predicts_vgg16(shared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """On photos it was not trained on; the bounds are those of checkpoints/README.md, rounded up."""
+    """On photos it was not trained on; a little above the errors that checkpoints/README.md gives."""
     monkeypatch.setenv("IMPASTO_WEIGHTS", str(shared / "weights"))
     assert (CHECKPOINTS[0] / COMPACT_FILE).stat().st_size <= 8_000_000
     vgg, compact = FeatureNetwork("vgg16", COMPACT_LAYERS), FeatureNetwork("compact", COMPACT_LAYERS)
-    bounds = {"relu1_1": 0.001, "relu2_1": 0.1, "relu3_1": 0.2, "relu4_1": 0.35, "relu4_2": 0.4, "relu5_1": 0.45}
+    bounds = {"relu1_1": 0.001, "relu2_1": 0.16, "relu3_1": 0.2, "relu4_1": 0.3, "relu4_2": 0.35, "relu5_1": 0.4}
     for name in ("chicago", "stata", "amber", "tubingen"):
         photo = resize(read_image(shared / "data" / "eval" / f"{name}.jpg").pixels, 256)
         found, wanted = compact(photo), vgg(photo)

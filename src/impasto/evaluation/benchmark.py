@@ -6,6 +6,7 @@ import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 import torch
@@ -132,7 +133,7 @@ def _memory(name: LossNetwork, setting: Setting) -> float:
 def _peak(name: LossNetwork, setting: Setting) -> float:
     job = _job(name, "loss", Setting(setting.device, 32, 1, setting.width, setting.bf16))
     job()  # what the first call loads is not counted
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    before = _resident()
     if setting.device == "cuda":
         torch.cuda.reset_peak_memory_stats()
     job = _job(name, "loss", setting)
@@ -140,4 +141,12 @@ def _peak(name: LossNetwork, setting: Setting) -> float:
     job()
     if setting.device == "cuda":
         return torch.cuda.max_memory_allocated() / MEBIBYTE
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024 - before
+    return _resident() - before
+
+
+def _resident() -> float:
+    """The most memory this process has had, in MiB."""
+    status = Path("/proc/self/status")
+    if status.exists():  # on Linux, getrusage begins with what the parent had
+        return int(status.read_text().split("VmHWM:")[1].split()[0]) / 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
