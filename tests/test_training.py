@@ -15,6 +15,7 @@ from pictures import save, smoke_pictures
 from impasto.cli import run
 from impasto.images import read_image
 from impasto.networks import load_network
+from impasto.training import FixedStyles
 
 ROOT = Path(__file__).parents[1]
 SMOKE = ("--config", str(ROOT / "configs" / "smoke.yaml"))
@@ -186,6 +187,37 @@ def test_several_styles_are_learned_in_turns_and_published_by_name() -> None:
     assert [style["name"] for style in network.metadata["styles"]] == ["smoke", "second"]
     gamma = network.state_dict()["layers.0.norm.gamma"]
     assert not torch.equal(gamma[0], gamma[1]) and not (gamma == 1).all(1).any(), "both styles were trained"
+
+
+class Identity(torch.nn.Module):
+    def forward(self, content: torch.Tensor, style: torch.Tensor) -> torch.Tensor:
+        return content
+
+
+class Dots(torch.nn.Module):
+    """Paints a dot on every fourth pixel of the picture's own grid, wherever the content is."""
+
+    def forward(self, content: torch.Tensor, style: torch.Tensor) -> torch.Tensor:
+        painted = content.clone()
+        painted[..., ::4, ::4] += 0.5
+        return painted
+
+
+@pytest.mark.parametrize(("network", "expected"), [(Identity(), 0.0), (Dots(), 2 * 0.25 / 16)])
+def test_the_shift_term_sees_what_is_locked_to_the_pixel_grid(network: torch.nn.Module, expected: float) -> None:
+    """Half a dot's square at each of two places among sixteen: where the dots are, and where they were."""
+    module = FixedStyles({"smoke": "smoke/painting.png"}, width=4, residual_blocks=0, shift_weight=1.0)
+    module.network = network
+    content, style = torch.rand(2, 3, 64, 64), torch.ones(2, 1)
+    found = module._shift(content, style, module(content, style))
+    assert float(found) == pytest.approx(expected, rel=0.05)
+
+
+def test_the_shift_term_is_part_of_the_loss() -> None:
+    assert fit("--model.shift_weight", "10") == 0
+    row = {name: float(value) for name, value in losses("runs/smoke")[6].items() if value}
+    parts = row["train/content"] + row["train/style"] + 0.1 * row["train/tv"] + 10 * row["train/shift"]
+    assert row["train/shift"] > 0 and row["train/loss"] == pytest.approx(parts, rel=1e-4)
 
 
 def test_two_ranks_give_the_loss_of_one_process_with_the_doubled_batch() -> None:
