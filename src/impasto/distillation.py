@@ -188,17 +188,16 @@ def factorize(compact: FeatureNetwork, teacher: FeatureNetwork, photos: Float[Te
     convolutions = [module for module in teacher.network if isinstance(module, nn.Conv2d)]
     rest: Linear | None = None
     for layer, module in zip(compact.network, teacher.network, strict=True):
+        x = module(x)
         if isinstance(layer, FactoredConvolution) and isinstance(module, nn.Conv2d):
             weight, bias = _seen_through(module, rest)
-            y = module(x)
             kept, rest = torch.arange(module.out_channels), None
             if layer.wide.out_channels < module.out_channels:
                 following = convolutions[convolutions.index(module) + 1]
-                kept, rest = _kept(_pixels(y.relu()), following.weight.double(), layer.wide.out_channels)
-            _set_factors(layer, weight[kept], bias[kept], _pixels(y)[kept])
+                kept, rest = _kept(_pixels(x.relu()), following.weight.double(), layer.wide.out_channels)
+            _set_factors(layer, weight[kept], bias[kept], _pixels(x)[kept])
         elif isinstance(layer, nn.Conv2d):
             layer.load_state_dict(module.state_dict())
-        x = module(x)
 
 
 Linear = tuple[Tensor, Tensor]  # matrix and offset

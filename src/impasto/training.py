@@ -79,6 +79,8 @@ class FixedStyles(pl.LightningModule):
         if not styles:
             raise ValueError("styles: none given; --model.styles.NAME PICTURE adds one")
         self.styles = {name: Painting(style) if isinstance(style, str) else style for name, style in styles.items()}
+        if shift_weight < 0:
+            raise ValueError(f"shift_weight {shift_weight}: must not be negative")
         for name, painting in self.styles.items():
             if not Path(painting.image).is_file():
                 raise ValueError(
