@@ -79,6 +79,24 @@ def test_a_photo_to_try_that_is_missing_is_said_before_training(capsys: pytest.C
     assert not Path("runs/smoke").exists()
 
 
+def test_a_network_goes_on_from_another_by_the_names_of_its_styles(capsys: pytest.CaptureFixture) -> None:
+    two = ("--model.styles.other=smoke/painting.png", "--run", "two")
+    assert fit(*two) == 0
+    capsys.readouterr()
+    began = FixedStyles({name: "smoke/painting.png" for name in ("new", "other")}, width=4, residual_blocks=1,
+                        start_from="two/two.safetensors").network  # fmt: skip
+    learned = load_network("two/two.safetensors")
+    assert [style["name"] for style in learned.metadata["styles"]] == ["smoke", "other"]
+    for name, value in learned.state_dict().items():
+        if name.endswith((".gamma", ".beta")):
+            value = torch.stack([value.mean(0), value[1]])  # `new` is none of them
+        assert torch.equal(began.state_dict()[name], value)
+    assert fit("--model.start_from", "two/two.safetensors", "--model.width", "8") == 2
+    assert "start_from two/two.safetensors: its width is 4, not 8; give --model.width 4" in capsys.readouterr().err
+    assert fit("--model.start_from", "nobody") == 2
+    assert "network 'nobody': neither a file nor a published name" in capsys.readouterr().err
+
+
 def test_the_loss_network_is_in_no_checkpoint() -> None:
     assert fit() == 0
     checkpoint = torch.load("runs/smoke/checkpoints/last.ckpt", weights_only=True)
@@ -86,7 +104,7 @@ def test_the_loss_network_is_in_no_checkpoint() -> None:
     trained = load_network("runs/smoke/checkpoints/last.ckpt")
     published = load_network("runs/smoke/smoke.safetensors")
     for name, value in published.state_dict().items():
-        assert torch.equal(value, trained.state_dict()[name])
+        assert torch.equal(value, trained.state_dict()[name].half().float())
     assert trained.metadata["styles"] == published.metadata["styles"]
 
 
@@ -176,8 +194,8 @@ def test_weights_average_through_lightnings_callback() -> None:
     checkpoint = torch.load("runs/smoke/checkpoints/last.ckpt", weights_only=True)
     published = load_network("runs/smoke/smoke.safetensors").state_dict()
     name = "to_rgb.weight"
-    assert torch.equal(published[name], checkpoint["state_dict"][f"network.{name}"])
-    assert not torch.equal(published[name], checkpoint["current_model_state"][f"network.{name}"])
+    assert torch.equal(published[name], checkpoint["state_dict"][f"network.{name}"].half().float())
+    assert not torch.equal(published[name], checkpoint["current_model_state"][f"network.{name}"].half().float())
 
 
 def test_several_styles_are_learned_in_turns_and_published_by_name() -> None:
@@ -185,7 +203,7 @@ def test_several_styles_are_learned_in_turns_and_published_by_name() -> None:
     assert fit("--model.styles.second", "smoke/second.png", "--run", "two") == 0
     network = load_network("two/two.safetensors")
     assert [style["name"] for style in network.metadata["styles"]] == ["smoke", "second"]
-    gamma = network.state_dict()["layers.0.norm.gamma"]
+    gamma = load_network("two/checkpoints/last.ckpt").state_dict()["layers.0.norm.gamma"]
     assert not torch.equal(gamma[0], gamma[1]) and not (gamma == 1).all(1).any(), "both styles were trained"
 
 

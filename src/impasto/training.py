@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from impasto.images import read_image, resize
 from impasto.losses import LossOptions, PerceptualLoss, StyleTarget
-from impasto.networks import TransformNet, describe, save_network
+from impasto.networks import TransformNet, describe, load_network, save_network
 
 
 @dataclass
@@ -50,6 +50,8 @@ class FixedStyles(pl.LightningModule):
         style_size: longer side of the paintings in pixels: the scale of the strokes; 0 keeps them as they are.
         width: channels of the network at full resolution (32: Johnson's; 16: the real-time one).
         residual_blocks: residual blocks of the network.
+        start_from: a network of the same size, published or a file, to go on from instead of from nothing: its
+            styles keep what they learned where names agree, new ones begin as their mean.
         loss: the perceptual loss.
         learning_rate: of Adam, at its highest.
         warmup_steps: steps over which the learning rate rises; then it falls to 0 along a cosine.
@@ -68,6 +70,7 @@ class FixedStyles(pl.LightningModule):
         style_size: int = 512,
         width: int = 32,
         residual_blocks: int = 5,
+        start_from: str | None = None,
         loss: LossOptions = LossOptions(),  # noqa: B008  only read
         learning_rate: float = 1e-3,
         warmup_steps: int = 100,
@@ -87,6 +90,8 @@ class FixedStyles(pl.LightningModule):
                     f"painting {name}: {painting.image} does not exist; give --model.styles.{name}.image PICTURE"
                 )
         self.network = TransformNet(len(styles), width, residual_blocks).to(memory_format=torch.channels_last)
+        if start_from:
+            self.network.load_state_dict(self._state_of(start_from))
         if compile:
             self.network.compile()
         self.style_size, self.loss_options = style_size, loss
@@ -94,6 +99,23 @@ class FixedStyles(pl.LightningModule):
         self.shift_weight = shift_weight
         self.run_config: dict[str, Any] = {}  # what the command was given, for the record in the published file
         self._restored: dict[str, Any] | None = None
+
+    def _state_of(self, start_from: str) -> dict[str, Tensor]:
+        """The weights of another network, its γ and β arranged for our styles (Dumoulin et al. 2017 add a style to
+        a trained network by learning these two alone; here all goes on learning)."""
+        other = load_network(start_from)
+        for name in ("width", "residual_blocks"):
+            if (theirs := other.arguments[name]) != (ours := self.network.arguments[name]):
+                raise ValueError(
+                    f"start_from {start_from}: its {name} is {theirs}, not {ours}; give --model.{name} {theirs}"
+                )
+        known = [style["name"] for style in other.metadata.get("styles", [])]
+        state = other.state_dict()
+        for key, value in state.items():
+            if key.endswith((".gamma", ".beta")):
+                rows = [value[known.index(name)] if name in known else value.mean(0) for name in self.styles]
+                state[key] = torch.stack(rows)
+        return state
 
     def forward(self, content: Tensor, style: Tensor) -> Tensor:
         """See TransformNet.forward."""
@@ -212,8 +234,8 @@ class FixedStyles(pl.LightningModule):
         }
 
     def publish(self, path: str | Path) -> Path:
-        """Writes the network with its metadata to a `.safetensors`."""
-        return save_network(path, self.network, overwrite=True, **self.metadata())
+        """Writes the network with its metadata to a `.safetensors`, in half precision."""
+        return save_network(path, self.network, overwrite=True, half=True, **self.metadata())
 
 
 def warmup_cosine(

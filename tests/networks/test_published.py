@@ -50,8 +50,11 @@ def test_existing_file_is_not_overwritten_unasked(network: TransformNet, tmp_pat
 
 
 def test_half_precision_on_disk_loads_as_float32(network: TransformNet, tmp_path: Path) -> None:
-    path = save_network(tmp_path / "half.safetensors", network.half())
-    assert all(value.dtype == torch.float32 for value in load_network(path).state_dict().values())
+    path = save_network(tmp_path / "half.safetensors", network, half=True)
+    whole = save_network(tmp_path / "whole.safetensors", network)
+    assert path.stat().st_size < 0.7 * whole.stat().st_size
+    for name, value in load_network(path).state_dict().items():
+        assert value.dtype == torch.float32 and torch.equal(value, network.state_dict()[name].half().float())
 
 
 def rewrite(path: Path, **changes: object) -> None:

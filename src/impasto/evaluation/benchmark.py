@@ -20,6 +20,7 @@ from impasto.networks import TransformNet
 NETWORKS: tuple[LossNetwork, ...] = ("vgg19", "vgg16", "compact")
 LAYERS = (*STYLE_LAYERS, "relu4_2")
 MEBIBYTE = 2**20
+CLEAR_PEAK = Path("/proc/self/clear_refs")  # of Linux: 5 forgets the most memory a process has had
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,7 @@ def table(setting: Setting, rounds: int) -> str:
     lines = [
         f"{what}, {setting.device}, {torch.get_num_threads()} threads, {setting.batch} photos of {setting.size} pixels,"
         f" network of width {setting.width}; milliseconds a photo (× faster than vgg19, × faster than vgg16)\n",
-        "| loss network | loss, forward and backward | training step | peak memory of the loss |",
+        "| loss network | loss, forward and backward | training step | peak memory of the loss network |",
         "|---|---|---|---|",
     ]
     for name in NETWORKS:
@@ -125,28 +126,30 @@ def _seconds(job: Callable[[], None], device: str) -> float:
 
 
 def _memory(name: LossNetwork, setting: Setting) -> float:
-    """MiB that two evaluations of the loss add at their peak, in a process of its own."""
+    """MiB that a loss network and two evaluations of it take at their peak, in a process of their own."""
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         return pool.apply(_peak, (name, setting))
 
 
 def _peak(name: LossNetwork, setting: Setting) -> float:
-    job = _job(name, "loss", Setting(setting.device, 32, 1, setting.width, setting.bf16))
-    job()  # what the first call loads is not counted
+    small = Setting(setting.device, 32, 1, setting.width, setting.bf16)
+    _job("compact", "loss", small)()  # the libraries that the first call loads are not counted
     before = _resident()
+    job = _job(name, "loss", setting)
     if setting.device == "cuda":
         torch.cuda.reset_peak_memory_stats()
-    job = _job(name, "loss", setting)
+    elif CLEAR_PEAK.exists():
+        CLEAR_PEAK.write_text("5")  # building a VGG takes its classifier's memory too, for a moment
     job()
     job()
     if setting.device == "cuda":
         return torch.cuda.max_memory_allocated() / MEBIBYTE
-    return _resident() - before
+    return _resident(peak=True) - before
 
 
-def _resident() -> float:
-    """The most memory this process has had, in MiB."""
+def _resident(peak: bool = False) -> float:
+    """Memory of this process in MiB: now, or the most it has had. Outside Linux only the latter is known."""
     status = Path("/proc/self/status")
-    if status.exists():  # on Linux, getrusage begins with what the parent had
-        return int(status.read_text().split("VmHWM:")[1].split()[0]) / 1024
+    if status.exists():
+        return int(status.read_text().split("VmHWM:" if peak else "VmRSS:")[1].split()[0]) / 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
