@@ -83,7 +83,7 @@ def test_a_network_goes_on_from_another_by_the_names_of_its_styles(capsys: pytes
     two = ("--model.styles.other=smoke/painting.png", "--run", "two")
     assert fit(*two) == 0
     capsys.readouterr()
-    began = FixedStyles({name: "smoke/painting.png" for name in ("new", "other")}, width=4, residual_blocks=1,
+    began = FixedStyles(dict.fromkeys(("new", "other"), "smoke/painting.png"), width=4, residual_blocks=1,
                         start_from="two/two.safetensors").network  # fmt: skip
     learned = load_network("two/two.safetensors")
     assert [style["name"] for style in learned.metadata["styles"]] == ["smoke", "other"]
