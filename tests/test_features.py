@@ -109,7 +109,7 @@ def test_offline_names_all_three_places(tmp_path: Path, monkeypatch: pytest.Monk
         find_weights("vgg19")
     message = str(refusal.value)
     assert "IMPASTO_WEIGHTS" in message and str(tmp_path) in message and "download" in message
-    assert message.endswith("--model.loss.network compact needs none")
+    assert message.endswith("--[model.]loss.network compact needs none")
     assert "\n" not in message
 
 

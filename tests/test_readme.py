@@ -42,7 +42,7 @@ def call(folder: Path, *arguments: str) -> subprocess.CompletedProcess:
 
 
 def needs_published() -> None:
-    assert {"starry_night", "multistyle"} <= set(published_networks())
+    assert {"starry_night", "multistyle", "gallery"} <= set(published_networks())
 
 
 @pytest.mark.parametrize("line", [line for line in COMMANDS if "infer.py" in line])
@@ -65,6 +65,16 @@ def test_train_commands_in_order(newcomer: Path) -> None:
         assert done.returncode == 0, done.stderr
     assert (newcomer / "runs" / "my_painting" / "my_painting.safetensors").exists()
     assert (newcomer / "runs" / "quickstart" / "chelsea_currents.png").exists()
+
+
+@pytest.mark.parametrize("line", [line for line in COMMANDS if "optimize.py" in line])
+def test_optimize_commands(line: str, newcomer: Path) -> None:
+    shrunk = ["--size=48", "--steps=2", "--snapshots=[1]", "--loss.network=compact"]
+    if "--coarse" in line:
+        shrunk.append("--coarse=[32]")
+    done = call(newcomer, *shlex.split(line)[1:], *shrunk)
+    assert done.returncode == 0, done.stderr
+    assert "done after 2 steps" in done.stdout
 
 
 def test_the_benchmark_command(newcomer: Path) -> None:

@@ -7,6 +7,7 @@ if TYPE_CHECKING:
     from impasto.inference import Stylizer
     from impasto.losses import LossOptions, PerceptualLoss
     from impasto.networks import load_network, save_network
+    from impasto.optimization import OptimizeOptions, optimize_image
 
 _HOMES = {
     "Stylizer": "impasto.inference",
@@ -14,8 +15,13 @@ _HOMES = {
     "save_network": "impasto.networks",
     "LossOptions": "impasto.losses",
     "PerceptualLoss": "impasto.losses",
+    "OptimizeOptions": "impasto.optimization",
+    "optimize_image": "impasto.optimization",
 }
-__all__ = ["LossOptions", "PerceptualLoss", "Stylizer", "load_network", "save_network"]
+__all__ = [
+    "LossOptions", "OptimizeOptions", "PerceptualLoss", "Stylizer",
+    "load_network", "optimize_image", "save_network",
+]  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:

@@ -8,6 +8,7 @@ import warnings
 COMMANDS = {
     "train": "train a network on photos and paintings",
     "infer": "stylize photos with a network",
+    "optimize": "paint one photo by optimization, the reference",
     "distill": "make the compact loss network",
     "benchmark": "time the loss networks side by side",
 }
@@ -35,6 +36,10 @@ def run(command: str, *arguments: str) -> int:
             return _train(command, list(arguments))
         if command == "benchmark":
             return _benchmark(list(arguments))
+        if command == "optimize":
+            from impasto.optimization_cli import optimize
+
+            return optimize(list(arguments))
         from impasto.inference_cli import infer
 
         return infer(list(arguments))

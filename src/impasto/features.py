@@ -194,9 +194,9 @@ def find_weights(name: LossNetwork, weights: str | None = None) -> Path:
             torch.hub.download_url_to_file(DOWNLOAD + file, str(cached), hash_prefix=Path(file).stem[-8:])
         except (URLError, OSError, RuntimeError) as error:
             raise ValueError(
-                f"no weights for {name}: none given (--model.loss.weights PATH, or the variable IMPASTO_WEIGHTS: a "
+                f"no weights for {name}: none given (--[model.]loss.weights PATH, or the variable IMPASTO_WEIGHTS: a "
                 f"folder with {file}, or a file), none in torch's cache ({cached}), and the download of "
-                f"{DOWNLOAD}{file} failed: {' '.join(str(error).split())}. --model.loss.network compact needs none"
+                f"{DOWNLOAD}{file} failed: {' '.join(str(error).split())}. --[model.]loss.network compact needs none"
             ) from error
     return cached
 

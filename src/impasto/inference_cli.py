@@ -23,7 +23,7 @@ _PHOTOS = "photo files, folders (searched with their sub-folders), or quoted pat
 _EXPECTED = {"strength": "a number from 0 to 1", "size": "a whole number of pixels"}
 _BOOLEANS = ("true", "false", "True", "False")
 _READ_ONLY = (".gif", ".bmp")  # kinds of image that are read and not written
-_WRITABLE = tuple(suffix for suffix in IMAGE_SUFFIXES if suffix not in _READ_ONLY)
+WRITABLE = tuple(suffix for suffix in IMAGE_SUFFIXES if suffix not in _READ_ONLY)
 
 
 @dataclass(frozen=True)
@@ -200,15 +200,15 @@ def _is_image(name: str) -> bool:
 def _plan(found: list[tuple[Path, Path]], output: Path, label: str) -> list[Job]:
     """Where each result goes; where two would get one name, the later is numbered."""
     if len(found) == 1 and output.suffix.lower() in IMAGE_SUFFIXES and not output.is_dir():
-        if output.suffix.lower() not in _WRITABLE:
-            raise ValueError(f"--output {output}: cannot be written; name it {', '.join(_WRITABLE)}")
+        if output.suffix.lower() not in WRITABLE:
+            raise ValueError(f"--output {output}: cannot be written; name it {', '.join(WRITABLE)}")
         return [Job(found[0][0], output)]
     if output.suffix.lower() in IMAGE_SUFFIXES and not output.is_dir():
         raise ValueError(f"--output {output}: names one image, and there are {len(found)} photos; name a folder")
     jobs: list[Job] = []
     taken: set[str] = set()
     for photo, below in found:
-        suffix = photo.suffix if photo.suffix.lower() in _WRITABLE else ".png"
+        suffix = photo.suffix if photo.suffix.lower() in WRITABLE else ".png"
         result, number = output / below / f"{photo.stem}_{label}{suffix}", 1
         while str(result).lower() in taken:  # on some file systems A.jpg and a.jpg are one file
             number += 1
@@ -228,7 +228,7 @@ def _check_outputs(jobs: list[Job], overwrite: bool) -> None:
     if len(jobs) == 1:
         _check_new(jobs[0], overwrite)
     for folder in dict.fromkeys(job.output.parent for job in jobs):
-        _make_folder(folder)
+        make_folder(folder)
 
 
 def _inode(path: Path) -> tuple[int, int]:
@@ -241,7 +241,7 @@ def _check_new(job: Job, overwrite: bool) -> None:
         raise ValueError(f"{job.photo}: {job.output} exists already; --overwrite replaces it")
 
 
-def _make_folder(folder: Path) -> None:
+def make_folder(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         reason = "" if os.access(folder, os.W_OK | os.X_OK) else "permission denied"

@@ -1,0 +1,8 @@
+"""Paint one photo by optimization: python scripts/optimize.py --content PHOTO --styles '[PAINTING]'"""
+
+import sys
+
+from impasto.cli import run
+
+if __name__ == "__main__":
+    sys.exit(run("optimize", *sys.argv[1:]))

@@ -1,0 +1,211 @@
+"""The reference of Gatys, Ecker, Bethge 2016: the picture itself is optimized, under the loss of training."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional as F
+
+from impasto.images import resize
+from impasto.losses import PerceptualLoss, StyleTarget
+
+RATES = {"lbfgs": 1.0, "adam": 0.02}
+HISTORY = 20  # steps that L-BFGS remembers, two pictures each (its authors: 3 to 20; Liu & Nocedal 1989)
+PLATEAU = 1e-3  # an improvement of the loss by less than this share is none
+
+OnStep = Callable[[int, Tensor, dict[str, float]], None]
+
+
+@dataclass
+class OptimizeOptions:
+    """How a picture is optimized.
+
+    Args:
+        steps: iterations, shared out evenly over the sizes.
+        optimizer: lbfgs (Gatys et al. 2016) or adam.
+        learning_rate: of the optimizer; None: 1 for lbfgs, 0.02 for adam.
+        line_search: strong Wolfe conditions for lbfgs: dearer iterations that never diverge.
+        start: content, noise, or mix: noise_ratio · content + (1 − noise_ratio) · noise.
+        noise_ratio: share of the content in a mix: 1 is the content, 0 noise.
+        coarse: longer sides in pixels to go through before the full size, such as [128, 256].
+        clamp: keep the picture in [0, 1] all the way, not only at the end.
+        patience: stop after so many steps in which the loss fell by less than 0.1 %; 0: never.
+        seed: of the noise.
+    """
+
+    steps: int = 300
+    optimizer: Literal["lbfgs", "adam"] = "lbfgs"
+    learning_rate: float | None = None
+    line_search: bool = False
+    start: Literal["content", "noise", "mix"] = "content"
+    noise_ratio: float = 0.5
+    coarse: list[int] = field(default_factory=list)
+    clamp: bool = True
+    patience: int = 0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.steps < 1 or self.patience < 0:
+            raise ValueError(
+                f"steps {self.steps}, patience {self.patience}: steps from 1, patience from 0 (never stop)"
+            )
+        if self.learning_rate is not None and not self.learning_rate > 0:
+            raise ValueError(f"learning_rate {self.learning_rate}: must be above 0")
+        if not 0 <= self.noise_ratio <= 1:
+            raise ValueError(f"noise_ratio {self.noise_ratio}: from 0 (noise) to 1 (the content)")
+        if any(a >= b for a, b in pairwise([0, *self.coarse])):
+            raise ValueError(f"coarse {self.coarse}: sizes in pixels that grow, such as [128, 256]")
+
+
+def optimize_image(
+    content: Float[Tensor, "1 3 h w"],
+    styles: Sequence[Float[Tensor, "1 3 _ _"]],
+    loss: PerceptualLoss,
+    options: OptimizeOptions | None = None,
+    *,
+    mixture: Sequence[float] | None = None,
+    photos: Float[Tensor, "p 3 _ _"] | None = None,
+    gaps: dict[str, dict[str, list[float]]] | None = None,
+    on_step: OnStep | None = None,
+) -> Float[Tensor, "1 3 h w"]:
+    """The picture of least loss, in [0, 1], as large as `content`.
+
+    Args:
+        content: the photo, RGB in [0, 1].
+        styles: paintings, each of its own size, in [0, 1].
+        loss: of training; its options weigh the terms.
+        options: see OptimizeOptions.
+        mixture: weights of the paintings, whose Gram matrices are mixed; made to sum to 1. None: equal.
+        photos: on which the balance is measured; None: the four quarters of `content` stand in for them.
+        gaps: the balance measured elsewhere (`StyleTarget.gaps`, the metadata of a published network).
+        on_step: called with the number of steps done, the picture and its fractions of the loss, from the start (0) on.
+
+    Raises:
+        ValueError: weights that do not fit the paintings, coarse sizes above the full one, a loss that is not finite.
+    """
+    options = options or OptimizeOptions()
+    mixture = _normalized(mixture, len(styles))
+    full = max(content.shape[-2:])
+    if options.coarse and options.coarse[-1] >= full:
+        raise ValueError(f"coarse {options.coarse}: sizes below that of the picture, {full}")
+    if photos is None:
+        photos = _quarters(content)
+    run, image = _Run(loss, options, on_step), None
+    for size, steps in _shared_out(options, full):
+        photo = resize(content, size)
+        paintings = [resize(style, max(1, round(max(style.shape[-2:]) * size / full))) for style in styles]
+        target = loss.style_target(paintings, photos, mixture, gaps)
+        image = _start(photo, options) if image is None else _grown(image, photo)
+        image = run.descend(image, photo, target, steps)
+    assert image is not None
+    return image
+
+
+class _Run:
+    """What goes on from one size to the next: the count of steps, and who is told."""
+
+    def __init__(self, loss: PerceptualLoss, options: OptimizeOptions, on_step: OnStep | None) -> None:
+        self.loss, self.options, self.on_step = loss, options, on_step
+        self.done = 0
+
+    def descend(self, image: Tensor, content: Tensor, target: StyleTarget, steps: int) -> Tensor:
+        """`steps` iterations from `image` on, or fewer on a plateau."""
+        image = image.clone().requires_grad_()
+        optimizer = _optimizer(image, self.options)
+        terms: dict[str, Tensor] = {}
+
+        def closure() -> Tensor:
+            if self.options.clamp:
+                with torch.no_grad():
+                    image.clamp_(0, 1)
+            optimizer.zero_grad()
+            found = self.loss(image, content, target)
+            if not terms:  # a line search evaluates more pictures than the one the step begins with
+                terms.update(found)
+            # Times the number of values, so that the gradient of a pixel does not shrink with the size of the picture:
+            # L-BFGS drops curvature below an absolute 1e-10.
+            total = torch.stack(list(found.values())).sum() * image.numel()
+            total.backward()
+            return total
+
+        best, best_step = float("inf"), 0
+        for step in range(steps):
+            before = image.detach().clone()
+            terms.clear()
+            optimizer.step(closure)  # type: ignore[arg-type]  # torch wants a float
+            total = self._report(before, terms)
+            if total < (1 - PLATEAU) * best:
+                best, best_step = total, step
+            self.done += 1
+            if self.options.patience and step - best_step >= self.options.patience:
+                break
+        with torch.no_grad():
+            image.clamp_(0, 1)
+            self._report(image.detach(), self.loss(image, content, target))
+        return image.detach()
+
+    def _report(self, image: Tensor, terms: dict[str, Tensor]) -> float:
+        """Tells the fractions of the loss at `image`; gives the weighted sum."""
+        weights = self.loss.weights
+        fractions = {name: float(term.detach()) / weights[name] for name, term in terms.items() if weights[name]}
+        total = float(torch.stack([term.detach() for term in terms.values()]).sum())
+        if not torch.isfinite(torch.tensor(total)):
+            raise ValueError(
+                f"step {self.done}: the loss is {total}; give a lower learning_rate, or line_search true with lbfgs"
+            )
+        if self.on_step:
+            self.on_step(self.done, image.clamp(0, 1), {**fractions, "loss": total})
+        return total
+
+
+def _optimizer(image: Tensor, options: OptimizeOptions) -> torch.optim.Optimizer:
+    rate = options.learning_rate or RATES[options.optimizer]
+    if options.optimizer == "adam":
+        return torch.optim.Adam([image], rate)
+    # One iteration a step, whose history goes on from call to call; no tolerance: `patience` decides.
+    search = "strong_wolfe" if options.line_search else None
+    return torch.optim.LBFGS(
+        [image], rate, max_iter=1, max_eval=25, tolerance_grad=0, tolerance_change=0, history_size=HISTORY,
+        line_search_fn=search,
+    )  # fmt: skip
+
+
+def _normalized(mixture: Sequence[float] | None, styles: int) -> list[float]:
+    weights = [1.0] * styles if mixture is None else list(mixture)
+    if not styles or len(weights) != styles:
+        raise ValueError(f"{len(weights)} weights for {styles} styles: give at least one style, and a weight for each")
+    total = sum(weights)
+    if min(weights) < 0 or not 0 < total < float("inf"):
+        raise ValueError(f"weights of the styles {weights}: none below 0, and one at least above")
+    return [weight / total for weight in weights]
+
+
+def _quarters(content: Tensor) -> Tensor:
+    """The four quarters of a photo: unrelated pictures, as far as one photo has them."""
+    h, w = (side // 2 for side in content.shape[-2:])
+    return torch.cat([content[..., y : y + h, x : x + w] for y in (0, h) for x in (0, w)])
+
+
+def _shared_out(options: OptimizeOptions, full: int) -> Iterator[tuple[int, int]]:
+    """Sizes with their steps; the full size has what is left over."""
+    sizes = [*options.coarse, full]
+    each = options.steps // len(sizes)
+    for size in sizes:
+        yield size, each if size != full else options.steps - each * (len(sizes) - 1)
+
+
+def _start(content: Tensor, options: OptimizeOptions) -> Tensor:
+    share = {"content": 1.0, "noise": 0.0, "mix": options.noise_ratio}[options.start]
+    if share == 1:
+        return content
+    generator = torch.Generator().manual_seed(options.seed)
+    noise = torch.rand(content.shape, generator=generator).to(content)
+    return share * content + (1 - share) * noise
+
+
+def _grown(image: Tensor, like: Tensor) -> Tensor:
+    return F.interpolate(image, size=like.shape[-2:], mode="bicubic").clamp(0, 1)

@@ -1,0 +1,184 @@
+"""The command `impasto optimize`: a photo and paintings in, the picture of least loss out."""
+
+import csv
+import sys
+from argparse import ArgumentError
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+
+import torch
+from jsonargparse import ArgumentParser
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from torch import Tensor
+
+from impasto.data.files import find_images
+from impasto.images import Picture, contact_sheet, keep_colors, read_image, resize, write_image
+from impasto.inference import find_device
+from impasto.inference_cli import WRITABLE, make_folder
+from impasto.losses import LossOptions, PerceptualLoss
+from impasto.optimization import OptimizeOptions, optimize_image
+
+GAP_PHOTOS = 32  # of a folder, on which the balance is measured: as many as in training
+GAP_SIZE = 256
+
+
+def optimize(arguments: list[str]) -> int:
+    """Runs the command; 0: done, 130: interrupted, with what there was saved. Mistakes are ValueErrors."""
+    parser = ArgumentParser(
+        prog="impasto optimize", exit_on_error=False, allow_abbrev=False,
+        description="Paint one photo by optimization (Gatys et al. 2016), under the loss networks are trained with.",
+    )  # fmt: skip
+    parser.add_argument("--config", action="config", help="a YAML file of these options")
+    parser.add_function_arguments(optimize_photo, skip={"options"}, as_group=False)
+    parser.add_class_arguments(OptimizeOptions, as_group=False)
+    try:
+        given = parser.parse_args(arguments).as_dict()
+    except ArgumentError as error:
+        raise ValueError(f"{error} (--help lists the options)") from error
+    options = OptimizeOptions(**{option.name: given.pop(option.name) for option in fields(OptimizeOptions)})
+    given.pop("config")
+    try:
+        return optimize_photo(**{**given, "loss": LossOptions(**given["loss"])}, options=options)
+    except KeyboardInterrupt:
+        print("interrupted before the first step", file=sys.stderr)
+        return 130
+
+
+def optimize_photo(
+    content: str,
+    styles: list[str],
+    output: str | None = None,
+    size: int = 512,
+    style_size: int = 512,
+    colors: bool = False,
+    photos: str | None = None,
+    snapshots: list[int] = [],  # noqa: B006  only read
+    device: str = "auto",
+    overwrite: bool = False,
+    loss: LossOptions = LossOptions(),  # noqa: B008  only read
+    options: OptimizeOptions = OptimizeOptions(),  # noqa: B008  only read
+) -> int:
+    """Optimizes one picture; every mistake that can be seen beforehand is refused before the first step.
+
+    Args:
+        content: the photo.
+        styles: paintings, with weights if they should differ: [a.jpg=0.7,b.jpg=0.3]; their Gram matrices are mixed.
+        output: the picture to write (default: optimized/PHOTO_STYLE.png); the terms of every step go beside it (.csv).
+        size: longer side of the result in pixels.
+        style_size: longer side of the paintings in pixels: the scale of the strokes; 0 keeps them as they are.
+        colors: keep the colours of the photo, paint its brightness only.
+        photos: a folder of photos on which the balance is measured; without it, on the quarters of the photo.
+        snapshots: after how many steps to keep the picture: [1,100,200], as files and as one contact sheet.
+        device: auto (cuda, else mps, else cpu), cpu, cuda, cuda:N or mps.
+        overwrite: replace an earlier result.
+        loss: what is measured, and how the terms are weighed.
+        options: how the picture is optimized.
+    """
+    if not styles:
+        raise ValueError("styles: none given; --styles '[painting.jpg]'")
+    paths, weights = _weighted(styles)
+    path = Path(output or f"optimized/{Path(content).stem}_{'+'.join(file.stem for file in paths)}.png")
+    job = _Job(path, options.steps, tuple(snapshots), overwrite)
+    place = find_device(device)
+    photo = read_image(content)
+    pixels = resize(photo.pixels, size)
+    paintings = [read_image(file).pixels.to(place) for file in paths]
+    paintings = [resize(painting, style_size) for painting in paintings] if style_size else paintings
+    job.check([Path(content), *paths])
+    known = _gap_photos(photos).to(place) if photos else None
+    perceptual = PerceptualLoss(loss).to(place)
+    with job.progress:
+        try:
+            optimize_image(
+                pixels.to(place), paintings, perceptual, options,
+                mixture=weights, photos=known, on_step=job.on_step,
+            )  # fmt: skip
+        except KeyboardInterrupt:
+            if not job.rows:
+                raise
+            job.stopped = True
+    reached = max(job.latest.shape[-2:])  # a coarse size, where the run was interrupted early
+    painted = keep_colors(job.latest, resize(pixels, reached)) if colors else job.latest
+    alpha = None if photo.alpha is None else resize(photo.alpha, reached)
+    job.finish(Picture(painted, alpha, photo.icc_profile))
+    return 130 if job.stopped else 0
+
+
+def _weighted(styles: list[str]) -> tuple[list[Path], list[float]]:
+    """Files and weights of `a.jpg=0.7`; a file that has a = in its name is found all the same."""
+    paths, weights = [], []
+    for text in styles:
+        name, equals, weight = text.rpartition("=")
+        if not equals or Path(text).is_file():
+            name, weight = text, "1"
+        try:
+            weights.append(float(weight))
+        except ValueError:
+            raise ValueError(f"styles {text}: {weight!r} is no weight; write picture.jpg=0.7") from None
+        paths.append(Path(name))
+    return paths, weights
+
+
+def _gap_photos(folder: str) -> Tensor:
+    found = [resize(read_image(file).pixels, GAP_SIZE) for file in find_images(folder)[:GAP_PHOTOS]]
+    side = min(min(photo.shape[-2:]) for photo in found)
+    return torch.cat([photo[..., :side, :side] for photo in found])
+
+
+@dataclass
+class _Job:
+    """What a run leaves: the picture, the terms of every step, snapshots; and how far it is."""
+
+    path: Path
+    steps: int
+    snapshots: tuple[int, ...]
+    overwrite: bool
+    stopped: bool = False
+    latest: Tensor = field(default_factory=lambda: torch.empty(0))
+    rows: list[dict[str, float]] = field(default_factory=list)
+    kept: dict[int, Tensor] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.description}"))
+        self.progress = Progress(*columns, console=Console(stderr=True), transient=True)
+        self.task = self.progress.add_task("", total=self.steps)
+
+    def check(self, inputs: list[Path]) -> None:
+        """Refuses what could not be written at the end, and to write over what was given."""
+        if self.path.suffix.lower() not in WRITABLE:
+            raise ValueError(f"{self.path}: --output ends with one of {', '.join(WRITABLE)}")
+        make_folder(self.path.parent)
+        files = [self.path, self.path.with_suffix(".csv"), *map(self._snapshot, self.snapshots)]
+        there = [file for file in files if file.exists()]
+        if given := [file for file in there if any(name.exists() and file.samefile(name) for name in inputs)]:
+            raise ValueError(f"{given[0]}: is a picture given, never written over; choose another --output")
+        if there and not self.overwrite:
+            names = ", ".join(map(str, there))
+            raise ValueError(f"{names}: exists already; choose another --output, or --overwrite true")
+
+    def _snapshot(self, step: int) -> Path:
+        return self.path.with_stem(f"{self.path.stem}_{step:05d}")
+
+    def on_step(self, step: int, image: Tensor, terms: dict[str, float]) -> None:
+        self.latest = image.cpu()
+        self.rows.append({"step": step, "size": max(image.shape[-2:]), **terms})
+        said = "  ".join(f"{name} {value:.3f}" for name, value in terms.items())
+        self.progress.update(self.task, completed=step, description=said)
+        if step in self.snapshots:
+            self.kept[step] = self.latest
+            write_image(self._snapshot(step), Picture(self.latest), overwrite=True)
+
+    def finish(self, picture: Picture) -> None:
+        """Writes what there is, and says where."""
+        write_image(self.path, picture, overwrite=self.overwrite)
+        table = self.path.with_suffix(".csv")
+        with table.open("w", newline="") as file:
+            writer = csv.DictWriter(file, self.rows[0])
+            writer.writeheader()
+            writer.writerows(self.rows)
+        if self.kept:
+            sheet = contact_sheet([list(self.kept.values())], column_labels=[f"step {step}" for step in self.kept])
+            sheet.save(self.path.with_stem(f"{self.path.stem}_snapshots"))
+        how = "interrupted" if self.stopped else "done"
+        print(f"{how} after {self.rows[-1]['step']} steps: {self.path}, terms in {table}")

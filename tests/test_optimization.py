@@ -1,0 +1,222 @@
+"""The reference: what the optimization reaches, and the command around it."""
+
+import csv
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from pictures import draw, save
+
+from impasto.cli import run
+from impasto.images import read_image, resize
+from impasto.losses import LossOptions, PerceptualLoss
+from impasto.optimization import OptimizeOptions, optimize_image
+
+ROOT = Path(__file__).parents[1]
+PAINTING = ROOT / "configs" / "paintings" / "currents.jpg"
+QUICK = ("--size=48", "--style_size=48", "--loss.network=compact", "--steps=4")
+
+Terms = list[tuple[int, dict[str, float]]]
+
+
+@pytest.fixture(scope="module")
+def loss() -> PerceptualLoss:
+    return PerceptualLoss(LossOptions(network="compact"))
+
+
+@pytest.fixture
+def content() -> torch.Tensor:
+    return draw(1, height=48, width=61, blur=3.0)[None]
+
+
+@pytest.fixture
+def painting() -> torch.Tensor:
+    return resize(read_image(PAINTING).pixels, 64)
+
+
+def optimized(
+    content: torch.Tensor,
+    styles: list[torch.Tensor],
+    loss: PerceptualLoss,
+    mixture: list[float] | None = None,
+    **given,
+) -> tuple[torch.Tensor, Terms]:
+    log: Terms = []
+    options = OptimizeOptions(**{"steps": 5, **given})
+    image = optimize_image(
+        content, styles, loss, options, mixture=mixture, on_step=lambda step, _, terms: log.append((step, terms))
+    )
+    return image, log
+
+
+@pytest.mark.parametrize("optimizer", [{"optimizer": "lbfgs"}, {"optimizer": "lbfgs", "line_search": True},
+                                       {"optimizer": "adam"}], ids=str)  # fmt: skip
+def test_the_style_comes_and_the_content_stays(optimizer, loss, content, painting) -> None:
+    image, log = optimized(content, [painting], loss, steps=40, **optimizer)
+    assert image.shape == content.shape and image.min() >= 0 and image.max() <= 1
+    first, last = log[0][1], log[-1][1]
+    assert [step for step, _ in log] == list(range(41)) and first["content"] < 1e-6
+    assert last["style"] < 0.5 * first["style"] and last["content"] < 0.5
+    assert last["loss"] == pytest.approx(last["content"] + last["style"] + 0.1 * last["tv"], rel=1e-4)
+
+
+def test_real_pictures_reach_a_twentieth_of_the_gap(shared: Path) -> None:
+    """The gap between photos and painting is measured on other photos, as in training."""
+    names = ("tubingen", "golden_gate", "stata", "figures", "taj_mahal", "cornell", "sailboat", "rainier")
+    photos = [resize(read_image(shared / "data" / "eval" / f"{name}.jpg").pixels, 205) for name in names]
+    content = resize(read_image(shared / "data" / "eval" / "chicago.jpg").pixels, 128)
+    painting = resize(read_image(shared / "data" / "paintings" / "van_gogh_starry_night.jpg").pixels, 256)
+    log: list[dict[str, float]] = []
+    loss = PerceptualLoss(LossOptions(network="vgg16", weights=str(shared / "weights"), style_strength=10.0))
+    squares = torch.cat([photo[..., :128, :128] for photo in photos])
+    optimize_image(content, [painting], loss, OptimizeOptions(steps=100), photos=squares,
+                   on_step=lambda step, _, terms: log.append(terms))  # fmt: skip
+    assert log[0]["style"] > 1 and log[-1]["style"] < 0.05 and log[-1]["content"] < 0.5
+
+
+def test_a_mixture_of_one_and_nothing_is_the_single_style(loss, content, painting) -> None:
+    other = draw(2, height=64, width=64, blur=1.0)[None]
+    single, _ = optimized(content, [painting], loss)
+    mixed, _ = optimized(content, [painting, other], loss, [3.0, 0.0])
+    half, _ = optimized(content, [painting, other], loss, [1.0, 1.0])
+    assert torch.allclose(mixed, single, atol=1e-4)
+    assert (half - single).abs().mean() > 1e-3
+
+
+def test_one_seed_gives_one_picture_and_another_another(loss, content, painting) -> None:
+    first, again, other = (
+        optimized(content, [painting], loss, start="noise", steps=2, seed=seed)[0] for seed in (0, 0, 1)
+    )
+    assert torch.equal(first, again) and not torch.equal(first, other)
+
+
+def test_a_mix_begins_between_content_and_noise(loss, content, painting) -> None:
+    options = {"steps": 1, "learning_rate": 1e-9, "optimizer": "adam"}
+    whole, _ = optimized(content, [painting], loss, start="mix", noise_ratio=1.0, **options)
+    noise, _ = optimized(content, [painting], loss, start="noise", **options)
+    mixed, _ = optimized(content, [painting], loss, start="mix", noise_ratio=0.25, **options)
+    assert torch.allclose(whole, content, atol=1e-6)
+    assert torch.allclose(mixed, 0.25 * content + 0.75 * noise, atol=1e-6)
+
+
+def test_coarse_sizes_come_first(loss, content, painting) -> None:
+    sizes: list[int] = []
+    options = OptimizeOptions(steps=7, coarse=[32, 40])
+    image = optimize_image(
+        content, [painting], loss, options, on_step=lambda step, image, _: sizes.append(image.shape[-1])
+    )
+    assert sizes == [32] * 3 + [40] * 3 + [61] * 4  # each size is told of once more at its end
+    assert image.shape == content.shape
+
+
+def test_a_plateau_ends_the_run(loss, content, painting) -> None:
+    _, log = optimized(content, [painting], loss, optimizer="adam", learning_rate=1e-9, patience=3, steps=50)
+    assert log[-1][0] == 4
+
+
+def test_a_loss_that_is_not_finite_is_said(loss, content, painting) -> None:
+    with pytest.raises(ValueError, match=r"the loss is .* lower learning_rate"):
+        optimized(content, [painting], loss, optimizer="adam", learning_rate=1e30, clamp=False)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"steps": 0}, "steps 0"),
+        ({"noise_ratio": 1.5}, "noise_ratio 1.5"),
+        ({"learning_rate": 0.0}, "learning_rate 0.0"),
+        ({"coarse": [64, 32]}, r"coarse \[64, 32\]"),
+        ({"coarse": [64]}, "below that of the picture, 61"),
+        ({"mixture": [0.0]}, "none below 0"),
+        ({"mixture": [1.0, 1.0]}, "2 weights for 1 styles"),
+    ],
+)
+def test_what_cannot_be_is_refused(options, message, loss, content, painting) -> None:
+    with pytest.raises(ValueError, match=message):
+        optimized(content, [painting], loss, **options)
+
+
+@pytest.fixture
+def playground(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    save(Path("photo.png"), 3)
+    return tmp_path
+
+
+def test_the_command_leaves_picture_terms_and_snapshots(playground: Path, capsys: pytest.CaptureFixture) -> None:
+    styles = f"[{PAINTING}=0.7,photo.png=0.3]"
+    command = (
+        "optimize",
+        "--content=photo.png",
+        f"--styles={styles}",
+        *QUICK,
+        "--snapshots=[1,3]",
+        "--output=out/o.png",
+    )
+    assert run(*command) == 0
+    left = {file.name for file in Path("out").iterdir()}
+    assert left == {"o.png", "o.csv", "o_00001.png", "o_00003.png", "o_snapshots.png"}
+    assert "done after 4 steps: out/o.png" in capsys.readouterr().out
+    with Path("out/o.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["step"] for row in rows] == ["0", "1", "2", "3", "4"] and set(rows[0]) >= {"content", "style", "loss"}
+    assert read_image("out/o.png").pixels.shape[-2:] == (36, 48)
+    assert run(*command) == 2
+    assert "out/o.png, out/o.csv, out/o_00001.png, out/o_00003.png: exists already" in capsys.readouterr().err
+    assert run(*command, "--overwrite=true") == 0
+
+
+def test_kept_colours_change_brightness_only(playground: Path) -> None:
+    assert (
+        run("optimize", "--content=photo.png", f"--styles=[{PAINTING}]", *QUICK, "--colors=true", "--output=o.png") == 0
+    )
+    content, image = resize(read_image("photo.png").pixels, 48), read_image("o.png").pixels
+    inside = (image.amin(1, keepdim=True) > 0) & (image.amax(1, keepdim=True) < 1)  # what left [0, 1] is clipped
+    difference = (image - content).where(inside, torch.zeros(()))
+    assert (difference.amax(1) - difference.amin(1)).max() < 2 / 255 and difference.abs().max() > 0.01
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--content=none.png", "--styles=[photo.png]"), "none.png: no such file"),
+        (("--content=photo.png", "--styles=[none.png]"), "none.png: no such file"),
+        (("--content=photo.png", "--styles=[]"), "styles: none given"),
+        (("--content=photo.png", "--styles=[photo.png=x]"), "'x' is no weight"),
+        (("--content=photo.png", "--styles=[photo.png=0]"), "none below 0"),
+        (("--content=photo.png", "--styles=[photo.png]", "--device=tpu"), "device 'tpu'"),
+        (("--content=photo.png", "--styles=[photo.png]", "--stepz=3"), "unrecognized"),
+        (("--content=photo.png", "--styles=[photo.png]", "--output=o.gif"), "o.gif: --output ends with one of .jpg"),
+        (
+            ("--content=photo.png", "--styles=[photo.png]", "--output=photo.png", "--overwrite=true"),
+            "never written over",
+        ),
+        (("--content=photo.png", "--styles=[photo.png]", "--output=photo.png/o.png"), "photo.png"),
+        (("--content=photo.png", "--styles=[photo.png]", "--size=8"), "the loss network needs at least"),
+    ],
+)
+def test_mistakes_are_one_line(options, message, playground: Path, capsys: pytest.CaptureFixture) -> None:
+    assert run("optimize", *QUICK, *options) == 2
+    said = capsys.readouterr().err.strip()
+    assert message in said and "\n" not in said
+    assert [file.name for file in Path().rglob("*") if file.is_file()] == ["photo.png"]
+
+
+def test_an_interrupted_run_keeps_what_there_is(playground: Path) -> None:
+    command = [sys.executable, str(ROOT / "scripts" / "optimize.py"), "--content=photo.png", f"--styles=[{PAINTING}]",
+               *QUICK, "--steps=100000", "--snapshots=[3]", "--output=o.png"]  # fmt: skip
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
+        for _ in range(600):
+            if Path("o_00003.png").exists():
+                break
+            time.sleep(0.1)
+        process.send_signal(signal.SIGINT)
+        said, _ = process.communicate(timeout=60)
+    assert process.returncode == 130 and "interrupted after" in said
+    assert Path("o.png").exists() and Path("o.csv").exists() and Path("o_snapshots.png").exists()
