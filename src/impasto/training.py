@@ -96,7 +96,7 @@ class FixedStyles(pl.LightningModule):
             self.network.compile()
         self.style_size, self.loss_options = style_size, loss
         self.learning_rate, self.warmup_steps, self.gap_photos = learning_rate, warmup_steps, gap_photos
-        self.shift_weight = shift_weight
+        self.shift_weight, self.start_from = shift_weight, start_from
         self.run_config: dict[str, Any] = {}  # what the command was given, for the record in the published file
         self._restored: dict[str, Any] | None = None
 
@@ -229,7 +229,13 @@ class FixedStyles(pl.LightningModule):
         return {
             "styles": [{"name": name, **_credits(painting)} for name, painting in self.styles.items()],
             "loss": {**options, "gaps": self.target.gaps()},
-            "training": {"steps": self.global_step, "style_size": self.style_size, **self.run_config},
+            "training": {
+                "steps": self.global_step,
+                "style_size": self.style_size,
+                "shift_weight": self.shift_weight,
+                "start_from": self.start_from and Path(self.start_from).stem,
+                **self.run_config,
+            },
             "commit": commit(),
         }
 

@@ -84,7 +84,6 @@ class TrainingCLI(LightningCLI):
             "learning_rate": config.model.learning_rate,
             "precision": str(self.trainer.precision),
             "seed": config.data.seed,
-            "start_from": config.model.start_from,
         }
 
     def after_fit(self) -> None:
