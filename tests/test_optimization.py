@@ -167,7 +167,7 @@ def test_the_command_leaves_picture_terms_and_snapshots(playground: Path, capsys
     assert [row["step"] for row in rows] == ["0", "1", "2", "3", "4"] and set(rows[0]) >= {"content", "style", "loss"}
     assert read_image("out/o.png").pixels.shape[-2:] == (36, 48)
     assert run(*command) == 2
-    assert "out/o.png, out/o.csv, out/o_00001.png, out/o_00003.png: exists already" in capsys.readouterr().err
+    assert "out/o_00001.png, out/o_00003.png, out/o_snapshots.png: exists already" in capsys.readouterr().err
     assert run(*command, "--overwrite=true") == 0
 
 

@@ -242,6 +242,7 @@ def _check_new(job: Job, overwrite: bool) -> None:
 
 
 def make_folder(folder: Path) -> None:
+    """Makes the folder of --output; `ValueError` where nothing can be written there."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         reason = "" if os.access(folder, os.W_OK | os.X_OK) else "permission denied"

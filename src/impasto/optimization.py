@@ -1,5 +1,6 @@
 """The reference of Gatys, Ecker, Bethge 2016: the picture itself is optimized, under the loss of training."""
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -153,7 +154,7 @@ class _Run:
         weights = self.loss.weights
         fractions = {name: float(term.detach()) / weights[name] for name, term in terms.items() if weights[name]}
         total = float(torch.stack([term.detach() for term in terms.values()]).sum())
-        if not torch.isfinite(torch.tensor(total)):
+        if not math.isfinite(total):
             raise ValueError(
                 f"step {self.done}: the loss is {total}; give a lower learning_rate, or line_search true with lbfgs"
             )
@@ -200,8 +201,6 @@ def _shared_out(options: OptimizeOptions, full: int) -> Iterator[tuple[int, int]
 
 def _start(content: Tensor, options: OptimizeOptions) -> Tensor:
     share = {"content": 1.0, "noise": 0.0, "mix": options.noise_ratio}[options.start]
-    if share == 1:
-        return content
     generator = torch.Generator().manual_seed(options.seed)
     noise = torch.rand(content.shape, generator=generator).to(content)
     return share * content + (1 - share) * noise

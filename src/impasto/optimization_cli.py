@@ -150,6 +150,7 @@ class _Job:
             raise ValueError(f"{self.path}: --output ends with one of {', '.join(WRITABLE)}")
         make_folder(self.path.parent)
         files = [self.path, self.path.with_suffix(".csv"), *map(self._snapshot, self.snapshots)]
+        files += [self._sheet()] if self.snapshots else []
         there = [file for file in files if file.exists()]
         if given := [file for file in there if any(name.exists() and file.samefile(name) for name in inputs)]:
             raise ValueError(f"{given[0]}: is a picture given, never written over; choose another --output")
@@ -159,6 +160,9 @@ class _Job:
 
     def _snapshot(self, step: int) -> Path:
         return self.path.with_stem(f"{self.path.stem}_{step:05d}")
+
+    def _sheet(self) -> Path:
+        return self.path.with_stem(f"{self.path.stem}_snapshots")
 
     def on_step(self, step: int, image: Tensor, terms: dict[str, float]) -> None:
         self.latest = image.cpu()
@@ -179,6 +183,6 @@ class _Job:
             writer.writerows(self.rows)
         if self.kept:
             sheet = contact_sheet([list(self.kept.values())], column_labels=[f"step {step}" for step in self.kept])
-            sheet.save(self.path.with_stem(f"{self.path.stem}_snapshots"))
+            sheet.save(self._sheet())
         how = "interrupted" if self.stopped else "done"
         print(f"{how} after {self.rows[-1]['step']} steps: {self.path}, terms in {table}")

@@ -32,7 +32,7 @@ def save_network(
 
     Args:
         path: where to; the suffix must be `.safetensors`.
-        network: its weights are stored in the precision they have.
+        network: its weights are stored in the precision they have, unless `half`.
         overwrite: replace an existing file.
         half: store them in half precision; the pictures then differ by at most one grey level, in 1 % of the pixels
             (measured on the networks in `checkpoints/`).
