@@ -3,8 +3,9 @@
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional as F
 
-from impasto.networks.layers import ConditionalInstanceNorm, ConvNormRelu, ResidualBlock
+from impasto.networks.layers import ConditionalInstanceNorm, ConvNormRelu, ResidualBlock, smoothed
 
 
 def random_norm(channels: int, num_styles: int) -> ConditionalInstanceNorm:
@@ -62,3 +63,13 @@ def test_gradients(block: nn.Module) -> None:
     x = torch.randn(2, 4, 5, 6, dtype=torch.float64, requires_grad=True)
     style = torch.tensor([[0.3, 0.7], [1.0, 0.0]], dtype=torch.float64)
     assert torch.autograd.gradcheck(lambda x: block(x, style), x)
+
+
+def test_upsampling_is_a_binomial_filter() -> None:
+    """One pixel becomes 1 5 10 10 5 1 (sixteenths) both ways: doubled, then four times the mean of neighbours."""
+    picture = torch.zeros(1, 2, 5, 5)
+    picture[:, 1, 2, 2] = 1
+    doubled = smoothed(F.interpolate(picture, scale_factor=2, mode="bilinear"))
+    line = torch.tensor([0, 0, 1, 5, 10, 10, 5, 1, 0, 0]) / 16
+    assert torch.allclose(doubled[0, 1], torch.outer(line, line), atol=1e-6) and not doubled[0, 0].any()
+    assert torch.allclose(smoothed(torch.full((1, 3, 2, 7), 0.3)), torch.tensor(0.3))
