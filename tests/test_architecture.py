@@ -9,7 +9,7 @@ import pytest
 SOURCE = Path(__file__).parents[1] / "src" / "impasto"
 LAYERS = {
     "images": 0,
-    "features": 1, "video": 1,
+    "features": 1, "video": 1, "targets": 1,
     "networks": 2, "losses": 2, "data": 2,
     "training": 3, "callbacks": 3, "optimization": 3, "inference": 3,
     "export": 4, "evaluation": 4, "distillation": 4,
@@ -22,6 +22,7 @@ HEAVY = {
     "av": {"video.py"},
     "onnx": {"export.py"},
     "onnxruntime": {"export.py", "inference.py"},
+    "matplotlib": {"evaluation/plots.py"},
     "torchmetrics": {"evaluation/metrics.py", "training.py"},
     "jsonargparse": {"cli.py", "training_cli.py", "inference_cli.py", "optimization_cli.py"},
 }

@@ -89,6 +89,19 @@ def test_frozen_whatever_the_owner_does() -> None:
     assert image.grad is not None and image.grad.abs().sum() > 0
 
 
+def test_checkpointing_changes_no_gradient() -> None:
+    network = FeatureNetwork("vgg16", ["relu1_1", "relu2_1", "relu3_2"], "random")
+    image = torch.rand(1, 3, 32, 32)
+    found = []
+    for network.checkpointing in (False, True):
+        x = image.clone().requires_grad_()
+        features = network(x)
+        sum(value.square().mean() for value in features.values()).backward()
+        found.append((features, x.grad))
+    (plain, expected), (checkpointed, gradient) = found
+    assert all(torch.equal(plain[name], checkpointed[name]) for name in plain) and torch.equal(expected, gradient)
+
+
 def test_refusals(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ValueError, match="vgg16 has no layer relu9_9: choose from relu1_1, relu1_2"):
         FeatureNetwork("vgg16", ["relu9_9"], "random")

@@ -20,6 +20,7 @@ from impasto.images import (
     contact_sheet,
     from_pil,
     keep_colors,
+    match_colors,
     read_image,
     resize,
     to_pil,
@@ -580,9 +581,23 @@ def test_keep_colors_takes_luminance_from_one_and_chrominance_from_the_other() -
 
 
 def test_keep_colors_stays_in_range() -> None:
-    result = keep_colors(torch.rand(1, 3, 32, 32).round(), torch.rand(1, 3, 32, 32))
-    assert result.min() >= 0
-    assert result.max() <= 1
+    content = torch.rand(1, 3, 32, 32)
+    result = keep_colors(torch.rand(1, 3, 32, 32).round(), content)
+    assert result.min() >= 0 and result.max() <= 1
+    difference = result - content
+    assert (difference.amax(1) - difference.amin(1)).max() < 1e-6, "what would leave the range keeps its colour too"
+
+
+def test_match_colors_takes_mean_and_covariance_over() -> None:
+    generator = torch.Generator().manual_seed(0)
+    mix = torch.tensor([[1.0, 0.3, 0.0], [0.0, 0.7, 0.2], [0.1, 0.0, 0.5]])
+    image = 0.4 + 0.1 * torch.rand(1, 3, 40, 30, generator=generator)
+    like = 0.3 + torch.einsum("oc,bchw->bohw", mix, 0.2 * torch.rand(1, 3, 20, 25, generator=generator))
+    matched = match_colors(image, like)
+    assert torch.allclose(matched.mean((0, 2, 3)), like.mean((0, 2, 3)), atol=1e-3)
+    assert torch.allclose(torch.cov(matched[0].flatten(1)), torch.cov(like[0].flatten(1)), atol=1e-4)
+    assert torch.allclose(match_colors(like, like), like, atol=1e-3)
+    assert match_colors(torch.full((1, 3, 4, 4), 0.5), like).isfinite().all()
 
 
 def test_contact_sheet_holds_the_pictures_in_order() -> None:

@@ -8,7 +8,8 @@ import torch
 from torch import nn
 
 from impasto.features import FeatureNetwork
-from impasto.losses import LossOptions, PerceptualLoss, StyleTarget, gram_matrix, total_variation
+from impasto.losses import LossOptions, PerceptualLoss, gram_matrix, total_variation
+from impasto.targets import StyleTarget
 
 
 class TwoLayers(nn.Module):
@@ -186,9 +187,52 @@ def test_dynamic_weights_follow_the_slower_term() -> None:
     assert torch.equal(loss.dynamic, kept), "an evaluation must not move the weights"
 
 
+def test_a_content_target_may_be_reused() -> None:
+    loss = vgg_loss(secondary_weight=0.5, combined_weight=0.25)
+    photos, style = torch.rand(2, 3, 32, 32), torch.rand(1, 3, 32, 32)
+    target, output = loss.style_target([style], photos), torch.rand(1, 3, 32, 32)
+    kept = loss.content_target(photos[:1], blend=output)
+    first, again = loss(output, kept, target), loss(output, kept, target)
+    assert first == again and set(first) == {"content", "style", "tv", "secondary", "combined"}
+    assert first["combined"] == 0 and first["secondary"] > 0, "the output is the blend, not the photo"
+
+
+def test_a_secondary_term_is_the_content_of_its_layer() -> None:
+    photos, style, output = torch.rand(2, 3, 32, 32), torch.rand(1, 3, 32, 32), torch.rand(1, 3, 32, 32)
+    both, alone = vgg_loss(secondary_weight=0.5), vgg_loss(content_layers={"relu3_1": 1.0})
+    terms, expected = (loss(output, photos[:1], loss.style_target([style], photos)) for loss in (both, alone))
+    assert terms["secondary"].item() == pytest.approx(0.5 * expected["content"].item(), rel=1e-5)
+    assert both.weights["secondary"] == 0.5
+
+
+def test_a_masked_style_asks_nothing_outside_its_mask() -> None:
+    loss = vgg_loss(style_layers={"relu1_1": 1.0}, tv_weight=0.0, content_weight=0.0)
+    photos, styles = torch.rand(2, 3, 32, 32), [torch.rand(1, 3, 32, 32), torch.rand(1, 3, 32, 32) ** 4]
+    left = torch.zeros(1, 1, 32, 32)
+    left[..., :16] = 1
+    kept = loss.content_target(photos[:1])
+    for mixture, first, second in (([1.0, 0.0], True, False), ([0.0, 1.0], False, True)):
+        output = photos[:1].clone().requires_grad_()
+        target = loss.style_target(styles, photos, mixture, masks=torch.cat([left, 1 - left]))
+        loss(output, kept, target)["style"].backward()
+        gradient = output.grad
+        # relu1_1 sees one pixel around its own
+        assert bool(gradient[..., :15].any()) == first and bool(gradient[..., 17:].any()) == second
+
+
+def test_a_white_mask_is_no_mask() -> None:
+    loss = vgg_loss()
+    photos, style = torch.rand(2, 3, 32, 32), torch.rand(1, 3, 32, 32)
+    plain, masked = (loss.style_target([style], photos, masks=masks) for masks in (None, torch.ones(1, 1, 8, 8)))
+    terms = [loss(photos[1:], photos[:1], target)["style"].item() for target in (plain, masked)]
+    assert terms[0] == pytest.approx(terms[1], rel=1e-5)
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
+        ({"secondary_weight": 1.0, "secondary_layers": {}}, "secondary_layers: name at least one"),
+        ({"combined_weight": -1.0}, "combined_weight -1.0"),
         ({"scales": []}, "scales"),
         ({"scales": [2.0]}, "at most 1"),
         ({"tv_weight": -1.0}, "tv_weight -1.0: must not be negative"),
@@ -199,6 +243,11 @@ def test_dynamic_weights_follow_the_slower_term() -> None:
 def test_refusals(changes: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         LossOptions(**changes)
+
+
+def test_a_combined_term_needs_its_blend() -> None:
+    with pytest.raises(ValueError, match=r"combined_weight 1\.0: is for the optimization"):
+        vgg_loss(combined_weight=1.0).content_target(torch.rand(1, 3, 32, 32))
 
 
 def test_relative_without_photos_is_refused() -> None:

@@ -13,7 +13,7 @@ import torch
 from pictures import draw, save
 
 from impasto.cli import run
-from impasto.images import read_image, resize
+from impasto.images import Picture, read_image, resize, write_image
 from impasto.losses import LossOptions, PerceptualLoss
 from impasto.optimization import OptimizeOptions, optimize_image
 
@@ -44,12 +44,19 @@ def optimized(
     styles: list[torch.Tensor],
     loss: PerceptualLoss,
     mixture: list[float] | None = None,
+    masks: torch.Tensor | None = None,
     **given,
 ) -> tuple[torch.Tensor, Terms]:
     log: Terms = []
     options = OptimizeOptions(**{"steps": 5, **given})
     image = optimize_image(
-        content, styles, loss, options, mixture=mixture, on_step=lambda step, _, terms: log.append((step, terms))
+        content,
+        styles,
+        loss,
+        options,
+        mixture=mixture,
+        masks=masks,
+        on_step=lambda step, _, terms: log.append((step, terms)),
     )
     return image, log
 
@@ -86,6 +93,43 @@ def test_a_mixture_of_one_and_nothing_is_the_single_style(loss, content, paintin
     half, _ = optimized(content, [painting, other], loss, [1.0, 1.0])
     assert torch.allclose(mixed, single, atol=1e-4)
     assert (half - single).abs().mean() > 1e-3
+
+
+def test_masks_keep_each_style_in_its_region(loss, content, painting) -> None:
+    """Red on the left and blue on the right, each measured by its own style term in each half."""
+    red, blue = (torch.tensor(color).view(1, 3, 1, 1) * painting for color in ((1.0, 0.2, 0.2), (0.2, 0.2, 1.0)))
+    left = torch.zeros(1, 1, *content.shape[-2:])
+    left[..., :30] = 1
+    strong = PerceptualLoss(LossOptions(network="compact", style_strength=20.0))
+    image, _ = optimized(content, [red, blue], strong, masks=torch.cat([left, 1 - left]), steps=40)
+    photos = torch.cat([content, content.flip(-1)])
+    asked = {name: loss.style_target([style], photos) for name, style in (("red", red), ("blue", blue))}
+    halves = {"red": image[..., :30], "blue": image[..., 31:]}
+    found = {
+        (half, style): float(loss(pixels, pixels, target)["style"].detach())
+        for half, pixels in halves.items()
+        for style, target in asked.items()
+    }
+    assert found["red", "red"] < 0.6 * found["red", "blue"] and found["blue", "blue"] < 0.6 * found["blue", "red"]
+
+
+def test_a_blend_draws_the_picture_to_itself(loss, content, painting) -> None:
+    """Of nothing but the painting, stretched over the photo: nearer to its content than without."""
+    stretched = torch.nn.functional.interpolate(painting, size=content.shape[-2:], mode="bilinear", antialias=True)
+    target = loss.style_target([painting], torch.cat([content, stretched]))
+    distances = []
+    for weight in (0.0, 5.0):
+        drawn = PerceptualLoss(LossOptions(network="compact", combined_weight=weight))
+        image, log = optimized(content, [painting], drawn, steps=30, blend=0.0)
+        distances.append(float(loss(image, stretched, target)["content"]))
+    assert distances[1] < 0.8 * distances[0] and 0 < log[-1][1]["combined"] < log[0][1]["combined"]
+
+
+def test_checkpointing_changes_nothing(loss, content, painting) -> None:
+    plain, _ = optimized(content, [painting], loss)
+    less_memory, _ = optimized(content, [painting], loss, checkpointing=True)
+    assert torch.equal(plain, less_memory)
+    assert not loss.features.checkpointing
 
 
 def test_one_seed_gives_one_picture_and_another_another(loss, content, painting) -> None:
@@ -130,6 +174,9 @@ def test_a_loss_that_is_not_finite_is_said(loss, content, painting) -> None:
         ({"steps": 0}, "steps 0"),
         ({"noise_ratio": 1.5}, "noise_ratio 1.5"),
         ({"learning_rate": 0.0}, "learning_rate 0.0"),
+        ({"blend": -0.1}, "blend -0.1: from 0"),
+        ({"masks": torch.ones(2, 1, 48, 61)}, "2 masks for 1 styles"),
+        ({"masks": torch.zeros(1, 1, 48, 61)}, "mask 1: is black everywhere"),
         ({"coarse": [64, 32]}, r"coarse \[64, 32\]"),
         ({"coarse": [64]}, "below that of the picture, 61"),
         ({"mixture": [0.0]}, "none below 0"),
@@ -160,25 +207,56 @@ def test_the_command_leaves_picture_terms_and_snapshots(playground: Path, capsys
     )
     assert run(*command) == 0
     left = {file.name for file in Path("out").iterdir()}
-    assert left == {"o.png", "o.csv", "o_00001.png", "o_00003.png", "o_snapshots.png"}
+    assert left == {"o.png", "o.csv", "o_terms.png", "o_00001.png", "o_00003.png", "o_snapshots.png"}
     assert "done after 4 steps: out/o.png" in capsys.readouterr().out
     with Path("out/o.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert [row["step"] for row in rows] == ["0", "1", "2", "3", "4"] and set(rows[0]) >= {"content", "style", "loss"}
     assert read_image("out/o.png").pixels.shape[-2:] == (36, 48)
     assert run(*command) == 2
-    assert "out/o_00001.png, out/o_00003.png, out/o_snapshots.png: exists already" in capsys.readouterr().err
+    assert (
+        "out/o_terms.png, out/o_00001.png, out/o_00003.png, out/o_snapshots.png: exists already"
+        in capsys.readouterr().err
+    )
     assert run(*command, "--overwrite=true") == 0
 
 
 def test_kept_colours_change_brightness_only(playground: Path) -> None:
-    assert (
-        run("optimize", "--content=photo.png", f"--styles=[{PAINTING}]", *QUICK, "--colors=true", "--output=o.png") == 0
-    )
-    content, image = resize(read_image("photo.png").pixels, 48), read_image("o.png").pixels
-    inside = (image.amin(1, keepdim=True) > 0) & (image.amax(1, keepdim=True) < 1)  # what left [0, 1] is clipped
-    difference = (image - content).where(inside, torch.zeros(()))
-    assert (difference.amax(1) - difference.amin(1)).max() < 2 / 255 and difference.abs().max() > 0.01
+    given = ("optimize", "--content=photo.png", f"--styles=[{PAINTING}]", *QUICK)
+    assert run(*given, "--colors=luminance", "--output=o.png") == 0
+    difference = read_image("o.png").pixels - resize(read_image("photo.png").pixels, 48)
+    assert (difference.amax(1) - difference.amin(1)).max() < 1.5 / 255 and difference.abs().max() > 0.01
+
+
+def test_a_painting_in_the_colours_of_the_photo(playground: Path) -> None:
+    """The painting is blue and gold, the photo made green: the result has the green's mean."""
+    photo = read_image("photo.png").pixels * torch.tensor([0.2, 0.9, 0.2]).view(1, 3, 1, 1)
+    write_image("green.png", Picture(photo))
+    given = ("optimize", "--content=green.png", f"--styles=[{PAINTING}]", *QUICK, "--steps=30", "--start=noise")
+    means = []
+    for colors in ("style", "histogram"):
+        assert run(*given, f"--colors={colors}", f"--output={colors}.png") == 0
+        means.append(read_image(f"{colors}.png").pixels.mean((0, 2, 3)))
+    wanted = photo.mean((0, 2, 3))
+    assert (means[1] - wanted).norm() < 0.6 * (means[0] - wanted).norm()
+
+
+def test_a_mask_of_another_size_is_stretched_and_said(playground: Path, capsys: pytest.CaptureFixture) -> None:
+    for name, values in (("left.png", [1.0, 0.0]), ("right.png", [0.0, 1.0])):
+        write_image(name, Picture(torch.tensor(values).view(1, 1, 1, 2).expand(1, 3, 7, 2)))
+    command = ("optimize", "--content=photo.png", f"--styles=[{PAINTING},photo.png]", *QUICK, "--output=o.png")
+    assert run(*command, "--masks=[left.png,right.png]") == 0
+    assert "left.png: stretched from 2×7 to 48×36 pixels" in capsys.readouterr().err
+    assert run(*command, "--masks=[left.png]", "--overwrite=true") == 2
+    assert "1 masks for 2 styles" in capsys.readouterr().err
+
+
+def test_what_there_is_before_the_loss_fails_is_kept(playground: Path, capsys: pytest.CaptureFixture) -> None:
+    wild = ("--optimizer=adam", "--learning_rate=1e30", "--clamp=false")
+    assert run("optimize", "--content=photo.png", f"--styles=[{PAINTING}]", *QUICK, *wild, "--output=o.png") == 2
+    said = capsys.readouterr()
+    assert "stopped after" in said.out and "lower learning_rate" in said.err and "\n" not in said.err.strip()
+    assert read_image("o.png").pixels.shape[-2:] == (36, 48)
 
 
 @pytest.mark.parametrize(
@@ -189,6 +267,8 @@ def test_kept_colours_change_brightness_only(playground: Path) -> None:
         (("--content=photo.png", "--styles=[]"), "styles: none given"),
         (("--content=photo.png", "--styles=[photo.png=x]"), "'x' is no weight"),
         (("--content=photo.png", "--styles=[photo.png=0]"), "none below 0"),
+        (("--content=photo.png", "--styles=[photo.png]", "--masks=[none.png]"), "none.png: no such file"),
+        (("--content=photo.png", "--styles=[photo.png]", "--colors=blue"), "colors"),
         (("--content=photo.png", "--styles=[photo.png]", "--device=tpu"), "device 'tpu'"),
         (("--content=photo.png", "--styles=[photo.png]", "--stepz=3"), "unrecognized"),
         (("--content=photo.png", "--styles=[photo.png]", "--output=o.gif"), "o.gif: --output ends with one of .jpg"),
@@ -220,5 +300,5 @@ def test_an_interrupted_run_keeps_what_there_is(playground: Path) -> None:
             time.sleep(0.1)
         process.send_signal(signal.SIGINT)
         said, _ = process.communicate(timeout=60)
-    assert process.returncode == 130 and "interrupted after" in said
+    assert process.returncode == 130 and "stopped after" in said
     assert Path("o.png").exists() and Path("o.csv").exists() and Path("o_snapshots.png").exists()

@@ -126,11 +126,22 @@ def resize(image: Float[Tensor, "b c h w"], size: int) -> Float[Tensor, "b c h2 
 def keep_colors(stylized: Images, content: Images) -> Images:
     """Luminance of `stylized`, colour of `content`, both in [0, 1] (Gatys et al. 2016, luminance only).
 
-    In YIQ, replacing Y and keeping I, Q adds one difference to R, G and B. What leaves [0, 1] is clipped.
+    In YIQ, replacing Y and keeping I, Q adds one difference to R, G and B: as much of it as leaves all in [0, 1].
     """
     luminance = stylized.new_tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1)
     difference = ((stylized - content) * luminance).sum(dim=1, keepdim=True)
-    return (content + difference).clamp(0, 1)
+    return content + difference.clamp(-content.amin(1, keepdim=True), 1 - content.amax(1, keepdim=True))
+
+
+def match_colors(image: Float[Tensor, "1 3 _ _"], like: Float[Tensor, "1 3 _ _"]) -> Float[Tensor, "1 3 _ _"]:
+    """`image` with the mean and covariance that the colours of `like` have, clipped (the same, histogram matching)."""
+    colors, wanted = image[0].flatten(1), like[0].flatten(1)
+    change = torch.eye(3).to(colors)
+    for part, power in ((colors, -0.5), (wanted, 0.5)):
+        values, vectors = torch.linalg.eigh(torch.cov(part) + 1e-5 * torch.eye(3).to(part))
+        change = vectors * values.pow(power) @ vectors.T @ change
+    matched = change @ (colors - colors.mean(1, keepdim=True)) + wanted.mean(1, keepdim=True)
+    return matched.view_as(image).clamp(0, 1)
 
 
 def contact_sheet(

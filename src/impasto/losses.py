@@ -1,23 +1,20 @@
 """Content, style and total variation (Gatys et al. 2016, Johnson et al. 2016), and what keeps them in balance."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from impasto.features import FeatureNetwork, LossNetwork
+from impasto.targets import ContentTarget, Key, StyleTarget, gradnorm, pair_distance, read_gaps
 
 Balance = Literal["relative", "fixed", "dynamic"]
-Key = tuple[float, str]  # (scale, layer)
 
 STYLE_LAYERS = ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1")  # Gatys et al. 2016
-# GradNorm (Chen et al. 2018): the exponent of its asymmetric experiment, and its weights' learning rate.
-GRADNORM_ALPHA = 1.5
-GRADNORM_RATE = 0.025
 
 
 @dataclass
@@ -32,6 +29,10 @@ class LossOptions:
         content_weight: weight of the content term.
         style_strength: weight of the style term; under `relative` it means the same for every painting.
         tv_weight: weight of the total variation.
+        secondary_layers: weight of each layer of a second, lighter content term (Duggal et al.).
+        secondary_weight: weight of that term.
+        combined_weight: weight of the content of an early blend of photo and painting, a third such term (the same);
+            for the reference only.
         scales: the loss is summed over the image at these scales, 1 = full size.
         balance: relative (terms as fractions), fixed (the papers' plain weights), dynamic (GradNorm).
     """
@@ -43,6 +44,9 @@ class LossOptions:
     content_weight: float = 1.0
     style_strength: float = 1.0
     tv_weight: float = 0.1
+    secondary_layers: dict[str, float] = field(default_factory=lambda: {"relu3_1": 1.0})
+    secondary_weight: float = 0.0
+    combined_weight: float = 0.0
     scales: list[float] = field(default_factory=lambda: [1.0])
     balance: Balance = "relative"
 
@@ -51,41 +55,14 @@ class LossOptions:
             raise ValueError("content_layers and style_layers: name at least one layer each, such as relu4_2: 1.0")
         if not self.scales or any(not 0 < scale <= 1 for scale in self.scales):
             raise ValueError(f"scales {self.scales}: give at least one, each above 0 and at most 1")
-        for name in ("content_weight", "style_strength", "tv_weight"):
+        for name in ("content_weight", "style_strength", "tv_weight", "secondary_weight", "combined_weight"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} {getattr(self, name)}: must not be negative")
-        layers = [*self.content_layers.items(), *self.style_layers.items()]
+        if self.secondary_weight and not self.secondary_layers:
+            raise ValueError("secondary_layers: name at least one, such as relu3_1: 1.0, or leave secondary_weight 0")
+        layers = [*self.content_layers.items(), *self.style_layers.items(), *self.secondary_layers.items()]
         if negative := [layer for layer, weight in layers if weight <= 0]:
             raise ValueError(f"layer weight of {', '.join(negative)}: must be above 0; leave the layer out instead")
-
-
-@dataclass(frozen=True)
-class StyleTarget:
-    """What an output is compared with: a value, computed once and reused.
-
-    grams: N×C×C by (scale, layer), one for each of N styles.
-    style_gaps: N by (scale, layer): E[MSE(G(photo), A)], what lies between ordinary photos and the style.
-    content_gaps: a scalar by (scale, layer): E[MSE(F(photo_i), F(photo_j))] over unrelated photos.
-    The gaps are 1 where the balance is `fixed`.
-    """
-
-    grams: dict[Key, Tensor]
-    style_gaps: dict[Key, Tensor]
-    content_gaps: dict[Key, Tensor]
-
-    def select(self, index: Int[Tensor, " b"]) -> "StyleTarget":
-        """The target of a batch whose i-th picture is to take on style `index[i]`."""
-        return StyleTarget(
-            {key: gram[index] for key, gram in self.grams.items()},
-            {key: gap[index] for key, gap in self.style_gaps.items()},
-            self.content_gaps,
-        )
-
-    def gaps(self) -> dict[str, dict[str, list[float]]]:
-        """The gaps as JSON: {"style": {"1.0/relu1_1": [one for each style], …}, "content": {…: [one]}}."""
-        parts = {"style": self.style_gaps, "content": self.content_gaps}
-        return {part: {f"{scale}/{layer}": gap.reshape(-1).tolist() for (scale, layer), gap in gaps.items()}
-                for part, gaps in parts.items()}  # fmt: skip
 
 
 def gram_matrix(features: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c c"]:
@@ -125,6 +102,12 @@ def total_variation(image: Float[Tensor, "b c h w"]) -> Float[Tensor, ""]:
     return sum((d.mean() for d in (dx, dy) if d.numel()), start=image.new_zeros(()))
 
 
+def _within(features: Float[Tensor, "1 c h w"], masks: Float[Tensor, "n 1 _ _"]) -> Float[Tensor, "n c h w"]:
+    """The features under each mask, whose squares are brought to a mean of 1 (Gatys et al. 2017, eq. 3)."""
+    masks = F.interpolate(masks, size=features.shape[-2:], mode="area")
+    return _exact(features) * masks * masks.square().mean((2, 3), keepdim=True).clamp(min=1e-6).rsqrt()
+
+
 def _squared_error(a: Tensor, b: Tensor) -> Tensor:
     """Mean squared error of each picture of the batch: B."""
     return (_exact(a) - _exact(b)).square().flatten(1).mean(1)
@@ -149,7 +132,9 @@ class PerceptualLoss(nn.Module):
     def __init__(self, options: LossOptions | None = None, features: nn.Module | None = None) -> None:
         super().__init__()
         self.options = options = options or LossOptions()
-        layers = list(dict.fromkeys([*options.content_layers, *options.style_layers]))
+        second = options.secondary_layers if options.secondary_weight else {}
+        self.kept_layers = {**options.content_layers, **second}
+        layers = list(dict.fromkeys([*self.kept_layers, *options.style_layers]))
         self.features = features or FeatureNetwork(options.network, layers, options.weights)
         self.register_buffer("dynamic", torch.tensor([options.content_weight, options.style_strength]))
 
@@ -159,6 +144,7 @@ class PerceptualLoss(nn.Module):
         photos: Float[Tensor, "p 3 h w"] | None = None,
         mixture: Sequence[float] | None = None,
         gaps: dict[str, dict[str, list[float]]] | None = None,
+        masks: Float[Tensor, "n 1 _ _"] | None = None,
     ) -> StyleTarget:
         """The target of N style images, each of its own size, in [0, 1].
 
@@ -167,21 +153,30 @@ class PerceptualLoss(nn.Module):
             photos: a dozen or more unrelated photos in [0, 1], on which the gaps are measured.
             mixture: weights of the paintings: their Gram matrices are mixed into one style, N = 1.
             gaps: those of `StyleTarget.gaps`, measured earlier on the same styles; then no photos are needed.
+            masks: where in the picture each painting holds; then `mixture` weighs their errors, and N stays.
 
         Raises:
             ValueError: `balance` needs photos (two at least) and there are none.
         """
         each = [self._grams(style) for style in styles]
         grams = {key: torch.cat([part[key] for part in each]) for key in each[0]}
+        if masks is not None:
+            shares = torch.tensor(mixture or [1 / len(styles)] * len(styles)).to(masks)
+            return replace(self._balanced(grams, photos, gaps), masks=masks, shares=shares)
         if mixture is not None:
             weights = torch.tensor(mixture, dtype=torch.float32)
             grams = {key: torch.tensordot(weights.to(gram), gram, 1)[None] for key, gram in grams.items()}
+        return self._balanced(grams, photos, gaps)
+
+    def _balanced(
+        self, grams: dict[Key, Tensor], photos: Tensor | None, gaps: dict[str, dict[str, list[float]]] | None
+    ) -> StyleTarget:
         if self.options.balance == "fixed":
             ones = {key: torch.ones(len(gram)).to(gram) for key, gram in grams.items()}
-            return StyleTarget(grams, ones, {key: torch.ones(()) for key in self._keys(self.options.content_layers)})
+            return StyleTarget(grams, ones, {key: torch.ones(()) for key in self._keys(self.kept_layers)})
         if gaps is not None:
-            return StyleTarget(grams, _read_gaps(gaps["style"], grams), {
-                key: gap[0] for key, gap in _read_gaps(gaps["content"], grams).items()
+            return StyleTarget(grams, read_gaps(gaps["style"], grams), {
+                key: gap[0] for key, gap in read_gaps(gaps["content"], grams).items()
             })  # fmt: skip
         if photos is None or len(photos) < 2:
             raise ValueError(f"balance: {self.options.balance} is measured on photos: give at least two")
@@ -196,11 +191,11 @@ class PerceptualLoss(nn.Module):
             for key, found in self._pyramid(photo).items():
                 if key in grams:
                     style_gaps[key] += _squared_error(gram_matrix(found), grams[key]) / len(photos)
-                if key[1] in self.options.content_layers:
+                if key[1] in self.kept_layers:
                     f = _exact(found[0])
                     total, squares = moments.get(key, (torch.zeros_like(f), f.new_zeros(())))
                     moments[key] = (total + f, squares + f.square().mean())
-        content_gaps = {key: _pair_distance(*moment, len(photos)) for key, moment in moments.items()}
+        content_gaps = {key: pair_distance(*moment, len(photos)) for key, moment in moments.items()}
         # A flat grey "photo" folder would have no gap: kept above 0 so that nothing divides by it.
         return StyleTarget(
             grams,
@@ -208,25 +203,41 @@ class PerceptualLoss(nn.Module):
             {key: gap.clamp(min=1e-12) for key, gap in content_gaps.items()},
         )
 
+    @torch.no_grad()
+    def content_target(
+        self, content: Float[Tensor, "b 3 h w"], blend: Float[Tensor, "b 3 h w"] | None = None
+    ) -> ContentTarget:
+        """What outputs are to keep of the photos, and of a blend of photo and painting; to be computed once.
+
+        Raises:
+            ValueError: `combined_weight` asks for a blend, and there is none.
+        """
+        options, found = self.options, self._pyramid(content, self.kept_layers)
+        wanted = {"content": found}
+        if options.secondary_weight:
+            wanted["secondary"] = found
+        if options.combined_weight and blend is None:
+            raise ValueError(f"combined_weight {options.combined_weight}: is for the optimization; give 0 in training")
+        if options.combined_weight and blend is not None:
+            wanted["combined"] = self._pyramid(blend, options.content_layers)
+        return ContentTarget(wanted)
+
     def forward(
-        self, output: Float[Tensor, "b 3 h w"], content: Float[Tensor, "b 3 h w"], target: StyleTarget
+        self, output: Float[Tensor, "b 3 h w"], content: Float[Tensor, "b 3 h w"] | ContentTarget, target: StyleTarget
     ) -> dict[str, Tensor]:
-        """Weighted terms `content`, `style`, `tv`, scalars; divide by their weights to read the fractions.
+        """Weighted terms `content`, `style`, `tv` and what else has a weight, scalars; divided by it, fractions.
 
         Args:
             output: the stylized pictures, in [0, 1].
-            content: the photos, in [0, 1].
+            content: the photos, in [0, 1], or what `content_target` made of them.
             target: of one style, or of as many as the batch has pictures (`StyleTarget.select`).
         """
-        with torch.no_grad():
-            wanted = self._pyramid(content, self.options.content_layers)
+        kept = content if isinstance(content, ContentTarget) else self.content_target(content)
         found = self._pyramid(output)
-        terms = {
-            "content": self._content_term(found, wanted, target),
-            "style": self._style_term(found, target),
-        }
+        terms = {name: self._content_term(found, wanted, target, name) for name, wanted in kept.features.items()}
+        terms["style"] = self._style_term(found, target)
         if self.options.balance == "dynamic" and terms["style"].requires_grad:
-            self._follow(terms, output)
+            self._follow([terms["content"], terms["style"]], output)
         terms["tv"] = total_variation(output)
         weights = self.weights
         return {name: weights[name] * term for name, term in terms.items()}
@@ -238,20 +249,27 @@ class PerceptualLoss(nn.Module):
         content, style = options.content_weight, options.style_strength
         if options.balance == "dynamic":
             content, style = self.dynamic.tolist()
-        return {"content": content, "style": style, "tv": options.tv_weight}
+        return {
+            "content": content, "secondary": options.secondary_weight, "combined": options.combined_weight,
+            "style": style, "tv": options.tv_weight,
+        }  # fmt: skip
 
-    def _content_term(self, found: dict, wanted: dict, target: StyleTarget) -> Tensor:
+    def _content_term(self, found: dict, wanted: dict, target: StyleTarget, name: str) -> Tensor:
         """Σ w_l · MSE(F_l(output), F_l(content)) / gap_l; plain MSE under `fixed`."""
-        weights = self._layer_weights(self.options.content_layers)
+        options = self.options
+        weights = self._layer_weights(options.secondary_layers if name == "secondary" else options.content_layers)
         errors = {key: _squared_error(found[key], wanted[key]) / target.content_gaps[key] for key in weights}
         return torch.stack([weights[key] * error.mean() for key, error in errors.items()]).sum()
 
     def _style_term(self, found: dict, target: StyleTarget) -> Tensor:
         """Σ w_l · MSE(G_l(output), A_l) / gap_l; plain MSE under `fixed`."""
         weights = self._layer_weights(self.options.style_layers)
-        errors = {key: _squared_error(gram_matrix(found[key]), gram) / target.style_gaps[key]
-                  for key, gram in target.grams.items()}  # fmt: skip
-        return torch.stack([weights[key] * error.mean() for key, error in errors.items()]).sum()
+        total = target.grams[next(iter(weights))].new_zeros(())
+        for key, gram in target.grams.items():
+            features = found[key] if target.masks is None else _within(found[key], target.masks)
+            error = _squared_error(gram_matrix(features), gram) / target.style_gaps[key]
+            total = total + weights[key] * (error.mean() if target.shares is None else (error * target.shares).sum())
+        return total
 
     def _layer_weights(self, layers: dict[str, float]) -> dict[Key, float]:
         """Under `fixed` as given; else scaled to sum 1 over layers and scales, so that the term is a fraction."""
@@ -276,33 +294,9 @@ class PerceptualLoss(nn.Module):
     def _grams(self, style: Tensor) -> dict[Key, Tensor]:
         return {key: gram_matrix(value) for key, value in self._pyramid(style, self.options.style_layers).items()}
 
-    def _follow(self, terms: dict[str, Tensor], output: Tensor) -> None:
-        """One step of GradNorm (Chen et al. 2018, eq. 2 and algorithm 1) on the weights of content and style.
-
-        Departures: the gradients are taken at the picture, which training and the reference share, instead of
-        the last shared layer; L(0) is 1, what a fraction is before anything is learned (section 3.2 of the paper
-        allows the theoretical value), since from a content start the measured one would be 0; the user's weights
-        scale the norms aimed at.
-        """
-        gradients = [torch.autograd.grad(term, output, retain_graph=True)[0] for term in terms.values()]
+    def _follow(self, terms: list[Tensor], output: Tensor) -> None:
+        """Moves the weights of content and style on, by one step of GradNorm."""
+        gradients = [torch.autograd.grad(term, output, retain_graph=True)[0] for term in terms]
         norms = torch.stack([gradient.detach().float().norm() for gradient in gradients])
-        fractions = torch.stack([term.detach() for term in terms.values()])
-        rates = (fractions / fractions.mean().clamp(min=1e-12)) ** GRADNORM_ALPHA
         asked = torch.tensor([self.options.content_weight, self.options.style_strength]).to(norms)
-        aim = (self.dynamic * norms).mean() * rates * asked / asked.mean()
-        # |w·g − aim| falls along sign(·)·g; scaled by the mean norm, so that the rate has no unit.
-        step = torch.sign(self.dynamic * norms - aim) * norms / norms.mean().clamp(min=1e-12)
-        moved = (self.dynamic - GRADNORM_RATE * step).clamp(min=1e-3)
-        self.dynamic.copy_(moved * asked.sum() / moved.sum())
-
-
-def _read_gaps(gaps: dict[str, list[float]], like: dict[Key, Tensor]) -> dict[Key, Tensor]:
-    device = next(iter(like.values())).device
-    keys = [text.split("/") for text in gaps]
-    return {(float(scale), layer): torch.tensor(gap, device=device)
-            for (scale, layer), gap in zip(keys, gaps.values(), strict=True)}  # fmt: skip
-
-
-def _pair_distance(total: Tensor, squares: Tensor, n: int) -> Tensor:
-    """E[MSE(F_i, F_j)] over the pairs i ≠ j of n pictures, from Σ F and Σ mean(F²)."""
-    return 2 / (n - 1) * (squares - (total.square() / n).mean())
+        self.dynamic.copy_(gradnorm(self.dynamic, norms, torch.stack(terms).detach(), asked))

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Literal
@@ -12,7 +13,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from impasto.images import resize
-from impasto.losses import PerceptualLoss, StyleTarget
+from impasto.losses import PerceptualLoss
+from impasto.targets import ContentTarget, StyleTarget
 
 RATES = {"lbfgs": 1.0, "adam": 0.02}
 HISTORY = 20  # steps that L-BFGS remembers, two pictures each (its authors: 3 to 20; Liu & Nocedal 1989)
@@ -34,6 +36,8 @@ class OptimizeOptions:
         noise_ratio: share of the content in a mix: 1 is the content, 0 noise.
         coarse: longer sides in pixels to go through before the full size, such as [128, 256].
         clamp: keep the picture in [0, 1] all the way, not only at the end.
+        blend: share of the photo in the blend of photo and paintings that `loss.combined_weight` weighs.
+        checkpointing: compute features anew instead of keeping them: less memory for large pictures, more time.
         patience: stop after so many steps in which the loss fell by less than 0.1 %; 0: never.
         seed: of the noise.
     """
@@ -46,6 +50,8 @@ class OptimizeOptions:
     noise_ratio: float = 0.5
     coarse: list[int] = field(default_factory=list)
     clamp: bool = True
+    blend: float = 0.5
+    checkpointing: bool = False
     patience: int = 0
     seed: int = 0
 
@@ -56,8 +62,9 @@ class OptimizeOptions:
             )
         if self.learning_rate is not None and not self.learning_rate > 0:
             raise ValueError(f"learning_rate {self.learning_rate}: must be above 0")
-        if not 0 <= self.noise_ratio <= 1:
-            raise ValueError(f"noise_ratio {self.noise_ratio}: from 0 (noise) to 1 (the content)")
+        for name, of_nothing in (("noise_ratio", "noise"), ("blend", "the paintings")):
+            if not 0 <= (share := getattr(self, name)) <= 1:
+                raise ValueError(f"{name} {share}: from 0 ({of_nothing}) to 1 (the content)")
         if any(a >= b for a, b in pairwise([0, *self.coarse])):
             raise ValueError(f"coarse {self.coarse}: sizes in pixels that grow, such as [128, 256]")
 
@@ -71,6 +78,7 @@ def optimize_image(
     mixture: Sequence[float] | None = None,
     photos: Float[Tensor, "p 3 _ _"] | None = None,
     gaps: dict[str, dict[str, list[float]]] | None = None,
+    masks: Float[Tensor, "n 1 _ _"] | None = None,
     on_step: OnStep | None = None,
 ) -> Float[Tensor, "1 3 h w"]:
     """The picture of least loss, in [0, 1], as large as `content`.
@@ -83,10 +91,12 @@ def optimize_image(
         mixture: weights of the paintings, whose Gram matrices are mixed; made to sum to 1. None: equal.
         photos: on which the balance is measured; None: the four quarters of `content` stand in for them.
         gaps: the balance measured elsewhere (`StyleTarget.gaps`, the metadata of a published network).
+        masks: one for each painting, white where it holds; then `mixture` weighs their terms, not their Grams.
         on_step: called with the number of steps done, the picture and its fractions of the loss, from the start (0) on.
 
     Raises:
-        ValueError: weights that do not fit the paintings, coarse sizes above the full one, a loss that is not finite.
+        ValueError: weights or masks that do not fit the paintings, coarse sizes above the full one, a loss that is not
+            finite.
     """
     options = options or OptimizeOptions()
     mixture = _normalized(mixture, len(styles))
@@ -95,13 +105,16 @@ def optimize_image(
         raise ValueError(f"coarse {options.coarse}: sizes below that of the picture, {full}")
     if photos is None:
         photos = _quarters(content)
+    _check_masks(masks, len(styles))
     run, image = _Run(loss, options, on_step), None
-    for size, steps in _shared_out(options, full):
-        photo = resize(content, size)
-        paintings = [resize(style, max(1, round(max(style.shape[-2:]) * size / full))) for style in styles]
-        target = loss.style_target(paintings, photos, mixture, gaps)
-        image = _start(photo, options) if image is None else _grown(image, photo)
-        image = run.descend(image, photo, target, steps)
+    with _checkpointing(loss, options.checkpointing):
+        for size, steps in _shared_out(options, full):
+            photo = resize(content, size)
+            paintings = [resize(style, max(1, round(max(style.shape[-2:]) * size / full))) for style in styles]
+            target = loss.style_target(paintings, photos, mixture, gaps, masks)
+            kept = loss.content_target(photo, _blend(photo, paintings, mixture, options.blend))
+            image = _start(photo, options) if image is None else _grown(image, photo)
+            image = run.descend(image, kept, target, steps)
     assert image is not None
     return image
 
@@ -113,7 +126,7 @@ class _Run:
         self.loss, self.options, self.on_step = loss, options, on_step
         self.done = 0
 
-    def descend(self, image: Tensor, content: Tensor, target: StyleTarget, steps: int) -> Tensor:
+    def descend(self, image: Tensor, content: ContentTarget, target: StyleTarget, steps: int) -> Tensor:
         """`steps` iterations from `image` on, or fewer on a plateau."""
         image = image.clone().requires_grad_()
         optimizer = _optimizer(image, self.options)
@@ -183,6 +196,32 @@ def _normalized(mixture: Sequence[float] | None, styles: int) -> list[float]:
     if min(weights) < 0 or not 0 < total < float("inf"):
         raise ValueError(f"weights of the styles {weights}: none below 0, and one at least above")
     return [weight / total for weight in weights]
+
+
+def _check_masks(masks: Tensor | None, styles: int) -> None:
+    if masks is None:
+        return
+    if len(masks) != styles:
+        raise ValueError(f"{len(masks)} masks for {styles} styles: give a mask for each style, or none")
+    if empty := [number for number, mask in enumerate(masks, 1) if not mask.any()]:
+        raise ValueError(f"mask {empty[0]}: is black everywhere; white is where its style is to hold")
+
+
+@contextmanager
+def _checkpointing(loss: PerceptualLoss, wanted: bool) -> Iterator[None]:
+    before = getattr(loss.features, "checkpointing", False)
+    try:
+        loss.features.checkpointing = wanted  # type: ignore[assignment]
+        yield
+    finally:
+        loss.features.checkpointing = before
+
+
+def _blend(content: Tensor, styles: Sequence[Tensor], mixture: Sequence[float], share: float) -> Tensor:
+    """The photo and the paintings, stretched to its size, laid over each other."""
+    stretched = [F.interpolate(style, size=content.shape[-2:], mode="bilinear", antialias=True) for style in styles]
+    painted = sum((weight * style for weight, style in zip(mixture, stretched, strict=True)), torch.zeros(()))
+    return share * content + (1 - share) * painted.to(content)
 
 
 def _quarters(content: Tensor) -> Tensor:

@@ -5,15 +5,18 @@ import sys
 from argparse import ArgumentError
 from dataclasses import dataclass, field, fields
 from pathlib import Path
+from typing import Literal
 
 import torch
 from jsonargparse import ArgumentParser
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
+from torch.nn import functional as F
 
 from impasto.data.files import find_images
-from impasto.images import Picture, contact_sheet, keep_colors, read_image, resize, write_image
+from impasto.evaluation.plots import plot_terms
+from impasto.images import Picture, contact_sheet, keep_colors, match_colors, read_image, resize, write_image
 from impasto.inference import find_device
 from impasto.inference_cli import WRITABLE, make_folder
 from impasto.losses import LossOptions, PerceptualLoss
@@ -51,7 +54,8 @@ def optimize_photo(
     output: str | None = None,
     size: int = 512,
     style_size: int = 512,
-    colors: bool = False,
+    masks: list[str] = [],  # noqa: B006  only read
+    colors: Literal["style", "luminance", "histogram"] = "style",
     photos: str | None = None,
     snapshots: list[int] = [],  # noqa: B006  only read
     device: str = "auto",
@@ -67,7 +71,9 @@ def optimize_photo(
         output: the picture to write (default: optimized/PHOTO_STYLE.png); the terms of every step go beside it (.csv).
         size: longer side of the result in pixels.
         style_size: longer side of the paintings in pixels: the scale of the strokes; 0 keeps them as they are.
-        colors: keep the colours of the photo, paint its brightness only.
+        masks: one picture for each painting, white where it holds; stretched to the photo where sizes differ.
+        colors: those of the style; or the photo's: luminance paints its brightness only, histogram gives the paintings
+            the photo's mean and covariance of colours first (Gatys et al. 2016).
         photos: a folder of photos on which the balance is measured; without it, on the quarters of the photo.
         snapshots: after how many steps to keep the picture: [1,100,200], as files and as one contact sheet.
         device: auto (cuda, else mps, else cpu), cpu, cuda, cuda:N or mps.
@@ -85,24 +91,43 @@ def optimize_photo(
     pixels = resize(photo.pixels, size)
     paintings = [read_image(file).pixels.to(place) for file in paths]
     paintings = [resize(painting, style_size) for painting in paintings] if style_size else paintings
-    job.check([Path(content), *paths])
+    if colors == "histogram":
+        paintings = [match_colors(painting, pixels.to(place)) for painting in paintings]
+    regions = _masks(masks, pixels)
+    job.check([Path(content), *paths, *map(Path, masks)])
     known = _gap_photos(photos).to(place) if photos else None
     perceptual = PerceptualLoss(loss).to(place)
     with job.progress:
         try:
             optimize_image(
                 pixels.to(place), paintings, perceptual, options,
-                mixture=weights, photos=known, on_step=job.on_step,
+                mixture=weights, photos=known, masks=None if regions is None else regions.to(place),
+                on_step=job.on_step,
             )  # fmt: skip
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, ValueError) as stop:
             if not job.rows:
                 raise
-            job.stopped = True
-    reached = max(job.latest.shape[-2:])  # a coarse size, where the run was interrupted early
-    painted = keep_colors(job.latest, resize(pixels, reached)) if colors else job.latest
+            job.stopped = stop
+    reached = max(job.latest.shape[-2:])  # a coarse size, where the run was stopped early
+    painted = keep_colors(job.latest, resize(pixels, reached)) if colors == "luminance" else job.latest
     alpha = None if photo.alpha is None else resize(photo.alpha, reached)
     job.finish(Picture(painted, alpha, photo.icc_profile))
+    if isinstance(job.stopped, ValueError):
+        raise job.stopped
     return 130 if job.stopped else 0
+
+
+def _masks(files: list[str], pixels: Tensor) -> Tensor | None:
+    """The brightness of the mask pictures, N×1×H×W, as large as the photo."""
+    found = []
+    for file in files:
+        mask = read_image(file).pixels.mean(1, keepdim=True)
+        if mask.shape[-2:] != pixels.shape[-2:]:
+            given, fitted = ("{1}×{0}".format(*image.shape[-2:]) for image in (mask, pixels))
+            print(f"{file}: stretched from {given} to {fitted} pixels", file=sys.stderr)
+            mask = F.interpolate(mask, size=pixels.shape[-2:], mode="bilinear", antialias=True)
+        found.append(mask)
+    return torch.cat(found) if found else None
 
 
 def _weighted(styles: list[str]) -> tuple[list[Path], list[float]]:
@@ -134,7 +159,7 @@ class _Job:
     steps: int
     snapshots: tuple[int, ...]
     overwrite: bool
-    stopped: bool = False
+    stopped: BaseException | None = None
     latest: Tensor = field(default_factory=lambda: torch.empty(0))
     rows: list[dict[str, float]] = field(default_factory=list)
     kept: dict[int, Tensor] = field(default_factory=dict)
@@ -149,7 +174,7 @@ class _Job:
         if self.path.suffix.lower() not in WRITABLE:
             raise ValueError(f"{self.path}: --output ends with one of {', '.join(WRITABLE)}")
         make_folder(self.path.parent)
-        files = [self.path, self.path.with_suffix(".csv"), *map(self._snapshot, self.snapshots)]
+        files = [self.path, self.path.with_suffix(".csv"), self._plot(), *map(self._snapshot, self.snapshots)]
         files += [self._sheet()] if self.snapshots else []
         there = [file for file in files if file.exists()]
         if given := [file for file in there if any(name.exists() and file.samefile(name) for name in inputs)]:
@@ -161,8 +186,11 @@ class _Job:
     def _snapshot(self, step: int) -> Path:
         return self.path.with_stem(f"{self.path.stem}_{step:05d}")
 
+    def _plot(self) -> Path:
+        return self.path.with_name(f"{self.path.stem}_terms.png")
+
     def _sheet(self) -> Path:
-        return self.path.with_stem(f"{self.path.stem}_snapshots")
+        return self.path.with_name(f"{self.path.stem}_snapshots.png")
 
     def on_step(self, step: int, image: Tensor, terms: dict[str, float]) -> None:
         self.latest = image.cpu()
@@ -184,5 +212,6 @@ class _Job:
         if self.kept:
             sheet = contact_sheet([list(self.kept.values())], column_labels=[f"step {step}" for step in self.kept])
             sheet.save(self._sheet())
-        how = "interrupted" if self.stopped else "done"
-        print(f"{how} after {self.rows[-1]['step']} steps: {self.path}, terms in {table}")
+        drawn = plot_terms(self._plot(), {self.path.stem: self.rows})
+        how = "stopped" if self.stopped else "done"
+        print(f"{how} after {self.rows[-1]['step']} steps: {self.path}, terms in {table}{drawn and f' and {drawn}'}")

@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from impasto.images import read_image, resize
-from impasto.losses import LossOptions, PerceptualLoss, StyleTarget
+from impasto.losses import LossOptions, PerceptualLoss
 from impasto.networks import TransformNet, describe, load_network, save_network
+from impasto.targets import StyleTarget
 
 
 @dataclass

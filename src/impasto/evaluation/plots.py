@@ -1,0 +1,35 @@
+"""Loss curves, as pictures."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from itertools import cycle
+from pathlib import Path
+
+STROKES = {"content": "-", "style": ":", "loss": "--"}
+_LOG = logging.getLogger("impasto")
+
+
+def plot_terms(path: Path, runs: Mapping[str, Sequence[Mapping[str, int | float]]]) -> str:
+    """Draws the terms of each run over its steps, one colour a run, content solid, style dotted, their sum dashed.
+
+    Args:
+        path: of the picture, written over.
+        runs: rows by name of the run: `step`, and the terms as fractions.
+
+    Returns:
+        The path; nothing, and says why, where matplotlib is missing.
+    """
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        _LOG.warning("no plot of the terms: pip install 'impasto[report]' brings what draws it")
+        return ""
+    figure = Figure(figsize=(8, 5), layout="constrained")
+    axes = figure.add_subplot(xlabel="step", ylabel="fraction (1: nothing of the style, or of the content)")
+    for (name, rows), color in zip(runs.items(), cycle(f"C{number}" for number in range(10)), strict=False):
+        for term, stroke in STROKES.items():
+            values = [row[term] or float("nan") for row in rows]  # a start from the photo has no content term
+            axes.semilogy([row["step"] for row in rows], values, stroke, color=color, label=f"{name} {term}")
+    axes.legend(fontsize="small")
+    figure.savefig(path, dpi=100)
+    return str(path)

@@ -1,0 +1,88 @@
+"""What an output is compared with, as values; and what keeps the terms in balance: gaps, and GradNorm."""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+Key = tuple[float, str]  # (scale, layer)
+
+# GradNorm (Chen et al. 2018): the exponent of its asymmetric experiment, and its weights' learning rate.
+GRADNORM_ALPHA = 1.5
+GRADNORM_RATE = 0.025
+
+
+@dataclass(frozen=True)
+class StyleTarget:
+    """What an output is compared with: a value, computed once and reused.
+
+    grams: N×C×C by (scale, layer), one for each of N styles.
+    style_gaps: N by (scale, layer): E[MSE(G(photo), A)], what lies between ordinary photos and the style.
+    content_gaps: a scalar by (scale, layer): E[MSE(F(photo_i), F(photo_j))] over unrelated photos.
+    The gaps are 1 where the balance is `fixed`.
+    masks: N×1×H×W in [0, 1]: each style holds where its mask is white; None: everywhere.
+    shares: N, weight of each masked style, of sum 1.
+    """
+
+    grams: dict[Key, Tensor]
+    style_gaps: dict[Key, Tensor]
+    content_gaps: dict[Key, Tensor]
+    masks: Tensor | None = None
+    shares: Tensor | None = None
+
+    def select(self, index: Int[Tensor, " b"]) -> "StyleTarget":
+        """The target of a batch whose i-th picture is to take on style `index[i]`."""
+        return StyleTarget(
+            {key: gram[index] for key, gram in self.grams.items()},
+            {key: gap[index] for key, gap in self.style_gaps.items()},
+            self.content_gaps,
+        )
+
+    def gaps(self) -> dict[str, dict[str, list[float]]]:
+        """The gaps as JSON: {"style": {"1.0/relu1_1": [one for each style], …}, "content": {…: [one]}}."""
+        parts = {"style": self.style_gaps, "content": self.content_gaps}
+        return {part: {f"{scale}/{layer}": gap.reshape(-1).tolist() for (scale, layer), gap in gaps.items()}
+                for part, gaps in parts.items()}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class ContentTarget:
+    """Features an output is to keep, by term (content, secondary, combined) and (scale, layer): a value, reused."""
+
+    features: dict[str, dict[Key, Tensor]]
+
+
+def read_gaps(gaps: dict[str, list[float]], like: dict[Key, Tensor]) -> dict[Key, Tensor]:
+    device = next(iter(like.values())).device
+    keys = [text.split("/") for text in gaps]
+    return {(float(scale), layer): torch.tensor(gap, device=device)
+            for (scale, layer), gap in zip(keys, gaps.values(), strict=True)}  # fmt: skip
+
+
+def pair_distance(total: Tensor, squares: Tensor, n: int) -> Tensor:
+    """E[MSE(F_i, F_j)] over the pairs i ≠ j of n pictures, from Σ F and Σ mean(F²)."""
+    return 2 / (n - 1) * (squares - (total.square() / n).mean())
+
+
+@torch.no_grad()
+def gradnorm(weights: Tensor, norms: Tensor, fractions: Tensor, asked: Tensor) -> Tensor:
+    """One step of GradNorm (Chen et al. 2018, eq. 2 and algorithm 1) on the weights of T terms; gives the new ones.
+
+    Departures: L(0) is 1, what a fraction is before anything is learned (section 3.2 of the paper allows the
+    theoretical value), since from a content start the measured one would be 0; the user's weights scale the norms
+    aimed at. (A third is the caller's: gradients at the picture, which training and the reference share, instead of
+    the last shared layer.)
+
+    Args:
+        weights: T, of now.
+        norms: T, of each unweighted term's gradient.
+        fractions: T, the terms, 1 at first.
+        asked: T, what the user gave; the new weights have its sum.
+    """
+    rates = (fractions / fractions.mean().clamp(min=1e-12)) ** GRADNORM_ALPHA
+    aim = (weights * norms).mean() * rates * asked / asked.mean()
+    # |w·g − aim| falls along sign(·)·g; scaled by the mean norm, so that the rate has no unit.
+    step = torch.sign(weights * norms - aim) * norms / norms.mean().clamp(min=1e-12)
+    moved = (weights - GRADNORM_RATE * step).clamp(min=1e-3)
+    return moved * asked.sum() / moved.sum()
