@@ -10,7 +10,9 @@ from impasto.cli import run
 from impasto.networks import load_network
 
 CONFIGS = Path(__file__).parents[1] / "configs"
-FILES = [file for file in sorted(CONFIGS.rglob("*.yaml")) if file.name != "distill.yaml"]  # test_distillation runs it
+PRESETS = sorted((CONFIGS / "optimize").glob("*.yaml"))
+OTHERS = [CONFIGS / "distill.yaml", CONFIGS / "optimize.yaml", *PRESETS]  # the first has its test in test_distillation
+FILES = [file for file in sorted(CONFIGS.rglob("*.yaml")) if file not in OTHERS]
 SHRUNK = (
     "--trainer.accelerator=cpu", "--trainer.max_steps=2", "--trainer.val_check_interval=2", "--data.crop=32",
     "--data.photos=smoke/photos", "--data.num_workers=0", "--data.batch_size=2", "--model.width=4",
@@ -40,6 +42,22 @@ def test_every_config_trains(file: Path) -> None:
     (published,) = Path("run").glob("*.safetensors")
     names = [style["name"] for style in load_network(published).metadata["styles"]]
     assert names == list(named or ["smoke"])
+
+
+@pytest.mark.parametrize("file", PRESETS, ids=lambda file: file.stem)
+def test_every_preset_optimizes(file: Path) -> None:
+    given = ("--content=smoke/painting.png", "--styles=[smoke/painting.png]", "--output=o.png")
+    small = ("--steps=2", "--size=32", "--style_size=32", "--loss.weights=random")
+    assert run("optimize", "--config", str(file), *given, *small) == 0
+    assert Path("o.png").exists()
+
+
+def test_the_reference_reads_its_config_unasked(capsys: pytest.CaptureFixture) -> None:
+    """Lines of optimize.yaml stand in the help as defaults."""
+    with pytest.raises(SystemExit):
+        run("optimize", "--help")
+    strength = yaml.safe_load((CONFIGS / "optimize.yaml").read_text())["loss"]["style_strength"]
+    assert f"default: {strength}" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("file", sorted((CONFIGS / "styles").glob("*.yaml")), ids=lambda file: file.stem)

@@ -14,7 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import Tensor
 from torch.nn import functional as F
 
-from impasto.data.files import find_images
+from impasto.data.files import find_images, shipped_config
 from impasto.evaluation.plots import plot_terms
 from impasto.images import Picture, contact_sheet, keep_colors, match_colors, read_image, resize, write_image
 from impasto.inference import find_device
@@ -30,9 +30,12 @@ def optimize(arguments: list[str]) -> int:
     """Runs the command; 0: done, 130: interrupted, with what there was saved. Mistakes are ValueErrors."""
     parser = ArgumentParser(
         prog="impasto optimize", exit_on_error=False, allow_abbrev=False,
+        default_config_files=shipped_config("optimize.yaml"),
         description="Paint one photo by optimization (Gatys et al. 2016), under the loss networks are trained with.",
     )  # fmt: skip
-    parser.add_argument("--config", action="config", help="a YAML file of these options")
+    parser.add_argument(
+        "--config", action="config", help="a YAML file of these options, such as those in configs/optimize/"
+    )
     parser.add_function_arguments(optimize_photo, skip={"options"}, as_group=False)
     parser.add_class_arguments(OptimizeOptions, as_group=False)
     try:

@@ -10,15 +10,13 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 
 from impasto.callbacks import LossTable, Previews, ShowProgress, StopSafely
-from impasto.data.files import located
+from impasto.data.files import located, shipped_config
 from impasto.data.modules import Photos
 from impasto.distillation import Distillation, faithfulness
 from impasto.features import COMPACT_FILE
 from impasto.images import read_image, write_image
 from impasto.inference import Stylizer
 from impasto.training import FixedStyles
-
-CONFIGS = [folder / "configs" for folder in (Path(__file__).parents[2], Path(__file__).parent)]
 
 
 class TrainingCLI(LightningCLI):
@@ -170,9 +168,8 @@ def distill(arguments: list[str]) -> None:
 def _start(
     cli: type[TrainingCLI], module: type[pl.LightningModule], command: str, config: str, arguments: list[str]
 ) -> None:
-    defaults = [str(folder / config) for folder in CONFIGS if (folder / config).exists()][:1]
     options = {"exit_on_error": False, "allow_abbrev": False}
-    commands = {name: {"default_config_files": defaults, **options} for name in cli.subcommands()}
+    commands = {name: {"default_config_files": shipped_config(config), **options} for name in cli.subcommands()}
     try:
         cli(
             module,
