@@ -11,7 +11,13 @@ from impasto.networks import load_network
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 PRESETS = sorted((CONFIGS / "optimize").glob("*.yaml"))
-OTHERS = [CONFIGS / "distill.yaml", CONFIGS / "optimize.yaml", *PRESETS]  # the first has its test in test_distillation
+EVALUATIONS = [CONFIGS / "compare.yaml", *sorted((CONFIGS / "evaluate").glob("*.yaml"))]
+OTHERS = [
+    CONFIGS / "distill.yaml",
+    CONFIGS / "optimize.yaml",
+    *PRESETS,
+    *EVALUATIONS,
+]  # test_distillation runs one
 FILES = [file for file in sorted(CONFIGS.rglob("*.yaml")) if file not in OTHERS]
 SHRUNK = (
     "--trainer.accelerator=cpu", "--trainer.max_steps=2", "--trainer.val_check_interval=2", "--data.crop=32",
@@ -50,6 +56,16 @@ def test_every_preset_optimizes(file: Path) -> None:
     small = ("--steps=2", "--size=32", "--style_size=32", "--loss.weights=random")
     assert run("optimize", "--config", str(file), *given, *small) == 0
     assert Path("o.png").exists()
+
+
+@pytest.mark.parametrize("file", EVALUATIONS, ids=lambda file: file.stem)
+def test_every_evaluation_reports(file: Path) -> None:
+    config = yaml.safe_load(file.read_text())
+    for number, picture in enumerate([*config["photos"], *config["paintings"].values()]):
+        save(Path(picture), number)
+    small = ("--size=32", "--style_size=32", "--steps=2", "--marks=[1,2]", "--balance_photos=smoke/photos")
+    assert run("evaluate", "--config", str(file), "--loss.weights=random", "--costs=false", *small) == 0
+    assert Path(config["output"], "report.md").exists()
 
 
 def test_the_reference_reads_its_config_unasked(capsys: pytest.CaptureFixture) -> None:

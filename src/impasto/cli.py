@@ -9,6 +9,7 @@ COMMANDS = {
     "train": "train a network on photos and paintings",
     "infer": "stylize photos with a network",
     "optimize": "paint one photo by optimization, the reference",
+    "evaluate": "compare networks with the reference, in a report",
     "distill": "make the compact loss network",
     "benchmark": "time the loss networks side by side",
 }
@@ -40,6 +41,10 @@ def run(command: str, *arguments: str) -> int:
             from impasto.optimization_cli import optimize
 
             return optimize(list(arguments))
+        if command == "evaluate":
+            from impasto.evaluation_cli import evaluate
+
+            return evaluate(list(arguments))
         from impasto.inference_cli import infer
 
         return infer(list(arguments))

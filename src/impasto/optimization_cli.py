@@ -3,9 +3,10 @@
 import csv
 import sys
 from argparse import ArgumentError
+from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from jsonargparse import ArgumentParser
@@ -28,27 +29,38 @@ GAP_SIZE = 256
 
 def optimize(arguments: list[str]) -> int:
     """Runs the command; 0: done, 130: interrupted, with what there was saved. Mistakes are ValueErrors."""
-    parser = ArgumentParser(
-        prog="impasto optimize", exit_on_error=False, allow_abbrev=False,
-        default_config_files=shipped_config("optimize.yaml"),
-        description="Paint one photo by optimization (Gatys et al. 2016), under the loss networks are trained with.",
-    )  # fmt: skip
-    parser.add_argument(
-        "--config", action="config", help="a YAML file of these options, such as those in configs/optimize/"
+    given, options = read_options(
+        "optimize",
+        "Paint one photo by optimization (Gatys et al. 2016), under the loss networks are trained with.",
+        optimize_photo,
+        arguments,
     )
-    parser.add_function_arguments(optimize_photo, skip={"options"}, as_group=False)
+    try:
+        return optimize_photo(**given, options=options)
+    except KeyboardInterrupt:
+        print("interrupted before the first step", file=sys.stderr)
+        return 130
+
+
+def read_options(
+    command: str, description: str, job: Callable[..., int], arguments: list[str]
+) -> tuple[dict[str, Any], OptimizeOptions]:
+    """The arguments of `job` and the options of the reference, on top of configs/optimize.yaml. ValueError as told."""
+    parser = ArgumentParser(
+        prog=f"impasto {command}", description=description, exit_on_error=False, allow_abbrev=False,
+        default_config_files=[*shipped_config("optimize.yaml")],
+    )  # fmt: skip
+    parser.add_argument("--config", action="config", help="a YAML file of these options, such as ours in configs/")
+    parser.add_function_arguments(job, skip={"options"}, as_group=False)
     parser.add_class_arguments(OptimizeOptions, as_group=False)
     try:
         given = parser.parse_args(arguments).as_dict()
     except ArgumentError as error:
         raise ValueError(f"{error} (--help lists the options)") from error
     options = OptimizeOptions(**{option.name: given.pop(option.name) for option in fields(OptimizeOptions)})
-    given.pop("config")
-    try:
-        return optimize_photo(**{**given, "loss": LossOptions(**given["loss"])}, options=options)
-    except KeyboardInterrupt:
-        print("interrupted before the first step", file=sys.stderr)
-        return 130
+    for file in ("config", "__default_config__"):
+        given.pop(file, None)
+    return {**given, "loss": LossOptions(**given["loss"])}, options
 
 
 def optimize_photo(
@@ -98,7 +110,7 @@ def optimize_photo(
         paintings = [match_colors(painting, pixels.to(place)) for painting in paintings]
     regions = _masks(masks, pixels)
     job.check([Path(content), *paths, *map(Path, masks)])
-    known = _gap_photos(photos).to(place) if photos else None
+    known = gap_photos(photos).to(place) if photos else None
     perceptual = PerceptualLoss(loss).to(place)
     with job.progress:
         try:
@@ -148,7 +160,8 @@ def _weighted(styles: list[str]) -> tuple[list[Path], list[float]]:
     return paths, weights
 
 
-def _gap_photos(folder: str) -> Tensor:
+def gap_photos(folder: str) -> Tensor:
+    """The first photos of a folder, P×3×S×S, for the balance."""
     found = [resize(read_image(file).pixels, GAP_SIZE) for file in find_images(folder)[:GAP_PHOTOS]]
     side = min(min(photo.shape[-2:]) for photo in found)
     return torch.cat([photo[..., :side, :side] for photo in found])

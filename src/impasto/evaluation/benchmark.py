@@ -75,7 +75,7 @@ def table(setting: Setting, rounds: int) -> str:
     what = "bfloat16 autocast" if setting.bf16 else "float32"
     for _ in track(range(rounds + 1), what, console=Console(stderr=True), transient=True):
         for key, job in jobs.items():
-            seconds[key].append(_seconds(job, setting.device))
+            seconds[key].append(seconds_of(job, setting.device))
     median = {key: statistics.median(found[1:]) * 1e3 / setting.batch for key, found in seconds.items()}
     lines = [
         f"{what}, {setting.device}, {torch.get_num_threads()} threads, {setting.batch} photos of {setting.size} pixels,"
@@ -114,15 +114,18 @@ def _job(name: LossNetwork, what: str, setting: Setting) -> Callable[[], None]:
     return run
 
 
-def _seconds(job: Callable[[], None], device: str) -> float:
-    def now() -> float:
-        if device == "cuda":
-            torch.cuda.synchronize()
-        return time.perf_counter()
+def now(device: str) -> float:
+    """Seconds on a clock, when the device has done what it was given."""
+    if device.startswith("cuda"):
+        torch.cuda.synchronize()
+    return time.perf_counter()
 
-    began = now()
+
+def seconds_of(job: Callable[[], object], device: str) -> float:
+    """What one call takes."""
+    began = now(device)
     job()
-    return now() - began
+    return now(device) - began
 
 
 def _memory(name: LossNetwork, setting: Setting) -> float:
@@ -134,20 +137,29 @@ def _memory(name: LossNetwork, setting: Setting) -> float:
 def _peak(name: LossNetwork, setting: Setting) -> float:
     small = Setting(setting.device, 32, 1, setting.width, setting.bf16)
     _job("compact", "loss", small)()  # the libraries that the first call loads are not counted
-    before = _resident()
+    before = resident()
     job = _job(name, "loss", setting)
-    if setting.device == "cuda":
+
+    def twice() -> None:
+        job()
+        job()
+
+    return measured_peak(twice, setting.device, before)
+
+
+def measured_peak(job: Callable[[], object], device: str, before: float) -> float:
+    """MiB that a call takes at its peak; on the CPU above `before`, what the process had (`resident`) earlier."""
+    if device.startswith("cuda"):
         torch.cuda.reset_peak_memory_stats()
     elif CLEAR_PEAK.exists():
         CLEAR_PEAK.write_text("5")  # building a VGG takes its classifier's memory too, for a moment
     job()
-    job()
-    if setting.device == "cuda":
+    if device.startswith("cuda"):
         return torch.cuda.max_memory_allocated() / MEBIBYTE
-    return _resident(peak=True) - before
+    return resident(peak=True) - before
 
 
-def _resident(peak: bool = False) -> float:
+def resident(peak: bool = False) -> float:
     """Memory of this process in MiB: now, or the most it has had. Outside Linux only the latter is known."""
     status = Path("/proc/self/status")
     if status.exists():

@@ -1,0 +1,8 @@
+"""Compare networks with the reference, in a report: python scripts/evaluate.py --config configs/compare.yaml"""
+
+import sys
+
+from impasto.cli import run
+
+if __name__ == "__main__":
+    sys.exit(run("evaluate", *sys.argv[1:]))

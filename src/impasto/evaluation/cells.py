@@ -1,0 +1,142 @@
+"""The cells of an evaluation: a picture with its numbers, kept on disk, so that nothing finished is run again."""
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from impasto.evaluation.metrics import Lpips, gram_difference, psnr, ssim
+from impasto.images import Picture, read_image, resize, write_image
+from impasto.losses import LossOptions, PerceptualLoss
+from impasto.optimization import OptimizeOptions, optimize_image
+from impasto.targets import StyleTarget
+
+LAST = -1
+Rows = list[dict[str, int | float]]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A picture 1×3×H×W, its numbers by name, and, where it was optimized, the terms of every step."""
+
+    image: Tensor
+    numbers: dict[str, float]
+    curve: Rows = field(default_factory=list)
+
+
+class Cells:
+    """Cells by name below a folder: NAME.png with NAME.json; one made under other settings is made anew."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.made, self.found = folder, 0, 0
+
+    def get(self, name: str, settings: Mapping[str, Any], make: Callable[[], Cell]) -> Cell:
+        """The cell of that name: as it is on disk, or made now and stored."""
+        picture, table = self.folder / f"{name}.png", self.folder / f"{name}.json"
+        wanted = json.loads(json.dumps(settings, default=str))
+        if picture.exists() and table.exists():
+            stored = json.loads(table.read_text())
+            if stored["settings"] == wanted:
+                self.found += 1
+                return Cell(read_image(picture).pixels, stored["numbers"], stored["curve"])
+        cell = make()
+        self.made += 1
+        table.unlink(missing_ok=True)  # the table comes last: where it is, the picture is complete
+        write_image(picture, Picture(cell.image), overwrite=True)
+        partial = table.with_suffix(".tmp")
+        partial.write_text(json.dumps({"settings": wanted, "numbers": cell.numbers, "curve": cell.curve}))
+        partial.replace(table)
+        return cell
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A setting of the optimization: how it goes, and under which loss."""
+
+    options: OptimizeOptions
+    loss: LossOptions
+
+    def settings(self) -> dict[str, Any]:
+        """What its pictures depend on; where the weights lie does not."""
+        return {"options": asdict(self.options), "loss": asdict(replace(self.loss, weights=None))}
+
+
+class Judge:
+    """Measures every approach alike, under one loss, whatever it was made with.
+
+    Args:
+        loss: under which the fractions are given.
+        photos: P×3×H×W, on which the balance is measured.
+        paintings: by name, 1×3×H×W.
+        lpips: the perceptual distance to the photo too; takes VGG16's weights.
+    """
+
+    def __init__(self, loss: LossOptions, photos: Tensor, paintings: dict[str, Tensor], lpips: bool) -> None:
+        self.loss = PerceptualLoss(loss).to(photos.device)
+        self.photos, self.paintings = photos, paintings
+        self.targets: dict[str, StyleTarget] = {
+            name: self.loss.style_target([painting], photos) for name, painting in paintings.items()
+        }
+        self.lpips = Lpips(loss.weights) if lpips else None
+        self.tell: Callable[[int], None] = lambda step: None  # told each step of an optimization
+        self._losses = {json.dumps(asdict(loss)): self.loss}
+
+    @torch.no_grad()
+    def numbers(self, image: Tensor, content: Tensor, painting: str) -> dict[str, float]:
+        """SSIM, PSNR and LPIPS to the photo, GMD to the painting, the terms as fractions and the loss."""
+        weights = self.loss.weights
+        terms = self.loss(image, content, self.targets[painting])
+        gmd = gram_difference(image, self.paintings[painting], self._style_features)
+        perceptual = {} if self.lpips is None else {"lpips": self.lpips(image, content)}
+        return {
+            "ssim": ssim(image, content), "psnr": psnr(image, content), **perceptual, "gmd": gmd,
+            **{name: float(value) / weights[name] for name, value in terms.items() if weights[name]},
+            "loss": float(torch.stack(list(terms.values())).sum()),
+        }  # fmt: skip
+
+    def _style_features(self, image: Tensor) -> dict[str, Tensor]:
+        return self.loss.features(image, self.loss.options.style_layers)
+
+    def settings(self) -> dict[str, Any]:
+        """What its numbers depend on; where the weights lie does not."""
+        return {"loss": asdict(replace(self.loss.options, weights=None)), "photos": len(self.photos),
+                "lpips": self.lpips is not None}  # fmt: skip
+
+    def optimized(self, content: Tensor, painting: str, reference: Reference, marks: list[int]) -> dict[int, Cell]:
+        """Cells of one run: after each of `marks` steps, and after its last (`LAST`), with the curve up to there."""
+        kept: dict[int, tuple[Tensor, int]] = {}
+        curve: Rows = []
+
+        def on_step(step: int, image: Tensor, terms: dict[str, float]) -> None:
+            curve.append({"step": step, **terms})
+            if step in marks:
+                kept[step] = image, len(curve)
+            self.tell(step)
+
+        last = optimize_image(
+            content, [self.paintings[painting]], self._loss_of(reference), reference.options,
+            photos=self.photos, on_step=on_step,
+        )  # fmt: skip
+        kept[LAST] = last, len(curve)
+        return {
+            step: Cell(image, self.numbers(image, content, painting), curve[:rows])
+            for step, (image, rows) in kept.items()
+        }
+
+    def _loss_of(self, reference: Reference) -> PerceptualLoss:
+        """One loss network for each set of options: loading takes longer than a step. Dynamic weights begin anew."""
+        key = json.dumps(asdict(reference.loss))
+        if key not in self._losses:
+            self._losses[key] = PerceptualLoss(reference.loss).to(self.photos.device)
+        loss = self._losses[key]
+        loss.dynamic.copy_(torch.tensor([reference.loss.content_weight, reference.loss.style_strength]))
+        return loss
+
+
+def read_pictures(files: Mapping[str, str], size: int, device: torch.device) -> dict[str, Tensor]:
+    """Pictures by name, the longer side `size`."""
+    return {name: resize(read_image(file).pixels, size).to(device) for name, file in files.items()}

@@ -1,0 +1,67 @@
+"""What a picture costs: seconds, and peak memory, each approach in a process of its own."""
+
+import multiprocessing
+import statistics
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from itertools import pairwise
+
+import torch
+
+from impasto.evaluation.benchmark import measured_peak, now, resident, seconds_of
+from impasto.evaluation.cells import Reference
+from impasto.inference import Stylizer, style_names
+from impasto.losses import PerceptualLoss
+from impasto.networks import load_network
+from impasto.optimization import optimize_image
+
+ROUNDS = 5  # pictures, or iterations, that are timed after one to warm up
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Seconds (warm, median) and MiB at the peak."""
+
+    seconds: float
+    mebibytes: float
+
+
+def cost_of_network(name: str, size: int, device: str) -> Cost:
+    """Of one picture of size × size pixels."""
+    return _alone(_network_cost, name, size, device)
+
+
+def cost_of_reference(reference: Reference, steps: int, size: int, device: str) -> Cost:
+    """Of `steps` iterations at size × size pixels: `steps` times the median iteration."""
+    return _alone(_reference_cost, reference, steps, size, device)
+
+
+def _alone(function: Callable[..., Cost], *arguments: object) -> Cost:
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        return pool.apply(function, arguments)
+
+
+def _network_cost(name: str, size: int, device: str) -> Cost:
+    before = resident()
+    network = load_network(name)
+    stylizer = Stylizer(network, style_names(network)[0], device=device)
+    photo = torch.rand(1, 3, size, size, device=device)
+    times: list[float] = []
+    peak = measured_peak(
+        lambda: times.extend(seconds_of(lambda: stylizer(photo), device) for _ in range(ROUNDS + 1)), device, before
+    )
+    return Cost(statistics.median(times[1:]), peak)
+
+
+def _reference_cost(reference: Reference, steps: int, size: int, device: str) -> Cost:
+    before = resident()
+    loss = PerceptualLoss(reference.loss).to(device)
+    photo = torch.rand(1, 3, size, size, device=device)
+    ends: list[float] = []
+    options = replace(reference.options, steps=ROUNDS + 1, coarse=[], patience=0)
+    peak = measured_peak(
+        lambda: optimize_image(photo, [photo.flip(-1)], loss, options, on_step=lambda *_: ends.append(now(device))),
+        device, before,
+    )  # fmt: skip
+    iterations = [after - before for before, after in pairwise(ends[1:])]
+    return Cost(steps * statistics.median(iterations), peak)

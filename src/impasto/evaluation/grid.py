@@ -1,0 +1,113 @@
+"""What an option of the reference does: a grid of pictures over one or two axes."""
+
+import csv
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields, replace
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from impasto.evaluation.cells import LAST, Cell, Cells, Judge, Reference
+from impasto.evaluation.plots import plot_terms
+from impasto.images import contact_sheet
+from impasto.losses import LossOptions
+from impasto.optimization import OptimizeOptions
+
+NUMBERS = ("content", "style", "loss", "ssim", "gmd")
+Axes = Mapping[str, list[Any]]
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Values by axis, the first along the rows: `photo`, `painting`, an option, or `loss.` and an option of the loss.
+
+    photos: at the size of the pictures, by name; the first is taken where there is no such axis; paintings likewise.
+    """
+
+    axes: Axes
+    photos: dict[str, Tensor]
+    paintings: list[str]
+    reference: Reference
+
+    def __post_init__(self) -> None:
+        known = ["photo", "painting", *(option.name for option in fields(OptimizeOptions))]
+        known += [f"loss.{option.name}" for option in fields(LossOptions)]
+        if unknown := [name for name in self.axes if name not in known]:
+            raise ValueError(f"axes {', '.join(unknown)}: no such option; choose one or two of {', '.join(known)}")
+        for axis, there in (("photo", list(self.photos)), ("painting", self.paintings)):
+            if missing := [str(name) for name in self.axes.get(axis, []) if name not in there]:
+                raise ValueError(f"axes {axis} {', '.join(missing)}: choose from {', '.join(there)}")
+        if not 1 <= len(self.axes) <= 2 or not all(self.axes.values()):
+            raise ValueError(f"axes {dict(self.axes)}: one or two, with at least one value each")
+
+    def points(self) -> list[dict[str, Any]]:
+        """Every combination, row by row."""
+        return [dict(zip(self.axes, values, strict=True)) for values in product(*self.axes.values())]
+
+    def at(self, point: Mapping[str, Any]) -> Reference:
+        """The setting at a point; ValueError where an option cannot have that value."""
+        loss = {name.removeprefix("loss."): value for name, value in point.items() if name.startswith("loss.")}
+        plain = {name: value for name, value in point.items() if name not in ("photo", "painting", *self._loss_axes())}
+        return Reference(replace(self.reference.options, **plain), replace(self.reference.loss, **loss))
+
+    def _loss_axes(self) -> list[str]:
+        return [name for name in self.axes if name.startswith("loss.")]
+
+
+def explore(folder: Path, judge: Judge, grid: Grid, advance: Callable[[str], None]) -> Path:
+    """Optimizes what is missing, then writes `report.md`, `numbers.csv`, `grid.jpg` and the curves, in `folder`."""
+    settings = [grid.at(point) for point in grid.points()]  # a value that cannot be is refused before the first run
+    cells = Cells(folder / "cells")
+    made = []
+    for point, reference in zip(grid.points(), settings, strict=True):
+        advance(_label(point))
+        made.append(_cell(cells, judge, grid, point, reference))
+    return _report(folder, judge, grid, made)
+
+
+def _cell(cells: Cells, judge: Judge, grid: Grid, point: Mapping[str, Any], reference: Reference) -> Cell:
+    photo, painting = point.get("photo", next(iter(grid.photos))), point.get("painting", grid.paintings[0])
+    content = grid.photos[photo]
+    depends = {**reference.settings(), "judge": judge.settings(), "size": list(content.shape[-2:]),
+               "photo": photo, "painting": painting}  # fmt: skip
+    return cells.get(
+        _label(point, ",").replace("/", "_"),
+        depends,
+        lambda: judge.optimized(content, painting, reference, [])[LAST],
+    )
+
+
+def _report(folder: Path, judge: Judge, grid: Grid, made: list[Cell]) -> Path:
+    points = grid.points()
+    with (folder / "numbers.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, [*grid.axes, *made[0].numbers])
+        writer.writeheader()
+        writer.writerows({**point, **cell.numbers} for point, cell in zip(points, made, strict=True))
+    columns = len(made) if len(grid.axes) == 1 else len(list(grid.axes.values())[1])
+    rows = [[cell.image for cell in made[start : start + columns]] for start in range(0, len(made), columns)]
+    labels = [[_label({name: value}) for value in values] for name, values in grid.axes.items()]
+    sheet = contact_sheet(rows, labels[0] if len(labels) == 2 else [], labels[-1], cell=224)
+    sheet.save(folder / "grid.jpg", quality=85)
+    drawn = plot_terms(
+        folder / "curves.png", {_label(point): cell.curve for point, cell in zip(points, made, strict=True)}
+    )
+    lines = [f"| {' | '.join([*grid.axes, *NUMBERS])} |", "|---" * (len(grid.axes) + len(NUMBERS)) + "|"]
+    for point, cell in zip(points, made, strict=True):
+        values = [*map(str, point.values()), *(f"{cell.numbers[name]:.3f}" for name in NUMBERS)]
+        lines.append(f"| {' | '.join(values)} |")
+    heading = f"# {' × '.join(grid.axes)}\n\nJudged by {judge.loss.options.network}; content and style are fractions.\n"
+    curves = f"\n![curves]({Path(drawn).name})\n" if drawn else ""
+    path = folder / "report.md"
+    path.write_text("\n".join([heading, *lines, "", "![grid](grid.jpg)", curves]))
+    return path
+
+
+def _label(point: Mapping[str, Any], separator: str = ", ") -> str:
+    """`noise_ratio 0.3`; of layers, their names."""
+    parts = []
+    for name, value in point.items():
+        said = "+".join(value) if isinstance(value, dict) else str(value)
+        parts.append(said if name in ("photo", "painting") else f"{name.removeprefix('loss.')} {said}")
+    return separator.join(parts)

@@ -1,0 +1,64 @@
+"""How near a stylized picture is to its photo, and to its painting: pure functions of pictures in [0, 1]."""
+
+from collections.abc import Callable, Mapping
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional as F
+from torchmetrics.functional.image import peak_signal_noise_ratio, structural_similarity_index_measure
+
+from impasto.data.files import located
+from impasto.features import FeatureNetwork
+from impasto.losses import gram_matrix
+
+Picture = Float[Tensor, "1 3 _ _"]
+Features = Callable[[Tensor], Mapping[str, Tensor]]
+
+LPIPS_LAYERS = ("relu1_2", "relu2_2", "relu3_3", "relu4_3", "relu5_3")  # of VGG16 (Zhang et al. 2018)
+LPIPS_WEIGHTS = "package:torchmetrics/functional/image/lpips_models/vgg.pth"
+
+
+def ssim(image: Picture, content: Picture) -> float:
+    """Structural similarity (Wang et al. 2004; window of 11, σ 1.5), mean over the channels; 1 is the same."""
+    return float(torch.as_tensor(structural_similarity_index_measure(image, content, data_range=1.0)))
+
+
+def psnr(image: Picture, content: Picture) -> float:
+    """Peak signal to noise ratio in dB; infinite for the same picture."""
+    return float(peak_signal_noise_ratio(image, content, data_range=1.0))
+
+
+@torch.no_grad()
+def gram_difference(image: Picture, style: Picture, features: Features) -> float:
+    """GMD: ‖G(image) − G(style)‖ / ‖G(style)‖ (Frobenius), mean over the layers `features` gives; 0 is the same.
+
+    By the norm of the style's own matrix, so that no layer and no normalization of the Gram matrix outweighs another.
+    """
+    found, wanted = features(image), features(style)
+    parts = []
+    for layer, value in wanted.items():
+        asked = gram_matrix(value)
+        parts.append((gram_matrix(found[layer]) - asked).norm() / asked.norm())
+    return float(torch.stack(parts).mean())
+
+
+class Lpips:
+    """Learned perceptual distance to a photo (Zhang et al. 2018, VGG, version 0.1); 0 is the same.
+
+    Ours, because torchmetrics' insists on downloading the VGG16 that `find_weights` may have; its weights of the
+    channels are those that torchmetrics ships.
+    """
+
+    def __init__(self, weights: str | None = None) -> None:
+        self.features = FeatureNetwork("vgg16", LPIPS_LAYERS, weights)
+        self.channels = list(torch.load(located(LPIPS_WEIGHTS), "cpu", weights_only=True).values())
+
+    @torch.no_grad()
+    def __call__(self, image: Picture, content: Picture) -> float:
+        a, b = self.features(image), self.features(content)
+        total = torch.zeros(())
+        for layer, weights in zip(LPIPS_LAYERS, self.channels, strict=True):
+            difference = F.normalize(a[layer], dim=1) - F.normalize(b[layer], dim=1)
+            total = total + (difference.square() * weights.to(difference)).sum(1).mean().cpu()
+        return float(total)

@@ -1,0 +1,211 @@
+"""Which approach is better by how much: networks, the reference and a plain baseline, in one report with pictures."""
+
+import platform
+import statistics
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from impasto.evaluation.cells import LAST, Cell, Cells, Judge, Reference
+from impasto.evaluation.cost import Cost, cost_of_network, cost_of_reference
+from impasto.evaluation.plots import plot_terms
+from impasto.images import contact_sheet, match_colors
+from impasto.inference import Stylizer, style_names
+from impasto.networks import load_network
+
+COLUMNS = {
+    "ssim": "SSIM", "psnr": "PSNR, dB", "lpips": "LPIPS", "gmd": "GMD", "content": "content", "style": "style",
+    "loss": "loss", "equal": "equal to iterations",
+}  # fmt: skip
+BASELINE = "colour transfer"
+
+
+@dataclass(frozen=True)
+class Compared:
+    """What is compared.
+
+    photos, at the size of the report, and files of paintings, by name; networks by published name or file; the
+    reference, shown after `marks` iterations; other settings of the optimization, by name.
+    """
+
+    photos: dict[str, Tensor]
+    paintings: list[str]
+    networks: list[str]
+    reference: Reference
+    marks: list[int]
+    others: dict[str, Reference]
+
+    def pictures(self) -> int:
+        """How many there will be at most: the baseline, the reference at its marks, its other settings, networks."""
+        each = 1 + len(self.marks) + len(self.others) + len(self.networks)
+        return each * len(self.photos) * len(self.paintings)
+
+
+def compare(folder: Path, judge: Judge, compared: Compared, costs: bool, advance: Callable[[str], None]) -> Path:
+    """Makes what is missing of the cells, then the report: `report.md` with its pictures, in `folder`.
+
+    `advance` is told what comes next, before each cell and cost.
+    """
+    cells = Cells(folder / "cells")
+    table = {
+        (photo, painting): _Row(cells, judge, compared, photo, painting, advance).approaches()
+        for painting in compared.paintings
+        for photo in compared.photos
+    }
+    parts = [_heading(judge, compared)]
+    if len(compared.paintings) > 1:
+        parts += ["## All photos and paintings\n", _numbers(list(table.values()))]
+    if costs:
+        parts += ["## What it costs\n", _costs(judge, compared, list(table.values()), advance)]
+    for painting in compared.paintings:
+        rows = {photo: row for (photo, name), row in table.items() if name == painting}
+        parts += [f"## {painting}\n", *_painting(folder, painting, rows, compared)]
+    path = folder / "report.md"
+    path.write_text("\n".join(parts))
+    return path
+
+
+@dataclass(frozen=True)
+class _Row:
+    """Every approach to one photo and one painting."""
+
+    cells: Cells
+    judge: Judge
+    compared: Compared
+    photo: str
+    painting: str
+    advance: Callable[[str], None]
+
+    def approaches(self) -> dict[str, Cell]:
+        """Cells by name, the plainest approach first."""
+        content, painting = self.compared.photos[self.photo], self.judge.paintings[self.painting]
+        made = {BASELINE: self._cell(BASELINE, {}, lambda: self._judged(match_colors(content, painting)))}
+        made |= self._references()
+        curve = made[f"reference {max(self.compared.marks)}"].curve
+        for file in self.compared.networks:
+            if self.painting in style_names(load_network(file)):
+                cell = self._network(file)
+                equal = _equal(curve, cell.numbers["loss"])
+                made[Path(file).stem] = Cell(cell.image, {**cell.numbers, "equal": equal})
+        return made
+
+    def _references(self) -> dict[str, Cell]:
+        """The reference at its marks, from one run; the other settings at their end."""
+        compared, made = self.compared, {}
+        ran: dict[int, Cell] = {}
+
+        def at(mark: int) -> Cell:
+            if not ran:
+                ran.update(self._optimized(compared.reference, compared.marks))
+            return ran[mark]
+
+        for mark in compared.marks:
+            made[f"reference {mark}"] = self._cell(
+                f"reference {mark}", compared.reference.settings(), partial(at, mark)
+            )
+        for name, other in compared.others.items():
+            made[name] = self._cell(name, other.settings(), partial(self._at_its_end, other))
+        return made
+
+    def _at_its_end(self, other: Reference) -> Cell:
+        return self._optimized(other, [])[LAST]
+
+    def _optimized(self, reference: Reference, marks: list[int]) -> dict[int, Cell]:
+        return self.judge.optimized(self.compared.photos[self.photo], self.painting, reference, marks)
+
+    def _network(self, file: str) -> Cell:
+        network = load_network(file)
+        stylizer = Stylizer(network, self.painting, device=str(self.judge.photos.device))
+        made_by = {name: network.metadata.get(name) for name in ("commit", "training")}
+        return self._cell(Path(file).stem, made_by, lambda: self._judged(stylizer(self.compared.photos[self.photo])))
+
+    def _judged(self, image: Tensor) -> Cell:
+        return Cell(image, self.judge.numbers(image, self.compared.photos[self.photo], self.painting))
+
+    def _cell(self, name: str, settings: dict[str, Any], make: Callable[[], Cell]) -> Cell:
+        self.advance(f"{self.painting}, {self.photo}: {name}")
+        size = list(self.compared.photos[self.photo].shape[-2:])
+        settings = {**settings, "judge": self.judge.settings(), "size": size}
+        return self.cells.get(f"{self.painting}/{self.photo}/{name.replace(' ', '_')}", settings, make)
+
+
+def _equal(curve: list, loss: float) -> float:
+    """After how many iterations the reference's loss is as low (Johnson et al. 2016, figure 5); infinite if never."""
+    return float(next((row["step"] for row in curve if row["loss"] <= loss), "inf"))
+
+
+def _numbers(rows: list[dict[str, Cell]]) -> str:
+    """Markdown: the mean of each number over the rows that have the approach."""
+    approaches = list(dict.fromkeys(name for row in rows for name in row))
+    columns = [key for key in COLUMNS if any(key in cell.numbers for row in rows for cell in row.values())]
+    titles = " | ".join(COLUMNS[key] for key in columns)
+    lines = [f"| approach | {titles} | pictures |", "|---" * (len(columns) + 2) + "|"]
+    for name in approaches:
+        found = [row[name].numbers for row in rows if name in row]
+        means = [_mean([numbers[key] for numbers in found if key in numbers], key) for key in columns]
+        lines.append(f"| {name} | " + " | ".join(means) + f" | {len(found)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _mean(values: list[float], key: str) -> str:
+    if not values:
+        return "–"
+    if key == "equal":  # the median: a loss that the reference never reaches has no mean
+        middle = statistics.median(values)
+        return "more" if middle == float("inf") else f"{middle:.0f}"
+    return f"{statistics.fmean(values):.{1 if key == 'psnr' else 3}f}"
+
+
+def _painting(folder: Path, painting: str, rows: Mapping[str, dict[str, Cell]], compared: Compared) -> list[str]:
+    """The section of one painting: numbers, contact sheet, the reference's curves."""
+    approaches = list(next(iter(rows.values())))
+    pictures = [[compared.photos[photo], *(row[name].image for name in approaches)] for photo, row in rows.items()]
+    sheet = folder / f"{painting}.jpg"
+    contact_sheet(pictures, list(rows), [painting, *approaches], cell=224).save(sheet, quality=85)
+    last = f"reference {max(compared.marks)}"
+    drawn = plot_terms(folder / f"{painting}_curves.png", {photo: row[last].curve for photo, row in rows.items()})
+    curves = [f"![the reference's terms]({Path(drawn).name})\n"] if drawn else []
+    return [_numbers(list(rows.values())), f"![{painting}]({sheet.name})\n", *curves]
+
+
+def _costs(judge: Judge, compared: Compared, rows: list[dict[str, Cell]], advance: Callable[[str], None]) -> str:
+    """The shape of the table of Duggal et al.: approach × SSIM, GMD, runtime at 256² and 1024², peak memory."""
+    lines = ["| approach | SSIM | GMD | 256², s | 1024², s | memory at 1024², MiB |", "|---" * 6 + "|"]
+    for name in dict.fromkeys(name for row in rows for name in row if name != BASELINE):
+        advance(f"cost of {name}")
+        found = [row[name].numbers for row in rows if name in row]
+        quality = [f"{statistics.fmean(numbers[key] for numbers in found):.3f}" for key in ("ssim", "gmd")]
+        costs = _cost(name, judge, compared)
+        times = [f"{cost.seconds:.3g}" for cost in costs]
+        lines.append(f"| {name} | " + " | ".join([*quality, *times]) + f" | {costs[-1].mebibytes:.0f} |")
+    return "\n".join(lines) + "\n"
+
+
+def _cost(name: str, judge: Judge, compared: Compared) -> list[Cost]:
+    device = str(judge.photos.device)
+    for network in compared.networks:
+        if Path(network).stem == name:
+            return [cost_of_network(network, size, device) for size in (256, 1024)]
+    reference = compared.others.get(name, compared.reference)
+    steps = int(name.split()[1]) if name.startswith("reference ") else reference.options.steps
+    return [cost_of_reference(reference, steps, size, device) for size in (256, 1024)]
+
+
+def _heading(judge: Judge, compared: Compared) -> str:
+    options, device = judge.loss.options, judge.photos.device
+    where = torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
+    size = max(max(photo.shape[-2:]) for photo in compared.photos.values())
+    return (
+        f"# Which result is better, by how much\n\n"
+        f"{len(compared.photos)} photos × {len(compared.paintings)} paintings at {size} pixels; {where}, "
+        f"{platform.machine()}, torch {torch.__version__}. Every approach is judged by {options.network}, under the "
+        f"loss of the reference (`style_strength` {options.style_strength:g}, balance on {len(judge.photos)} photos): "
+        "content and style are fractions, 0 perfect, 1 nothing kept or taken on. SSIM, PSNR and LPIPS are to the "
+        "photo, GMD to the painting (relative Frobenius distance of the Gram matrices, mean over the style layers). "
+        f'"Equal to iterations": the reference is as low after so many, of {max(compared.marks)} (median).\n'
+    )

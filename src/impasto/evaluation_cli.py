@@ -1,0 +1,127 @@
+"""The command `impasto evaluate`: compares approaches, or explores options of the reference, in a report."""
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from impasto.evaluation.cells import Judge, Reference
+from impasto.evaluation.grid import Grid, explore
+from impasto.evaluation.report import Compared, compare
+from impasto.images import read_image, resize
+from impasto.inference import find_device, style_names
+from impasto.inference_cli import make_folder
+from impasto.losses import LossOptions
+from impasto.networks import load_network, published_networks
+from impasto.optimization import OptimizeOptions
+from impasto.optimization_cli import gap_photos, read_options
+
+
+def evaluate(arguments: list[str]) -> int:
+    """Runs the command; 0: done, 130: interrupted, to be gone on with. Mistakes are ValueErrors."""
+    about = "Compare networks with the reference, or explore its options; writes a report with pictures."
+    given, options = read_options("evaluate", about, evaluate_pictures, arguments)
+    try:
+        return evaluate_pictures(**given, options=options)
+    except KeyboardInterrupt:
+        print(f"interrupted; the same command goes on from what is finished in {given['output']}", file=sys.stderr)
+        return 130
+
+
+def evaluate_pictures(
+    photos: list[str],
+    paintings: dict[str, str],
+    output: str,
+    balance_photos: str,
+    size: int = 256,
+    style_size: int = 512,
+    networks: list[str] | None = None,
+    marks: list[int] = [100, 300, 500],  # noqa: B006  only read
+    presets: list[str] = [],  # noqa: B006  only read
+    axes: dict[str, list[Any]] = {},  # noqa: B006  only read
+    costs: bool = True,
+    lpips: bool = False,
+    device: str = "auto",
+    loss: LossOptions = LossOptions(),  # noqa: B008  only read
+    options: OptimizeOptions = OptimizeOptions(),  # noqa: B008  only read
+) -> int:
+    """Makes what is missing, then writes report.md; what was finished before is not made again.
+
+    Args:
+        photos: picture files; named after them.
+        paintings: picture files by the name networks know the style under.
+        output: the folder of the report.
+        balance_photos: a folder of other photos, on which the balance is measured.
+        size: longer side of the results in pixels.
+        style_size: longer side of the paintings in pixels.
+        networks: published names or files; None: every published network; those that know no painting are left out.
+        marks: after how many iterations the reference is shown.
+        presets: more settings of the optimization, files such as configs/optimize/duggal.yaml; shown at their end.
+        axes: instead of a comparison, a grid over one or two of photo, painting, an option such as noise_ratio, or one
+            of the loss such as loss.style_strength: a list of values each; [] for all photos or paintings.
+        costs: measure runtime and memory too.
+        lpips: measure LPIPS too, which takes VGG16's weights.
+        device: auto (cuda, else mps, else cpu), cpu, cuda, cuda:N or mps.
+        loss: of the reference, under which all are judged.
+        options: of the reference.
+    """
+    if not photos or not paintings or not marks or min(marks) < 1:
+        raise ValueError("photos, paintings and marks: at least one of each, marks from 1")
+    place = find_device(device)
+    named = {Path(file).stem: resize(read_image(file).pixels, size).to(place) for file in photos}
+    painted = {name: resize(read_image(file).pixels, style_size).to(place) for name, file in paintings.items()}
+    folder = Path(output)
+    make_folder(folder)
+    judge = Judge(loss, gap_photos(balance_photos).to(place), painted, lpips)
+    if axes:
+        every: dict[str, list[Any]] = {"photo": list(named), "painting": list(painted)}
+        filled = {name: values or every.get(name, []) for name, values in axes.items()}
+        grid = Grid(filled, named, list(painted), Reference(options, loss))
+        with _progress(judge, len(grid.points())) as advance:
+            path = explore(folder, judge, grid, advance)
+    else:
+        known = [name for name in networks or published_networks() if set(style_names(load_network(name))) & {*painted}]
+        reference = Reference(replace(options, steps=max(marks)), loss)
+        others = {Path(file).stem: _preset(file, loss) for file in presets}
+        compared = Compared(named, list(painted), known, reference, sorted(marks), others)
+        with _progress(judge, compared.pictures()) as advance:
+            path = compare(folder, judge, compared, costs, advance)
+    print(f"report: {path}")
+    return 0
+
+
+def _preset(file: str, loss: LossOptions) -> Reference:
+    """The setting of a config, with the loss network of the others."""
+    given, options = read_options("evaluate --presets", "", _only_loss, ["--config", file])
+    return Reference(options, replace(given["loss"], network=loss.network, weights=loss.weights))
+
+
+def _only_loss(loss: LossOptions = LossOptions()) -> int:  # noqa: B008  only read
+    """The part of a preset that is not in OptimizeOptions.
+
+    Args:
+        loss: what is measured.
+    """
+    return 0
+
+
+@contextmanager
+def _progress(judge: Judge, total: int) -> Iterator[Callable[[str], None]]:
+    """A bar over `total` pictures; beside it the one being made, and its step where it is optimized."""
+    columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.description}"))
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task("", total=total)
+        what = ""
+
+        def advance(said: str) -> None:
+            nonlocal what
+            progress.update(task, description=said, advance=1 if what else 0)
+            what = said
+
+        judge.tell = lambda step: progress.update(task, description=f"{what}, step {step}")
+        yield advance

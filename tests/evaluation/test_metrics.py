@@ -1,0 +1,57 @@
+"""Metrics against independent references and hand-worked answers."""
+
+import pytest
+import torch
+from skimage.metrics import structural_similarity
+from torchmetrics.functional.image.lpips import _LPIPS
+
+from impasto.evaluation.metrics import Lpips, gram_difference, psnr, ssim
+
+
+@pytest.fixture
+def pair() -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    photo = torch.rand(1, 3, 40, 56, generator=generator)
+    return (photo + 0.2 * torch.randn(photo.shape, generator=generator)).clamp(0, 1), photo
+
+
+def test_ssim_agrees_with_scikit_image(pair) -> None:
+    image, photo = pair
+    arrays = [picture[0].permute(1, 2, 0).double().numpy() for picture in pair]
+    expected = structural_similarity(
+        *arrays, channel_axis=2, data_range=1.0, gaussian_weights=True, sigma=1.5, use_sample_covariance=False
+    )
+    assert ssim(image, photo) == pytest.approx(expected, abs=5e-3)  # they treat the border differently
+    assert ssim(photo, photo) == pytest.approx(1.0)
+
+
+def test_psnr_by_hand() -> None:
+    grey = torch.full((1, 3, 4, 4), 0.5)
+    assert psnr(grey + 0.1, grey) == pytest.approx(20.0, abs=1e-3)  # 10 · log10(1 / 0.01)
+
+
+def test_gram_difference_by_hand() -> None:
+    """Channels (1, 2) and (3, 4) against twice as much: the Gram matrix is four times as large."""
+    style = torch.tensor([[1.0, 2.0], [3.0, 4.0]]).view(1, 2, 1, 2).repeat(1, 2, 1, 1)[:, :3]
+
+    def itself(image: torch.Tensor) -> dict[str, torch.Tensor]:
+        return {"relu1_1": image}
+
+    assert gram_difference(style, style, itself) == 0
+    assert gram_difference(2 * style, style, itself) == pytest.approx(3.0)
+    assert gram_difference(0 * style, style, itself) == pytest.approx(1.0)
+
+
+def test_lpips_agrees_with_torchmetrics(pair) -> None:
+    """Over the same random VGG16, since the real one is not everywhere at hand."""
+    ours, theirs = Lpips("random"), _LPIPS(net="vgg", pnet_rand=True)
+    convolutions = [value for name, value in ours.features.network.named_parameters()]
+    slices = [value for name, value in theirs.net.named_parameters()]
+    assert len(convolutions) == len(slices) == 26
+    for mine, value in zip(convolutions, slices, strict=True):
+        value.data.copy_(mine)
+    image, photo = pair
+    with torch.no_grad():
+        expected = float(theirs.eval()(image, photo, normalize=True))
+    assert expected > 0.01 and ours(image, photo) == pytest.approx(expected, rel=1e-3)
+    assert ours(photo, photo) == 0

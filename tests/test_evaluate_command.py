@@ -1,0 +1,113 @@
+"""`impasto evaluate` with real networks and real optimizations, small."""
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+from pictures import save
+
+from impasto.cli import run
+from impasto.evaluation.cells import Reference
+from impasto.evaluation.cost import cost_of_network, cost_of_reference
+from impasto.evaluation.metrics import psnr
+from impasto.images import read_image, resize
+from impasto.losses import LossOptions
+from impasto.optimization import OptimizeOptions
+
+SMALL = ("--size=48", "--style_size=48", "--loss.network=compact", "--balance_photos=photos", "--output=out")
+PICTURES = ("--photos=[photos/a.png,photos/b.png]", "--paintings.udnie=painting.png")
+COMPARE = ("evaluate", *SMALL, *PICTURES, "--marks=[3,1]", "--networks=[multistyle,starry_night]")
+GRID = ("evaluate", *SMALL, *PICTURES, "--steps=2")
+
+
+@pytest.fixture(autouse=True)
+def playground(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for number, name in enumerate(("a", "b", "c")):
+        save(Path(f"photos/{name}.png"), number, blur=2.0)
+    save(Path("painting.png"), 9)
+
+
+def times() -> dict[str, int]:
+    return {str(file): file.stat().st_mtime_ns for file in Path("out/cells").rglob("*.json")}
+
+
+def test_a_comparison_is_made_once(capsys: pytest.CaptureFixture) -> None:
+    assert run(*COMPARE, "--costs=false") == 0
+    assert "report: out/report.md" in capsys.readouterr().out
+    report = Path("out/report.md").read_text()
+    for approach in ("colour transfer", "reference 1", "reference 3", "multistyle"):
+        assert f"| {approach} |" in report
+    assert "starry_night |" not in report, "it does not know the painting"
+    assert read_image("out/udnie.jpg").pixels.shape[-1] > 5 * 224 and Path("out/udnie_curves.png").exists()
+    before = times()
+    assert len(before) == 2 * 4
+    assert run(*COMPARE, "--costs=false") == 0 and times() == before, "finished cells are not made again"
+    Path("out/cells/udnie/b/multistyle.json").unlink()
+    assert run(*COMPARE, "--costs=false") == 0
+    again = times()
+    assert {name for name in again if again[name] != before[name]} == {"out/cells/udnie/b/multistyle.json"}
+    assert run(*COMPARE, "--costs=false", "--learning_rate=0.5") == 0
+    changed = {Path(name).name for name, when in times().items() if again[name] != when}
+    assert changed == {"reference_1.json", "reference_3.json"}, "only what depends on the option is made again"
+
+
+def test_numbers_are_of_the_pictures() -> None:
+    assert run(*COMPARE, "--costs=false") == 0
+    numbers = json.loads(Path("out/cells/udnie/a/multistyle.json").read_text())["numbers"]
+    picture, photo = (
+        read_image("out/cells/udnie/a/multistyle.png").pixels,
+        resize(read_image("photos/a.png").pixels, 48),
+    )
+    assert numbers["psnr"] == pytest.approx(psnr(picture, photo), abs=0.05)
+    assert numbers["loss"] == pytest.approx(numbers["content"] + 10 * numbers["style"] + 0.1 * numbers["tv"], rel=1e-4)
+
+
+def test_costs_are_measured() -> None:
+    network = cost_of_network("starry_night", 64, "cpu")
+    reference = Reference(OptimizeOptions(), LossOptions(network="compact"))
+    ten, hundred = (cost_of_reference(reference, steps, 64, "cpu") for steps in (10, 100))
+    assert 0 < network.seconds < 60 and network.mebibytes > 1
+    assert hundred.seconds > 2 * ten.seconds > 0
+
+
+def test_a_grid_has_a_cell_for_every_pair_of_values() -> None:
+    assert run(*GRID, "--axes.noise_ratio=[0.3,0.7]", "--axes.learning_rate=[0.4,0.7,1.0]", "--start=mix") == 0
+    with Path("out/numbers.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["noise_ratio"], row["learning_rate"]) for row in rows] == [
+        (ratio, rate) for ratio in ("0.3", "0.7") for rate in ("0.4", "0.7", "1.0")
+    ]
+    assert len({row["loss"] for row in rows}) == 6
+    width, height = reversed(read_image("out/grid.jpg").pixels.shape[-2:])
+    assert width > 3 * 224 and 2 * 224 < height < 3 * 224
+    assert Path("out/report.md").exists() and Path("out/curves.png").exists()
+
+
+def test_a_grid_of_every_photo_and_of_options_of_the_loss() -> None:
+    layers = "--axes={photo: [], loss.content_layers: [{relu3_1: 1.0}, {relu4_2: 1.0}]}"
+    assert run(*GRID, layers) == 0
+    report = Path("out/report.md").read_text()
+    assert len(list(Path("out/cells").glob("*.json"))) == 4 and "| a | {'relu3_1': 1.0} |" in report
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--axes.noise=[1]",), "axes noise: no such option"),
+        (("--axes={}", "--marks=[0]"), "marks from 1"),
+        (("--axes.noise_ratio=[2.0]",), "noise_ratio 2.0: from 0"),
+        (("--axes.photo=[none]",), "photo none: choose from a, b"),
+        (("--axes={photo: [], steps: [1], seed: [0]}",), "one or two"),
+        (("--photos=[none.png]",), "none.png: no such file"),
+        (("--balance_photos=none",), "none: no such folder"),
+        (("--networks=[none]",), "network 'none'"),
+        (("--presets=[none.yaml]",), "none.yaml"),
+        (("--output=painting.png",), "painting.png"),
+    ],
+)
+def test_mistakes_are_one_line(options, message, capsys: pytest.CaptureFixture) -> None:
+    assert run(*GRID, *options) == 2
+    said = capsys.readouterr().err.strip()
+    assert message in said and "\n" not in said
