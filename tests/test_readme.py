@@ -31,6 +31,8 @@ def newcomer(tmp_path: Path) -> Path:
     save(tmp_path / "photo.jpg", 1)
     save(tmp_path / "painting.jpg", 2, blur=1.5)
     save(tmp_path / "other.jpg", 3, blur=3.0)
+    for name in ("left.png", "right.png"):
+        save(tmp_path / name, 4)
     for number in range(20):
         save(tmp_path / "photos" / f"{number}.jpg", 10 + number)
     return tmp_path
@@ -75,6 +77,14 @@ def test_optimize_commands(line: str, newcomer: Path) -> None:
     done = call(newcomer, *shlex.split(line)[1:], *shrunk)
     assert done.returncode == 0, done.stderr
     assert "done after 2 steps" in done.stdout
+
+
+@pytest.mark.parametrize("line", [line for line in COMMANDS if "evaluate.py" in line])
+def test_evaluate_commands(line: str, newcomer: Path) -> None:
+    shrunk = ["--size=48", "--style_size=48", "--marks=[1]", "--steps=1", "--costs=false"]
+    done = call(newcomer, *shlex.split(line)[1:], *shrunk)
+    assert done.returncode == 0, done.stderr
+    assert "report.md" in done.stdout
 
 
 def test_the_benchmark_command(newcomer: Path) -> None:

@@ -5,7 +5,7 @@ import torch
 from skimage.metrics import structural_similarity
 from torchmetrics.functional.image.lpips import _LPIPS
 
-from impasto.evaluation.metrics import Lpips, gram_difference, psnr, ssim
+from impasto.evaluation.metrics import Lpips, gram_difference, grid_pattern, psnr, ssim
 
 
 @pytest.fixture
@@ -55,3 +55,16 @@ def test_lpips_agrees_with_torchmetrics(pair) -> None:
         expected = float(theirs.eval()(image, photo, normalize=True))
     assert expected > 0.01 and ours(image, photo) == pytest.approx(expected, rel=1e-3)
     assert ours(photo, photo) == 0
+
+
+def test_what_is_locked_to_the_grid_by_hand() -> None:
+    """Dots every 4 pixels, a tenth above the rest: σ = 0.1 · √(1/16 · 15/16) of the range; what moves along is none."""
+    content = torch.rand(1, 3, 19, 27, generator=torch.Generator().manual_seed(0))
+
+    def dotted(photo: torch.Tensor) -> torch.Tensor:
+        painted = 0.5 * photo
+        painted[..., ::4, ::4] += 0.1
+        return painted
+
+    assert grid_pattern(dotted, content) == pytest.approx(255 * 0.1 * (15 / 256) ** 0.5, rel=1e-3)
+    assert grid_pattern(lambda photo: photo.square(), content) < 1e-3

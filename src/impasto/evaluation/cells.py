@@ -1,5 +1,6 @@
 """The cells of an evaluation: a picture with its numbers, kept on disk, so that nothing finished is run again."""
 
+import hashlib
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor
 
 from impasto.evaluation.metrics import Lpips, gram_difference, psnr, ssim
-from impasto.images import Picture, read_image, resize, write_image
+from impasto.images import Picture, read_image, write_image
 from impasto.losses import LossOptions, PerceptualLoss
 from impasto.optimization import OptimizeOptions, optimize_image
 from impasto.targets import StyleTarget
@@ -101,10 +102,12 @@ class Judge:
     def _style_features(self, image: Tensor) -> dict[str, Tensor]:
         return self.loss.features(image, self.loss.options.style_layers)
 
-    def settings(self) -> dict[str, Any]:
+    def settings(self, painting: str) -> dict[str, Any]:
         """What its numbers depend on; where the weights lie does not."""
-        return {"loss": asdict(replace(self.loss.options, weights=None)), "photos": len(self.photos),
-                "lpips": self.lpips is not None}  # fmt: skip
+        return {
+            "loss": asdict(replace(self.loss.options, weights=None)), "lpips": self.lpips is not None,
+            "photos": digest(self.photos), "painting": digest(self.paintings[painting]),
+        }  # fmt: skip
 
     def optimized(self, content: Tensor, painting: str, reference: Reference, marks: list[int]) -> dict[int, Cell]:
         """Cells of one run: after each of `marks` steps, and after its last (`LAST`), with the curve up to there."""
@@ -137,6 +140,6 @@ class Judge:
         return loss
 
 
-def read_pictures(files: Mapping[str, str], size: int, device: torch.device) -> dict[str, Tensor]:
-    """Pictures by name, the longer side `size`."""
-    return {name: resize(read_image(file).pixels, size).to(device) for name, file in files.items()}
+def digest(image: Tensor) -> str:
+    """Tells pictures apart."""
+    return hashlib.sha256(image.cpu().numpy().tobytes()).hexdigest()

@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
-from impasto.evaluation.cells import LAST, Cell, Cells, Judge, Reference
+from impasto.evaluation.cells import LAST, Cell, Cells, Judge, Reference, digest
 from impasto.evaluation.plots import plot_terms
 from impasto.images import contact_sheet
 from impasto.losses import LossOptions
@@ -70,8 +70,7 @@ def explore(folder: Path, judge: Judge, grid: Grid, advance: Callable[[str], Non
 def _cell(cells: Cells, judge: Judge, grid: Grid, point: Mapping[str, Any], reference: Reference) -> Cell:
     photo, painting = point.get("photo", next(iter(grid.photos))), point.get("painting", grid.paintings[0])
     content = grid.photos[photo]
-    depends = {**reference.settings(), "judge": judge.settings(), "size": list(content.shape[-2:]),
-               "photo": photo, "painting": painting}  # fmt: skip
+    depends = {**reference.settings(), "judge": judge.settings(painting), "content": digest(content)}
     return cells.get(
         _label(point, ",").replace("/", "_"),
         depends,

@@ -1,5 +1,6 @@
 """Which approach is better by how much: networks, the reference and a plain baseline, in one report with pictures."""
 
+import hashlib
 import platform
 import statistics
 from collections.abc import Callable, Mapping
@@ -11,16 +12,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from impasto.evaluation.cells import LAST, Cell, Cells, Judge, Reference
+from impasto.evaluation.cells import LAST, Cell, Cells, Judge, Reference, digest
 from impasto.evaluation.cost import Cost, cost_of_network, cost_of_reference
+from impasto.evaluation.metrics import grid_pattern
 from impasto.evaluation.plots import plot_terms
 from impasto.images import contact_sheet, match_colors
 from impasto.inference import Stylizer, style_names
-from impasto.networks import load_network
+from impasto.networks import find_network, load_network
 
 COLUMNS = {
     "ssim": "SSIM", "psnr": "PSNR, dB", "lpips": "LPIPS", "gmd": "GMD", "content": "content", "style": "style",
-    "loss": "loss", "equal": "equal to iterations",
+    "loss": "loss", "grid": "grid", "equal": "equal to iterations",
 }  # fmt: skip
 BASELINE = "colour transfer"
 
@@ -121,16 +123,22 @@ class _Row:
     def _network(self, file: str) -> Cell:
         network = load_network(file)
         stylizer = Stylizer(network, self.painting, device=str(self.judge.photos.device))
-        made_by = {name: network.metadata.get(name) for name in ("commit", "training")}
-        return self._cell(Path(file).stem, made_by, lambda: self._judged(stylizer(self.compared.photos[self.photo])))
+        content = self.compared.photos[self.photo]
+
+        def make() -> Cell:
+            judged = self._judged(stylizer(content))
+            return Cell(judged.image, {**judged.numbers, "grid": grid_pattern(stylizer, content)})
+
+        weights = hashlib.sha256(find_network(file).read_bytes()).hexdigest()
+        return self._cell(Path(file).stem, {"weights": weights}, make)
 
     def _judged(self, image: Tensor) -> Cell:
         return Cell(image, self.judge.numbers(image, self.compared.photos[self.photo], self.painting))
 
     def _cell(self, name: str, settings: dict[str, Any], make: Callable[[], Cell]) -> Cell:
         self.advance(f"{self.painting}, {self.photo}: {name}")
-        size = list(self.compared.photos[self.photo].shape[-2:])
-        settings = {**settings, "judge": self.judge.settings(), "size": size}
+        content = digest(self.compared.photos[self.photo])
+        settings = {**settings, "judge": self.judge.settings(self.painting), "content": content}
         return self.cells.get(f"{self.painting}/{self.photo}/{name.replace(' ', '_')}", settings, make)
 
 
@@ -158,7 +166,7 @@ def _mean(values: list[float], key: str) -> str:
     if key == "equal":  # the median: a loss that the reference never reaches has no mean
         middle = statistics.median(values)
         return "more" if middle == float("inf") else f"{middle:.0f}"
-    return f"{statistics.fmean(values):.{1 if key == 'psnr' else 3}f}"
+    return f"{statistics.fmean(values):.{1 if key in ('psnr', 'grid') else 3}f}"
 
 
 def _painting(folder: Path, painting: str, rows: Mapping[str, dict[str, Cell]], compared: Compared) -> list[str]:
@@ -207,5 +215,6 @@ def _heading(judge: Judge, compared: Compared) -> str:
         f"loss of the reference (`style_strength` {options.style_strength:g}, balance on {len(judge.photos)} photos): "
         "content and style are fractions, 0 perfect, 1 nothing kept or taken on. SSIM, PSNR and LPIPS are to the "
         "photo, GMD to the painting (relative Frobenius distance of the Gram matrices, mean over the style layers). "
-        f'"Equal to iterations": the reference is as low after so many, of {max(compared.marks)} (median).\n'
+        f'"Grid": what is locked to the pixel grid instead of moving with the photo, RMS in grey '
+        f'levels. "Equal to iterations": the reference is as low after so many, of {max(compared.marks)} (median).\n'
     )
