@@ -14,6 +14,13 @@ def test_a_table_has_a_row_for_each_loss_network() -> None:
     assert rows[0][1].endswith("(1.00, " + rows[0][1].split(", ")[1]) and rows[1][1].endswith(", 1.00) ")
 
 
+def test_the_reference_is_measured_against_the_usual_recipe(capsys: pytest.CaptureFixture) -> None:
+    assert run("benchmark", "--what=reference", "--size=32", "--rounds=1") == 0
+    rows = [line.split("|")[1:-1] for line in capsys.readouterr().out.splitlines() if line.startswith("| ")][1:]
+    assert len(rows) == 3 and "1.00" in rows[0][1] and "1.00" in rows[1][2]
+    assert all(float(row[1].split("(")[0]) > 0 for row in rows)
+
+
 @pytest.mark.parametrize(("option", "said"), [("--size=8", "size from 16"), ("--device=cuda", "no GPU here")])
 def test_mistakes_are_one_line(
     option: str, said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture

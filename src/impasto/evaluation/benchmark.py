@@ -1,26 +1,25 @@
 """What a loss network costs: time and memory, side by side in one run on one machine."""
 
 import multiprocessing
-import resource
 import statistics
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 import torch
 from rich.console import Console
 from rich.progress import track
 
+from impasto.evaluation.cells import Reference
+from impasto.evaluation.cost import Cost, cost_of_plain_recipe, cost_of_reference
+from impasto.evaluation.measure import measured_peak, resident, seconds_of
 from impasto.features import FeatureNetwork, LossNetwork
 from impasto.losses import STYLE_LAYERS, LossOptions, PerceptualLoss
 from impasto.networks import TransformNet
+from impasto.optimization import OptimizeOptions
 
 NETWORKS: tuple[LossNetwork, ...] = ("vgg19", "vgg16", "compact")
 LAYERS = (*STYLE_LAYERS, "relu4_2")
-MEBIBYTE = 2**20
-CLEAR_PEAK = Path("/proc/self/clear_refs")  # of Linux: 5 forgets the most memory a process has had
 
 
 @dataclass(frozen=True)
@@ -41,8 +40,11 @@ def benchmark(
     width: int = 16,
     rounds: int = 7,
     threads: int = 0,
+    what: Literal["loss", "reference"] = "loss",
 ) -> int:
     """Times each loss network, and a training step with it, in float32 and under bfloat16 autocast.
+
+    Or the reference, an iteration of L-BFGS, against a plain implementation of the usual recipe.
 
     The networks take turns in every round, so that what else the machine does meets them alike; the median counts.
     The weights are random: they change no time.
@@ -54,6 +56,7 @@ def benchmark(
         width: of the network that is trained.
         rounds: how often each is measured, after one round to warm up.
         threads: of the CPU; 0: as many as torch takes.
+        what: loss, or reference (which takes one photo, and no notice of batch and width).
 
     Raises:
         ValueError: no such device here, or a number that is too small.
@@ -63,6 +66,9 @@ def benchmark(
     if size < 16 or min(batch, width, rounds) < 1:
         raise ValueError(f"size {size}, batch {batch}, width {width}, rounds {rounds}: size from 16, the others from 1")
     torch.set_num_threads(threads or torch.get_num_threads())
+    if what == "reference":
+        print(reference_table(device, size, rounds))
+        return 0
     for bf16 in (False, True):
         print(table(Setting(device, size, batch, width, bf16), rounds), flush=True)
     return 0
@@ -86,6 +92,31 @@ def table(setting: Setting, rounds: int) -> str:
     for name in NETWORKS:
         times = [_against(median, name, what) for what in ("loss", "training step")]
         lines.append(f"| {name} | {times[0]} | {times[1]} | {_memory(name, setting):.0f} MiB |")
+    return "\n".join(lines) + "\n"
+
+
+def reference_table(device: str, size: int, rounds: int) -> str:
+    """Markdown: milliseconds an iteration, and peak memory, with vgg19; each in processes of its own, in turns."""
+    loss = LossOptions(balance="fixed", weights="random")
+    plain, checkpointed = (Reference(OptimizeOptions(checkpointing=less), loss) for less in (False, True))
+    jobs: dict[str, Callable[[], Cost]] = {
+        "usual recipe": lambda: cost_of_plain_recipe("vgg19", size, device),
+        "impasto optimize": lambda: cost_of_reference(plain, 1, size, device),
+        "with --checkpointing true": lambda: cost_of_reference(checkpointed, 1, size, device),
+    }
+    costs: dict[str, list[Cost]] = {name: [] for name in jobs}
+    for _ in track(range(rounds), "reference", console=Console(stderr=True), transient=True):
+        for name, job in jobs.items():
+            costs[name].append(job())
+    first = statistics.median(cost.seconds for cost in costs["usual recipe"])
+    whole = statistics.median(cost.mebibytes for cost in costs["impasto optimize"])
+    lines = [f"{device}, {torch.get_num_threads()} threads, {size} pixels, vgg19, float32\n",
+             "| reference | an iteration of L-BFGS, ms (× faster) | peak memory, MiB (share) |",
+             "|---|---|---|"]  # fmt: skip
+    for name, found in costs.items():
+        seconds = statistics.median(cost.seconds for cost in found)
+        memory = statistics.median(cost.mebibytes for cost in found)
+        lines.append(f"| {name} | {seconds * 1e3:.0f} ({first / seconds:.2f}) | {memory:.0f} ({memory / whole:.2f}) |")
     return "\n".join(lines) + "\n"
 
 
@@ -114,20 +145,6 @@ def _job(name: LossNetwork, what: str, setting: Setting) -> Callable[[], None]:
     return run
 
 
-def now(device: str) -> float:
-    """Seconds on a clock, when the device has done what it was given."""
-    if device.startswith("cuda"):
-        torch.cuda.synchronize()
-    return time.perf_counter()
-
-
-def seconds_of(job: Callable[[], object], device: str) -> float:
-    """What one call takes."""
-    began = now(device)
-    job()
-    return now(device) - began
-
-
 def _memory(name: LossNetwork, setting: Setting) -> float:
     """MiB that a loss network and two evaluations of it take at their peak, in a process of their own."""
     with multiprocessing.get_context("spawn").Pool(1) as pool:
@@ -145,23 +162,3 @@ def _peak(name: LossNetwork, setting: Setting) -> float:
         job()
 
     return measured_peak(twice, setting.device, before)
-
-
-def measured_peak(job: Callable[[], object], device: str, before: float) -> float:
-    """MiB that a call takes at its peak; on the CPU above `before`, what the process had (`resident`) earlier."""
-    if device.startswith("cuda"):
-        torch.cuda.reset_peak_memory_stats()
-    elif CLEAR_PEAK.exists():
-        CLEAR_PEAK.write_text("5")  # building a VGG takes its classifier's memory too, for a moment
-    job()
-    if device.startswith("cuda"):
-        return torch.cuda.max_memory_allocated() / MEBIBYTE
-    return resident(peak=True) - before
-
-
-def resident(peak: bool = False) -> float:
-    """Memory of this process in MiB: now, or the most it has had. Outside Linux only the latter is known."""
-    status = Path("/proc/self/status")
-    if status.exists():
-        return int(status.read_text().split("VmHWM:" if peak else "VmRSS:")[1].split()[0]) / 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

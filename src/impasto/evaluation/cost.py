@@ -8,10 +8,12 @@ from itertools import pairwise
 
 import torch
 
-from impasto.evaluation.benchmark import measured_peak, now, resident, seconds_of
 from impasto.evaluation.cells import Reference
+from impasto.evaluation.measure import measured_peak, now, resident, seconds_of
+from impasto.evaluation.plain import CONTENT_LAYER, plain_recipe
+from impasto.features import FeatureNetwork, LossNetwork
 from impasto.inference import Stylizer, style_names
-from impasto.losses import PerceptualLoss
+from impasto.losses import STYLE_LAYERS, PerceptualLoss
 from impasto.networks import load_network
 from impasto.optimization import optimize_image
 
@@ -36,8 +38,14 @@ def cost_of_reference(reference: Reference, steps: int, size: int, device: str) 
     return _alone(_reference_cost, reference, steps, size, device)
 
 
+def cost_of_plain_recipe(name: LossNetwork, size: int, device: str) -> Cost:
+    """Of one iteration of the usual recipe (`plain_recipe`)."""
+    return _alone(_plain_cost, name, size, device)
+
+
 def _alone(function: Callable[..., Cost], *arguments: object) -> Cost:
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
+    threads = torch.get_num_threads()
+    with multiprocessing.get_context("spawn").Pool(1, torch.set_num_threads, (threads,)) as pool:
         return pool.apply(function, arguments)
 
 
@@ -63,5 +71,19 @@ def _reference_cost(reference: Reference, steps: int, size: int, device: str) ->
         lambda: optimize_image(photo, [photo.flip(-1)], loss, options, on_step=lambda *_: ends.append(now(device))),
         device, before,
     )  # fmt: skip
-    iterations = [after - before for before, after in pairwise(ends[1:])]
-    return Cost(steps * statistics.median(iterations), peak)
+    return Cost(steps * _iteration(ends[1:]), peak)
+
+
+def _plain_cost(name: LossNetwork, size: int, device: str) -> Cost:
+    before = resident()
+    vgg = FeatureNetwork(name, [*STYLE_LAYERS, CONTENT_LAYER], "random").to(device)
+    photo = torch.rand(1, 3, size, size, device=device)
+    ends: list[float] = []
+    run = plain_recipe(photo, photo.flip(-1), vgg, lambda: ends.append(now(device)))
+    peak = measured_peak(lambda: run(ROUNDS + 1), device, before)
+    return Cost(_iteration(ends), peak)
+
+
+def _iteration(ends: list[float]) -> float:
+    """The median time between ends, the first of which followed a warm-up."""
+    return statistics.median(after - before for before, after in pairwise(ends))

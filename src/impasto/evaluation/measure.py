@@ -1,0 +1,45 @@
+"""Seconds, and memory at its peak."""
+
+import resource
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+MEBIBYTE = 2**20
+CLEAR_PEAK = Path("/proc/self/clear_refs")  # of Linux: 5 forgets the most memory a process has had
+
+
+def now(device: str) -> float:
+    """Seconds on a clock, when the device has done what it was given."""
+    if device.startswith("cuda"):
+        torch.cuda.synchronize()
+    return time.perf_counter()
+
+
+def seconds_of(job: Callable[[], object], device: str) -> float:
+    """What one call takes."""
+    began = now(device)
+    job()
+    return now(device) - began
+
+
+def measured_peak(job: Callable[[], object], device: str, before: float) -> float:
+    """MiB that a call takes at its peak; on the CPU above `before`, what the process had (`resident`) earlier."""
+    if device.startswith("cuda"):
+        torch.cuda.reset_peak_memory_stats()
+    elif CLEAR_PEAK.exists():
+        CLEAR_PEAK.write_text("5")  # building a VGG takes its classifier's memory too, for a moment
+    job()
+    if device.startswith("cuda"):
+        return torch.cuda.max_memory_allocated() / MEBIBYTE
+    return resident(peak=True) - before
+
+
+def resident(peak: bool = False) -> float:
+    """Memory of this process in MiB: now, or the most it has had. Outside Linux only the latter is known."""
+    status = Path("/proc/self/status")
+    if status.exists():
+        return int(status.read_text().split("VmHWM:" if peak else "VmRSS:")[1].split()[0]) / 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
