@@ -97,6 +97,7 @@ def test_a_grid_of_every_photo_and_of_options_of_the_loss() -> None:
     [
         (("--axes.noise=[1]",), "axes noise: no such option"),
         (("--axes={}", "--marks=[0]"), "marks from 1"),
+        (("--coarse=[32]",), "coarse [32]: the marks"),
         (("--axes.noise_ratio=[2.0]",), "noise_ratio 2.0: from 0"),
         (("--axes.photo=[none]",), "photo none: choose from a, b"),
         (("--axes={photo: [], steps: [1], seed: [0]}",), "one or two"),

@@ -72,6 +72,8 @@ def evaluate_pictures(
     """
     if not photos or not paintings or not marks or min(marks) < 1:
         raise ValueError("photos, paintings and marks: at least one of each, marks from 1")
+    if options.coarse and not axes:
+        raise ValueError(f"coarse {options.coarse}: the marks of a comparison count steps at full size; leave it out")
     place = find_device(device)
     named = {Path(file).stem: resize(read_image(file).pixels, size).to(place) for file in photos}
     painted = {name: resize(read_image(file).pixels, style_size).to(place) for name, file in paintings.items()}

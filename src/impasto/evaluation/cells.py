@@ -82,7 +82,7 @@ class Judge:
         self.targets: dict[str, StyleTarget] = {
             name: self.loss.style_target([painting], photos) for name, painting in paintings.items()
         }
-        self.lpips = Lpips(loss.weights) if lpips else None
+        self.lpips = Lpips(loss.weights if loss.network == "vgg16" else None) if lpips else None
         self.tell: Callable[[int], None] = lambda step: None  # told each step of an optimization
         self._losses = {json.dumps(asdict(loss)): self.loss}
 

@@ -104,7 +104,7 @@ class _Row:
         def at(mark: int) -> Cell:
             if not ran:
                 ran.update(self._optimized(compared.reference, compared.marks))
-            return ran[mark]
+            return ran.get(mark, ran[LAST])  # it may have ended on a plateau before
 
         for mark in compared.marks:
             made[f"reference {mark}"] = self._cell(
