@@ -71,7 +71,7 @@ def test_train_commands_in_order(newcomer: Path) -> None:
 
 @pytest.mark.parametrize("line", [line for line in COMMANDS if "optimize.py" in line])
 def test_optimize_commands(line: str, newcomer: Path) -> None:
-    shrunk = ["--size=48", "--steps=2", "--snapshots=[1]", "--loss.network=compact"]
+    shrunk = ["--size=96", "--steps=2", "--snapshots=[1]", "--loss.network=compact"]
     if "--coarse" in line:
         shrunk.append("--coarse=[32]")
     done = call(newcomer, *shlex.split(line)[1:], *shrunk)

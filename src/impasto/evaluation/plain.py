@@ -49,7 +49,7 @@ def plain_recipe(
 
     def run(steps: int) -> None:
         for _ in range(steps):
-            optimizer.step(closure)  # type: ignore[arg-type]  # torch wants a float
+            optimizer.step(closure)
             on_step()
 
     return run
