@@ -40,7 +40,7 @@ class FeatureNetwork(nn.Module):
     """VGG features by layer name, frozen; nothing past the deepest layer asked for is built.
 
     With `checkpointing` set, what lies between the layers asked for is computed anew for the gradient instead of kept
-    (Chen et al. 2016): less memory, a third more arithmetic.
+    (Chen et al. 2016): less memory, more time.
 
     Args:
         name: vgg19 or vgg16 (Simonyan & Zisserman 2015), or compact: ours, which predicts their features.

@@ -1,4 +1,4 @@
-"""What a loss network costs: time and memory, side by side in one run on one machine."""
+"""What a loss network, or the reference, costs: time and memory, side by side in one run on one machine."""
 
 import multiprocessing
 import statistics

@@ -33,7 +33,7 @@ class Cells:
     """Cells by name below a folder: NAME.png with NAME.json; one made under other settings is made anew."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder, self.made, self.found = folder, 0, 0
+        self.folder = folder
 
     def get(self, name: str, settings: Mapping[str, Any], make: Callable[[], Cell]) -> Cell:
         """The cell of that name: as it is on disk, or made now and stored."""
@@ -42,10 +42,8 @@ class Cells:
         if picture.exists() and table.exists():
             stored = json.loads(table.read_text())
             if stored["settings"] == wanted:
-                self.found += 1
                 return Cell(read_image(picture).pixels, stored["numbers"], stored["curve"])
         cell = make()
-        self.made += 1
         table.unlink(missing_ok=True)  # the table comes last: where it is, the picture is complete
         write_image(picture, Picture(cell.image), overwrite=True)
         partial = table.with_suffix(".tmp")

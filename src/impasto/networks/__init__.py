@@ -35,7 +35,7 @@ def save_network(
         network: its weights are stored in the precision they have, unless `half`.
         overwrite: replace an existing file.
         half: store them in half precision; the pictures then differ by at most one grey level, in 1 % of the pixels
-            (measured on the networks in `checkpoints/`).
+            (measured on three networks of this project).
         metadata: JSON values beside the network's own: `styles` (a list of dicts with a `name`), `loss`, `config`, ….
 
     Raises:
