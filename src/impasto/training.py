@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from impasto.images import read_image, resize
 from impasto.losses import LossOptions, PerceptualLoss
 from impasto.networks import TransformNet, describe, load_network, save_network
+from impasto.networks.transform import MARGIN
 from impasto.targets import StyleTarget
 
 
@@ -119,8 +120,8 @@ class FixedStyles(pl.LightningModule):
         return state
 
     def forward(self, content: Tensor, style: Tensor) -> Tensor:
-        """See TransformNet.forward."""
-        return self.network(content.contiguous(memory_format=torch.channels_last), style)
+        """See TransformNet.forward; without its margin, in the place of which is more of the photo (see `_judged`)."""
+        return self.network(content.contiguous(memory_format=torch.channels_last), style, margin=0)
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
         """Each picture of the batch takes on the style its number in the stream of photos falls to."""
@@ -146,7 +147,7 @@ class FixedStyles(pl.LightningModule):
         """The terms as fractions (without their weights), for people to read, and the weighted sum, to minimize."""
         style = F.one_hot(index, len(self.styles)).to(content)
         output = self(content, style)
-        weighted = self.loss(output, content, self.target.select(index))
+        weighted = self.loss(_judged(output), _judged(content), self.target.select(index))
         weights = self.loss.weights
         if self.shift_weight:
             weights = {**weights, "shift": self.shift_weight}
@@ -159,7 +160,7 @@ class FixedStyles(pl.LightningModule):
         grid, and of the moved painting (the temporal term of video, Ruder et al. 2016, with a known motion)."""
         right, down = 1 + self.global_step % 3, 1 + self.global_step // 3 % 3
         moved = self(content[..., down:, right:], style)
-        return F.mse_loss(moved.float(), output[..., down:, right:].float())
+        return F.mse_loss(_judged(moved).float(), _judged(output[..., down:, right:]).float())
 
     def _refuse_non_finite(self, terms: dict[str, Tensor]) -> None:
         if not torch.isfinite(terms["loss"]):
@@ -258,6 +259,13 @@ def warmup_cosine(
 
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
     return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+
+def _judged(crop: Tensor) -> Tensor:
+    """A crop without MARGIN pixels on every side, or an eighth of it where that is less. Judged up to the border, a
+    network learns to know borders, and paints 20 pixels along them at half the contrast."""
+    margin = min(MARGIN, crop.shape[-1] // 8)
+    return crop[..., margin : crop.shape[-2] - margin, margin : crop.shape[-1] - margin]
 
 
 def _credits(painting: Painting) -> dict[str, Any]:

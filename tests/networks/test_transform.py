@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from impasto.networks import TransformNet
+from impasto.networks.transform import MARGIN
 
 SIZES = [(side, side) for side in (1, 2, 3, 5, 31, 97)] + [(98, 131), (513, 257), (1000, 3)]
 
@@ -26,12 +27,13 @@ def test_same_size_out_as_in(height: int, width: int) -> None:
 
 
 def test_padding_is_by_reflection_a_margin_and_up_to_a_multiple_of_four() -> None:
-    network, content = small(), torch.rand(1, 3, 14, 17)
-    x = torch.nn.functional.pad(content, (8, 8 + 3, 8, 8 + 2), mode="reflect")
-    for layer in network.layers:
-        x = layer(x, torch.ones(1, 1))
-    expected = torch.sigmoid(network.to_rgb(x))[..., 8:22, 8:25]
-    torch.testing.assert_close(network(content), expected)
+    network, content = small(), torch.rand(1, 3, 22, 25)
+    for margin in (0, MARGIN):
+        x = torch.nn.functional.pad(content, (margin, margin + 3, margin, margin + 2), mode="reflect")
+        for layer in network.layers:
+            x = layer(x, torch.ones(1, 1))
+        expected = torch.sigmoid(network.to_rgb(x))[..., margin : margin + 22, margin : margin + 25]
+        torch.testing.assert_close(network(content, margin=margin), expected)
 
 
 def test_one_hot_mixture_is_that_style_and_a_batch_may_mix() -> None:

@@ -11,9 +11,8 @@ from torch.nn import functional as F
 
 from impasto.networks.layers import ConditionalInstanceNorm, ConvNormRelu, ResidualBlock, convolution
 
-# Pixels reflected around the picture and cut off again. Without them the network knows where the picture ends, and
-# learns to paint a frame there, of 4 to 5 pixels, that makes up for the zero padding of the loss network.
-MARGIN = 8
+# Pixels reflected around the picture and cut off again, so that what the paddings of the layers do is not seen.
+MARGIN = 16
 
 
 class TransformNet(nn.Module):
@@ -45,25 +44,27 @@ class TransformNet(nn.Module):
         self.to_rgb = convolution(width, 3, 9)
 
     def forward(
-        self, content: Float[Tensor, "b 3 h w"], style: Float[Tensor, "_ n"] | None = None
+        self, content: Float[Tensor, "b 3 h w"], style: Float[Tensor, "_ n"] | None = None, margin: int = MARGIN
     ) -> Float[Tensor, "b 3 h w"]:
         """The stylized picture in [0, 1], of the size of `content`, whatever that is.
 
         Args:
             content: RGB in [0, 1].
             style: weights of the styles, B×N or 1×N: one-hot, or a mixture; may be left out where N = 1.
+            margin: pixels reflected around the picture, a multiple of four; 0 in training, where the loss leaves
+                out as many of the photo's own.
 
         Raises:
             ValueError: no `style` for a network of several, or weights of another number of styles.
         """
         style = self._checked(style, content)
         h, w = content.shape[-2:]
-        x = _padded(content)
+        x = _padded(content, margin)
         for layer in self.layers:
             x = layer(x, style)
         # A sigmoid instead of Johnson's scaled tanh: the same curve, in [0, 1] without an offset.
         stylized = torch.sigmoid(self.to_rgb(x).float())
-        return stylized[..., MARGIN : MARGIN + h, MARGIN : MARGIN + w].to(content.dtype)
+        return stylized[..., margin : margin + h, margin : margin + w].to(content.dtype)
 
     def _checked(self, style: Tensor | None, content: Tensor) -> Tensor:
         if style is None and self.num_styles == 1:
@@ -95,13 +96,13 @@ class TransformNet(nn.Module):
                     module.recorded = None
 
 
-def _padded(image: Tensor) -> Tensor:
-    """MARGIN pixels on every side, and more right and below up to a multiple of four (two halvings).
+def _padded(image: Tensor, margin: int) -> Tensor:
+    """`margin` pixels on every side, and more right and below up to a multiple of four (two halvings).
 
     By reflection, or by replication where the image is smaller than the pad.
     """
     for axis, side in ((-2, image.shape[-2]), (-1, image.shape[-1])):
-        after = MARGIN + -side % 4  # MARGIN itself is a multiple of four
-        pad = (0, 0, MARGIN, after) if axis == -2 else (MARGIN, after, 0, 0)
+        after = margin + -side % 4
+        pad = (0, 0, margin, after) if axis == -2 else (margin, after, 0, 0)
         image = F.pad(image, pad, mode="reflect" if after < side else "replicate")
     return image
