@@ -16,8 +16,7 @@ from impasto.cli import run
 from impasto.images import read_image
 from impasto.losses import LossOptions, PerceptualLoss
 from impasto.networks import load_network
-from impasto.networks.transform import MARGIN
-from impasto.training import FixedStyles
+from impasto.training import GRAIN, SURROUND, FixedStyles
 
 ROOT = Path(__file__).parents[1]
 SMOKE = ("--config", str(ROOT / "configs" / "smoke.yaml"))
@@ -223,8 +222,10 @@ class Dots(torch.nn.Module):
         return painted
 
 
-@pytest.mark.parametrize(("network", "expected"), [(Identity(), 0.0), (Dots(), 2 * 0.25 / 16)])
-def test_the_shift_term_sees_what_is_locked_to_the_pixel_grid(network: torch.nn.Module, expected: float) -> None:
+@pytest.mark.parametrize(("network", "expected"), [(Identity(), GRAIN**2), (Dots(), 2 * 0.25 / 16)])
+def test_the_shift_term_sees_the_grain_and_what_is_locked_to_the_pixel_grid(
+    network: torch.nn.Module, expected: float
+) -> None:
     """Half a dot's square at each of two places among sixteen: where the dots are, and where they were."""
     module = FixedStyles({"smoke": "smoke/painting.png"}, width=4, residual_blocks=0, shift_weight=1.0)
     module.network = network
@@ -256,7 +257,7 @@ def test_what_is_painted_near_the_border_of_a_crop_is_not_judged() -> None:
     content, index = torch.rand(2, 3, 144, 144), torch.zeros(2, dtype=torch.long)
     module.target = module.loss.style_target([torch.rand(1, 3, 64, 64)])
     totals = []
-    for network in (Identity(), Frame(MARGIN), Frame(MARGIN + 8)):
+    for network in (Identity(), Frame(SURROUND), Frame(SURROUND + 8)):
         module.network = network
         totals.append(module._terms(content, index)[1])
     assert torch.equal(totals[0], totals[1]) and totals[2] > totals[0]

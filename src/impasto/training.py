@@ -15,7 +15,6 @@ from torch.nn import functional as F
 from impasto.images import read_image, resize
 from impasto.losses import LossOptions, PerceptualLoss
 from impasto.networks import TransformNet, describe, load_network, save_network
-from impasto.networks.transform import MARGIN
 from impasto.targets import StyleTarget
 
 
@@ -40,6 +39,12 @@ class Painting:
     source: str = ""
 
 
+# Pixels along the borders of a crop that are painted but not judged. Judged up to the border, a network learns to know
+# borders, to make up for the zero padding of the loss network, and paints 20 pixels there at half the contrast.
+SURROUND = 16
+GRAIN = 2 / 255  # standard deviation of the noise a painting must not depend on: two grey levels, as of JPEG files
+
+
 class NonFiniteLoss(ValueError):
     """The loss, or a weight of the network, is no longer a finite number."""
 
@@ -58,8 +63,9 @@ class FixedStyles(pl.LightningModule):
         learning_rate: of Adam, at its highest.
         warmup_steps: steps over which the learning rate rises; then it falls to 0 along a cosine.
         gap_photos: photos on which the balance is measured, once.
-        shift_weight: weight of the squared difference between a moved photo's painting and the moved painting;
-            above 0 it keeps patterns from locking to the pixel grid, as dots in flat areas do.
+        shift_weight: weight of the squared difference between the moved painting and the painting of the moved
+            photo with some grain; above 0 it keeps a network from filling flat areas with dots, which lock to the
+            pixel grid or make the photo's faint noise large.
         compile: compile the network with torch.compile.
     """
 
@@ -120,7 +126,7 @@ class FixedStyles(pl.LightningModule):
         return state
 
     def forward(self, content: Tensor, style: Tensor) -> Tensor:
-        """See TransformNet.forward; without its margin, in the place of which is more of the photo (see `_judged`)."""
+        """See TransformNet.forward; without its margin: what surrounds the judged part is more of the photo."""
         return self.network(content.contiguous(memory_format=torch.channels_last), style, margin=0)
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
@@ -156,11 +162,16 @@ class FixedStyles(pl.LightningModule):
         return fractions, torch.stack(list(weighted.values())).sum()
 
     def _shift(self, content: Tensor, style: Tensor, output: Tensor) -> Tensor:
-        """MSE of the painting of the photo moved by 1 to 3 pixels each way, another place on the network's 4×4
-        grid, and of the moved painting (the temporal term of video, Ruder et al. 2016, with a known motion)."""
+        """MSE of the moved painting and of the painting of the moved photo with some grain: moved by 1 to 3 pixels each
+        way, another place on the network's 4×4 grid (the temporal term of video, Ruder et al. 2016, with a known
+        motion); with noise, as Zheng et al. 2016 train networks to be stable."""
         right, down = 1 + self.global_step % 3, 1 + self.global_step // 3 % 3
-        moved = self(content[..., down:, right:], style)
-        return F.mse_loss(_judged(moved).float(), _judged(output[..., down:, right:]).float())
+        moved = content[..., down:, right:]
+        # Of the step, not of the process: a resumed run goes on with the same.
+        generator = torch.Generator(moved.device).manual_seed(self.global_step)
+        grain = GRAIN * torch.randn(moved.shape, generator=generator, device=moved.device)
+        painted = self(moved + grain.to(moved), style)
+        return F.mse_loss(_judged(painted).float(), _judged(output[..., down:, right:]).float())
 
     def _refuse_non_finite(self, terms: dict[str, Tensor]) -> None:
         if not torch.isfinite(terms["loss"]):
@@ -262,10 +273,9 @@ def warmup_cosine(
 
 
 def _judged(crop: Tensor) -> Tensor:
-    """A crop without MARGIN pixels on every side, or an eighth of it where that is less. Judged up to the border, a
-    network learns to know borders, and paints 20 pixels along them at half the contrast."""
-    margin = min(MARGIN, crop.shape[-1] // 8)
-    return crop[..., margin : crop.shape[-2] - margin, margin : crop.shape[-1] - margin]
+    """A crop without SURROUND pixels on every side, or an eighth of it where that is less."""
+    edge = min(SURROUND, crop.shape[-1] // 8)
+    return crop[..., edge : crop.shape[-2] - edge, edge : crop.shape[-1] - edge]
 
 
 def _credits(painting: Painting) -> dict[str, Any]:

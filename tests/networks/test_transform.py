@@ -27,12 +27,12 @@ def test_same_size_out_as_in(height: int, width: int) -> None:
 
 
 def test_padding_is_by_reflection_a_margin_and_up_to_a_multiple_of_four() -> None:
-    network, content = small(), torch.rand(1, 3, 22, 25)
+    network, content = small(), torch.rand(1, 3, 38, 41)
     for margin in (0, MARGIN):
         x = torch.nn.functional.pad(content, (margin, margin + 3, margin, margin + 2), mode="reflect")
         for layer in network.layers:
             x = layer(x, torch.ones(1, 1))
-        expected = torch.sigmoid(network.to_rgb(x))[..., margin : margin + 22, margin : margin + 25]
+        expected = torch.sigmoid(network.to_rgb(x))[..., margin : margin + 38, margin : margin + 41]
         torch.testing.assert_close(network(content, margin=margin), expected)
 
 

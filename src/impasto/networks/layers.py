@@ -61,10 +61,10 @@ class ConvNormRelu(nn.Module):
 
     def forward(self, x: Float[Tensor, "b _ h w"], style: Float[Tensor, "_ n"]) -> Float[Tensor, "b _ _ _"]:
         if self.upsample:
-            # Resize, then convolution: no checkerboard (Odena et al. 2016). Bilinear and `smoothed` before and after,
-            # where they and most take the nearest neighbour: the finest patterns of the small map fill flat areas with
-            # dots, and their mirror images in frequency, which the later layers sharpen, with a lattice.
-            x = smoothed(self.convolution(F.interpolate(smoothed(x), scale_factor=2, mode="bilinear")))
+            # Resize, then convolution: no checkerboard (Odena et al. 2016). Bilinear and `smoothed`, where they and
+            # most take the nearest neighbour: the finest patterns of the small map come with mirror images in
+            # frequency, which the later layers sharpen to a lattice of dots in flat areas, 4 pixels apart.
+            x = smoothed(self.convolution(F.interpolate(x, scale_factor=2, mode="bilinear")))
         else:
             x = self.convolution(x)
         x = self.norm(x, style)
