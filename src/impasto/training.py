@@ -42,7 +42,7 @@ class Painting:
 # Pixels along the borders of a crop that are painted but not judged. Judged up to the border, a network learns to know
 # borders, to make up for the zero padding of the loss network, and paints 20 pixels there at half the contrast.
 SURROUND = 16
-GRAIN = 2 / 255  # standard deviation of the noise a painting must not depend on: two grey levels, as of JPEG files
+GRAIN = 1 / 255  # standard deviation of the noise a painting must not depend on: one grey level, as in JPEG files
 
 
 class NonFiniteLoss(ValueError):
