@@ -42,7 +42,6 @@ class Painting:
 # Pixels along the borders of a crop that are painted but not judged. Judged up to the border, a network learns to know
 # borders, to make up for the zero padding of the loss network, and paints 20 pixels there at half the contrast.
 SURROUND = 16
-GRAIN = 1 / 255  # standard deviation of the noise a painting must not depend on: one grey level, as in JPEG files
 
 
 class NonFiniteLoss(ValueError):
@@ -63,9 +62,8 @@ class FixedStyles(pl.LightningModule):
         learning_rate: of Adam, at its highest.
         warmup_steps: steps over which the learning rate rises; then it falls to 0 along a cosine.
         gap_photos: photos on which the balance is measured, once.
-        shift_weight: weight of the squared difference between the moved painting and the painting of the moved
-            photo with some grain; above 0 it keeps a network from filling flat areas with dots, which lock to the
-            pixel grid or make the photo's faint noise large.
+        shift_weight: weight of the squared difference between a moved photo's painting and the moved painting;
+            above 0 it keeps patterns from locking to the pixel grid, as dots in flat areas do.
         compile: compile the network with torch.compile.
     """
 
@@ -162,16 +160,11 @@ class FixedStyles(pl.LightningModule):
         return fractions, torch.stack(list(weighted.values())).sum()
 
     def _shift(self, content: Tensor, style: Tensor, output: Tensor) -> Tensor:
-        """MSE of the moved painting and of the painting of the moved photo with some grain: moved by 1 to 3 pixels each
-        way, another place on the network's 4×4 grid (the temporal term of video, Ruder et al. 2016, with a known
-        motion); with noise, as Zheng et al. 2016 train networks to be stable."""
+        """MSE of the painting of the photo moved by 1 to 3 pixels each way, another place on the network's 4×4
+        grid, and of the moved painting (the temporal term of video, Ruder et al. 2016, with a known motion)."""
         right, down = 1 + self.global_step % 3, 1 + self.global_step // 3 % 3
-        moved = content[..., down:, right:]
-        # Of the step, not of the process: a resumed run goes on with the same.
-        generator = torch.Generator(moved.device).manual_seed(self.global_step)
-        grain = GRAIN * torch.randn(moved.shape, generator=generator, device=moved.device)
-        painted = self(moved + grain.to(moved), style)
-        return F.mse_loss(_judged(painted).float(), _judged(output[..., down:, right:]).float())
+        moved = self(content[..., down:, right:], style)
+        return F.mse_loss(_judged(moved).float(), _judged(output[..., down:, right:]).float())
 
     def _refuse_non_finite(self, terms: dict[str, Tensor]) -> None:
         if not torch.isfinite(terms["loss"]):
