@@ -2,10 +2,13 @@
 
 import pytest
 import torch
+from scipy import signal
 from torch import nn
 from torch.nn import functional as F
 
-from impasto.networks.layers import ConditionalInstanceNorm, ConvNormRelu, ResidualBlock, smoothed
+from impasto.data.files import located
+from impasto.images import read_image, resize
+from impasto.networks.layers import GRAIN, ConditionalInstanceNorm, ConvNormRelu, ResidualBlock, smoothed, without_grain
 
 
 def random_norm(channels: int, num_styles: int) -> ConditionalInstanceNorm:
@@ -73,3 +76,20 @@ def test_upsampling_is_a_binomial_filter() -> None:
     line = torch.tensor([0, 0, 1, 5, 10, 10, 5, 1, 0, 0]) / 16
     assert torch.allclose(doubled[0, 1], torch.outer(line, line), atol=1e-6) and not doubled[0, 0].any()
     assert torch.allclose(smoothed(torch.full((1, 3, 2, 7), 0.3)), torch.tensor(0.3))
+
+
+def test_without_grain_is_scipys_wiener_filter_away_from_the_border() -> None:
+    photo = resize(read_image(located("package:skimage/data/camera.png")).pixels, 96)
+    expected = signal.wiener(photo[0, 0].double().numpy(), 7, noise=GRAIN**2)
+    found = without_grain(photo)[0]
+    torch.testing.assert_close(found[0, 3:-3, 3:-3], torch.tensor(expected)[3:-3, 3:-3].float(), rtol=0, atol=1e-4)
+    assert (found - photo[0]).abs().max() > GRAIN / 2
+
+
+def test_without_grain_takes_noise_and_leaves_edges_and_hues() -> None:
+    noise = torch.randn(1, 3, 64, 64) * GRAIN / 3
+    assert without_grain(0.5 + noise).sub(0.5).abs().max() < 1 / 255
+    edge = torch.zeros(1, 3, 32, 32)
+    edge[:, 0, :, 16:] = 1.0
+    torch.testing.assert_close(without_grain(edge), edge, rtol=0, atol=1e-3)
+    assert without_grain(torch.full((1, 3, 1, 1), 0.3)).flatten().tolist() == pytest.approx([0.3] * 3)

@@ -7,6 +7,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+GRAIN = 2 / 255  # standard deviation of what `without_grain` takes for noise: two grey levels, as JPEG files have
+
 
 def convolution(inputs: int, outputs: int, kernel: int, stride: int = 1) -> nn.Conv2d:
     """Same-size convolution with reflection padding, which keeps borders free of the frame zero padding draws."""
@@ -76,6 +78,18 @@ def smoothed(x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
     line = x.new_tensor([0.25, 0.5, 0.25])
     kernel = torch.outer(line, line).expand(x.shape[1], 1, 3, 3)
     return F.conv2d(F.pad(x, (1, 1, 1, 1), mode="reflect"), kernel, groups=x.shape[1])
+
+
+def without_grain(photo: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 h w"]:
+    """The photo through a Wiener filter in windows of 7×7 (Lim 1990, p. 548, as in scipy), for noise of GRAIN: what
+    varies less is replaced by its mean, what varies much stays as it is."""
+    values = photo.float()
+    mean = F.avg_pool2d(values, 7, 1, 3, count_include_pad=False)
+    square = F.avg_pool2d(values * values, 7, 1, 3, count_include_pad=False)
+    # One gain for the three channels, so that it changes no hue.
+    variance = (square - mean * mean).mean(1, keepdim=True)
+    gain = (variance - GRAIN**2).clamp(min=0) / variance.clamp(min=GRAIN**2)
+    return (mean + gain * (values - mean)).to(photo.dtype)
 
 
 class ResidualBlock(nn.Module):
