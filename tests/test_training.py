@@ -14,9 +14,8 @@ from pictures import save, smoke_pictures
 
 from impasto.cli import run
 from impasto.images import read_image
-from impasto.losses import LossOptions, PerceptualLoss
 from impasto.networks import load_network
-from impasto.training import SURROUND, FixedStyles
+from impasto.training import FixedStyles
 
 ROOT = Path(__file__).parents[1]
 SMOKE = ("--config", str(ROOT / "configs" / "smoke.yaml"))
@@ -230,35 +229,6 @@ def test_the_shift_term_sees_what_is_locked_to_the_pixel_grid(network: torch.nn.
     content, style = torch.rand(2, 3, 64, 64), torch.ones(2, 1)
     found = module._shift(content, style, module(content, style))
     assert float(found) == pytest.approx(expected, rel=0.05)
-
-
-class Frame(torch.nn.Module):
-    """Paints a grey frame of a width of its own, whatever the content."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.width = width
-
-    def forward(self, content: torch.Tensor, style: torch.Tensor, margin: int) -> torch.Tensor:
-        painted = torch.full_like(content, 0.5)
-        inside = slice(self.width, -self.width)
-        painted[..., inside, inside] = content[..., inside, inside]
-        return painted
-
-
-def test_what_is_painted_near_the_border_of_a_crop_is_not_judged() -> None:
-    module = FixedStyles(
-        {"smoke": "smoke/painting.png"}, width=4, residual_blocks=0, shift_weight=1.0,
-        loss=LossOptions(network="compact", balance="fixed"),
-    )  # fmt: skip
-    vars(module)["loss"] = PerceptualLoss(module.loss_options)
-    content, index = torch.rand(2, 3, 144, 144), torch.zeros(2, dtype=torch.long)
-    module.target = module.loss.style_target([torch.rand(1, 3, 64, 64)])
-    totals = []
-    for network in (Identity(), Frame(SURROUND), Frame(SURROUND + 8)):
-        module.network = network
-        totals.append(module._terms(content, index)[1])
-    assert torch.equal(totals[0], totals[1]) and totals[2] > totals[0]
 
 
 def test_the_shift_term_is_part_of_the_loss() -> None:

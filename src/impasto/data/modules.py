@@ -144,8 +144,7 @@ class Photos(pl.LightningDataModule):
         split: the part of that dataset to use
         image_column: the column that holds the images, where a dataset has several
         streaming: read a dataset while it downloads, instead of first; no effect on a folder of photos
-        crop: side of the square crops in pixels, at least 16; 16 of them on every side (an eighth of a small crop)
-            are painted but not judged when a style is trained
+        crop: side of the square crops in pixels, at least 16
         batch_size: photos per batch and device
         val_photos: photos kept from training for validation, a tenth of all at most; the same for every seed
         num_workers: processes that read photos, per device; 0 reads them between the steps

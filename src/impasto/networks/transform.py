@@ -11,8 +11,8 @@ from torch.nn import functional as F
 
 from impasto.networks.layers import ConditionalInstanceNorm, ConvNormRelu, ResidualBlock, convolution, without_grain
 
-# Pixels reflected around the picture and cut off again. What the layers' own padding does at a border reaches that far:
-# with 16, the outermost 4 pixels had half the contrast of the same pixels inside a larger photo, with 32 nine tenths.
+# Without a margin, a network knows where the picture ends, and makes up there for the zero padding of the loss network:
+# with 8 pixels, the outermost 4 had half the contrast of the same pixels inside a larger photo, with 32 all of it.
 MARGIN = 32
 
 
@@ -52,8 +52,7 @@ class TransformNet(nn.Module):
         Args:
             content: RGB in [0, 1].
             style: weights of the styles, B×N or 1×N: one-hot, or a mixture; may be left out where N = 1.
-            margin: pixels reflected around the picture, a multiple of four; 0 in training, where the loss looks at
-                the middle of a larger crop.
+            margin: pixels reflected around the picture and cut off again, a multiple of four.
 
         Raises:
             ValueError: no `style` for a network of several, or weights of another number of styles.
