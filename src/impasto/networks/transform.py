@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from impasto.networks.layers import ConditionalInstanceNorm, ConvNormRelu, ResidualBlock, convolution, without_grain
 
 # Without a margin, a network knows where the picture ends, and makes up there for the zero padding of the loss network:
-# with 8 pixels, the outermost 4 had half the contrast of the same pixels inside a larger photo, with 32 all of it.
+# with 8 pixels, the outermost 4 had half the contrast of the same pixels inside a larger photo, with 32 nine tenths.
 MARGIN = 32
 
 
