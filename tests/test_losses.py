@@ -1,7 +1,7 @@
 """The loss terms against hand-worked answers, invariants, and gradients in float64."""
 
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 
 import pytest
 import torch
@@ -21,17 +21,17 @@ class TwoLayers(nn.Module):
         self.first = nn.Conv2d(3, 4, 3, padding=1).double().requires_grad_(False)
         self.second = nn.Conv2d(4, 5, 3, padding=1, stride=2).double().requires_grad_(False)
 
-    def forward(self, image: torch.Tensor, layers: Collection[str] | None = None) -> dict[str, torch.Tensor]:
+    def walk(self, image: torch.Tensor, layers: Collection[str] | None = None) -> Iterator[tuple[str, torch.Tensor]]:
         relu1_1 = torch.tanh(self.first(image))
         found = {"relu1_1": relu1_1, "relu4_2": torch.tanh(self.second(relu1_1))}
-        return {layer: found[layer] for layer in layers or found}
+        yield from ((layer, found[layer]) for layer in layers or found)
 
 
 class Identity(nn.Module):
     """The image itself as its only feature: terms can be worked out by hand."""
 
-    def forward(self, image: torch.Tensor, layers: Collection[str] | None = None) -> dict[str, torch.Tensor]:
-        return dict.fromkeys(layers or ("relu1_1", "relu4_2"), image)
+    def walk(self, image: torch.Tensor, layers: Collection[str] | None = None) -> Iterator[tuple[str, torch.Tensor]]:
+        yield from dict.fromkeys(layers or ("relu1_1", "relu4_2"), image).items()
 
 
 def options(**changes: object) -> LossOptions:
@@ -96,8 +96,10 @@ def test_relative_terms_are_fractions() -> None:
 
 def test_relative_style_does_not_depend_on_the_gram_normalization() -> None:
     class Brighter(FeatureNetwork):
-        def forward(self, image: torch.Tensor, layers: Collection[str] | None = None) -> dict[str, torch.Tensor]:
-            return {layer: 7 * value for layer, value in super().forward(image, layers).items()}
+        def walk(
+            self, image: torch.Tensor, layers: Collection[str] | None = None
+        ) -> Iterator[tuple[str, torch.Tensor]]:
+            yield from ((layer, 7 * value) for layer, value in super().walk(image, layers))
 
     photos, style = torch.rand(4, 3, 32, 32), torch.rand(1, 3, 32, 32) ** 2
     terms = []

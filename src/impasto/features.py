@@ -2,7 +2,8 @@
 
 import json
 import os
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal, get_args
 from urllib.error import URLError
@@ -71,7 +72,7 @@ class FeatureNetwork(nn.Module):
         if unknown := set(layers) - set(known):
             raise ValueError(f"{name} has no layer {', '.join(sorted(unknown))}: choose from {', '.join(known)}")
         depth = max(names.index(layer) for layer in layers) + 1
-        self.network, self.names = network[:depth], names[:depth]
+        self.network, self.names = _pooled_first(network[:depth], names[:depth], layers)
         self.smallest = 2 ** sum(layer.startswith("pool") for layer in self.names)
         if name != "compact" and not random:
             _load_convolutions(self.network, find_weights(name, weights))
@@ -85,7 +86,16 @@ class FeatureNetwork(nn.Module):
         return super().train(False)
 
     def forward(self, image: Float[Tensor, "b 3 h w"], layers: Collection[str] | None = None) -> dict[str, Tensor]:
-        """Features B×C×H'×W' by layer name, of an RGB image in [0, 1]; the normalization happens here.
+        """Features B×C×H'×W' by layer name: those of `walk`, all at once."""
+        return dict(self.walk(image, layers))
+
+    def walk(
+        self, image: Float[Tensor, "b 3 h w"], layers: Collection[str] | None = None
+    ) -> Iterator[tuple[str, Tensor]]:
+        """Names and features B×C×H'×W' of an RGB image in [0, 1], layer by layer; the normalization happens here.
+
+        What is computed from a layer before the walk goes on has its gradient taken when the layer's turn comes, not
+        first of all and kept till then: memory for the largest layers.
 
         Args:
             image: RGB in [0, 1].
@@ -102,14 +112,23 @@ class FeatureNetwork(nn.Module):
         x = (image - self.mean) / self.std
         x = x.contiguous(memory_format=torch.channels_last)
         wanted = set(self.layers if layers is None else layers)
-        found: dict[str, Tensor] = {}
         begin = 0
         for end, layer in enumerate(self.names, 1):
             if layer in wanted:
                 between = self.network[begin:end]
                 x = checkpoint(between, x, use_reentrant=False) if self.checkpointing else between(x)
-                found[layer], begin = x, end
-        return found
+                yield layer, x
+                begin = end
+
+
+def _pooled_first(network: nn.Sequential, names: list[str], layers: Collection[str]) -> tuple[nn.Sequential, list[str]]:
+    """Where nobody asks for a ReLU's output, the pooling after it goes before it: the same values and gradients, a
+    quarter of the work."""
+    parts = list(zip(names, network, strict=True))
+    for i, (before, after) in enumerate(pairwise(names)):
+        if before.startswith("relu") and before not in layers and after.startswith("pool"):
+            parts[i], parts[i + 1] = parts[i + 1], parts[i]
+    return nn.Sequential(*(module for _, module in parts)), [name for name, _ in parts]
 
 
 class FactoredConvolution(nn.Module):

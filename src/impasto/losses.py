@@ -123,11 +123,11 @@ class PerceptualLoss(nn.Module):
 
     Args:
         options: layers, weights, scales and balance.
-        features: the loss network to use instead of the one `options` names (any module that gives the layers).
+        features: the loss network to use instead of the one `options` names (any module with such a `walk`).
     """
 
     dynamic: Tensor
-    features: nn.Module
+    features: FeatureNetwork
 
     def __init__(self, options: LossOptions | None = None, features: nn.Module | None = None) -> None:
         super().__init__()
@@ -135,7 +135,7 @@ class PerceptualLoss(nn.Module):
         second = options.secondary_layers if options.secondary_weight else {}
         self.kept_layers = {**options.content_layers, **second}
         layers = list(dict.fromkeys([*self.kept_layers, *options.style_layers]))
-        self.features = features or FeatureNetwork(options.network, layers, options.weights)
+        self.features = features or FeatureNetwork(options.network, layers, options.weights)  # type: ignore[assignment]
         self.register_buffer("dynamic", torch.tensor([options.content_weight, options.style_strength]))
 
     def style_target(
@@ -188,13 +188,13 @@ class PerceptualLoss(nn.Module):
         style_gaps = {key: torch.zeros(len(gram), device=gram.device) for key, gram in grams.items()}
         moments: dict[Key, tuple[Tensor, Tensor]] = {}
         for photo in photos.split(1):
-            for key, found in self._pyramid(photo).items():
-                if key in grams:
-                    style_gaps[key] += _squared_error(gram_matrix(found), grams[key]) / len(photos)
-                if key[1] in self.kept_layers:
-                    f = _exact(found[0])
-                    total, squares = moments.get(key, (torch.zeros_like(f), f.new_zeros(())))
-                    moments[key] = (total + f, squares + f.square().mean())
+            kept, found = self._pyramid(photo)
+            for key, gram in found.items():
+                style_gaps[key] += _squared_error(gram, grams[key]) / len(photos)
+            for key, features in kept.items():
+                f = _exact(features[0])
+                total, squares = moments.get(key, (torch.zeros_like(f), f.new_zeros(())))
+                moments[key] = (total + f, squares + f.square().mean())
         content_gaps = {key: pair_distance(*moment, len(photos)) for key, moment in moments.items()}
         # A flat grey "photo" folder would have no gap: kept above 0 so that nothing divides by it.
         return StyleTarget(
@@ -212,14 +212,14 @@ class PerceptualLoss(nn.Module):
         Raises:
             ValueError: `combined_weight` asks for a blend, and there is none.
         """
-        options, found = self.options, self._pyramid(content, self.kept_layers)
+        options, (found, _) = self.options, self._pyramid(content, self.kept_layers)
         wanted = {"content": found}
         if options.secondary_weight:
             wanted["secondary"] = found
         if options.combined_weight and blend is None:
             raise ValueError(f"combined_weight {options.combined_weight}: is for the optimization; give 0 in training")
         if options.combined_weight and blend is not None:
-            wanted["combined"] = self._pyramid(blend, options.content_layers)
+            wanted["combined"], _ = self._pyramid(blend, options.content_layers)
         return ContentTarget(wanted)
 
     def forward(
@@ -233,9 +233,9 @@ class PerceptualLoss(nn.Module):
             target: of one style, or of as many as the batch has pictures (`StyleTarget.select`).
         """
         kept = content if isinstance(content, ContentTarget) else self.content_target(content)
-        found = self._pyramid(output)
-        terms = {name: self._content_term(found, wanted, target, name) for name, wanted in kept.features.items()}
-        terms["style"] = self._style_term(found, target)
+        features, grams = self._pyramid(output, masks=target.masks)
+        terms = {name: self._content_term(features, wanted, target, name) for name, wanted in kept.features.items()}
+        terms["style"] = self._style_term(grams, target)
         if self.options.balance == "dynamic" and terms["style"].requires_grad:
             self._follow([terms["content"], terms["style"]], output)
         terms["tv"] = total_variation(output)
@@ -254,20 +254,21 @@ class PerceptualLoss(nn.Module):
             "style": style, "tv": options.tv_weight,
         }  # fmt: skip
 
-    def _content_term(self, found: dict, wanted: dict, target: StyleTarget, name: str) -> Tensor:
+    def _content_term(
+        self, found: dict[Key, Tensor], wanted: dict[Key, Tensor], target: StyleTarget, name: str
+    ) -> Tensor:
         """Σ w_l · MSE(F_l(output), F_l(content)) / gap_l; plain MSE under `fixed`."""
         options = self.options
         weights = self._layer_weights(options.secondary_layers if name == "secondary" else options.content_layers)
         errors = {key: _squared_error(found[key], wanted[key]) / target.content_gaps[key] for key in weights}
         return torch.stack([weights[key] * error.mean() for key, error in errors.items()]).sum()
 
-    def _style_term(self, found: dict, target: StyleTarget) -> Tensor:
+    def _style_term(self, found: dict[Key, Tensor], target: StyleTarget) -> Tensor:
         """Σ w_l · MSE(G_l(output), A_l) / gap_l; plain MSE under `fixed`."""
         weights = self._layer_weights(self.options.style_layers)
         total = target.grams[next(iter(weights))].new_zeros(())
         for key, gram in target.grams.items():
-            features = found[key] if target.masks is None else _within(found[key], target.masks)
-            error = _squared_error(gram_matrix(features), gram) / target.style_gaps[key]
+            error = _squared_error(found[key], gram) / target.style_gaps[key]
             total = total + weights[key] * (error.mean() if target.shares is None else (error * target.shares).sum())
         return total
 
@@ -279,20 +280,28 @@ class PerceptualLoss(nn.Module):
     def _keys(self, layers: dict[str, float]) -> list[Key]:
         return [(scale, layer) for scale in self.options.scales for layer in layers]
 
-    def _pyramid(self, image: Tensor, layers: dict[str, float] | None = None) -> dict[Key, Tensor]:
-        """Features by (scale, layer); of all layers, or of those named."""
-        found: dict[Key, Tensor] = {}
+    def _pyramid(
+        self, image: Tensor, layers: dict[str, float] | None = None, masks: Tensor | None = None
+    ) -> tuple[dict[Key, Tensor], dict[Key, Tensor]]:
+        """Features of the content layers and Gram matrices of the style layers (within the masks), by (scale, layer);
+        of all layers, or of those named."""
+        kept: dict[Key, Tensor] = {}
+        grams: dict[Key, Tensor] = {}
         for scale in self.options.scales:
             scaled = image
             if scale != 1:
                 size = [max(1, round(side * scale)) for side in image.shape[-2:]]
                 scaled = F.interpolate(image, size=size, mode="bilinear", antialias=True)
-            found |= {(scale, layer): value for layer, value in self.features(scaled, layers).items()}
-        return found
+            for layer, features in self.features.walk(scaled, layers):
+                if layer in self.kept_layers:
+                    kept[scale, layer] = features
+                if layer in self.options.style_layers:
+                    grams[scale, layer] = gram_matrix(features if masks is None else _within(features, masks))
+        return kept, grams
 
     @torch.no_grad()
     def _grams(self, style: Tensor) -> dict[Key, Tensor]:
-        return {key: gram_matrix(value) for key, value in self._pyramid(style, self.options.style_layers).items()}
+        return self._pyramid(style, self.options.style_layers)[1]
 
     def _follow(self, terms: list[Tensor], output: Tensor) -> None:
         """Moves the weights of content and style on, by one step of GradNorm."""

@@ -209,12 +209,12 @@ def _check_masks(masks: Tensor | None, styles: int) -> None:
 
 @contextmanager
 def _checkpointing(loss: PerceptualLoss, wanted: bool) -> Iterator[None]:
-    before = bool(getattr(loss.features, "checkpointing", False))
+    before = loss.features.checkpointing
     try:
-        loss.features.checkpointing = wanted  # type: ignore[assignment]
+        loss.features.checkpointing = wanted
         yield
     finally:
-        loss.features.checkpointing = before  # type: ignore[assignment]
+        loss.features.checkpointing = before
 
 
 def _blend(content: Tensor, styles: Sequence[Tensor], mixture: Sequence[float], share: float) -> Tensor:
