@@ -70,6 +70,18 @@ def distill(folder: Path, *options: str) -> int:
     )  # fmt: skip
 
 
+def test_a_compact_network_goes_on_with_the_same_features() -> None:
+    photos = torch.rand(6, 3, 32, 32)
+    first, second = (
+        FeatureNetwork("compact", COMPACT_LAYERS, network=factored("vgg16", [8, 16, 16, 16, 16])) for _ in range(2)
+    )
+    factorize(first, FeatureNetwork("vgg16", COMPACT_LAYERS, "random"), photos)
+    factorize(second, first, photos)
+    found, wanted = second(photos), first(photos)
+    for layer in COMPACT_LAYERS:
+        torch.testing.assert_close(found[layer], wanted[layer], rtol=1e-3, atol=1e-3 * wanted[layer].max().item())
+
+
 def test_the_command_makes_a_loss_network(pictures: Path, capsys: pytest.CaptureFixture) -> None:
     assert distill(pictures) == 0
     file = pictures / "run" / COMPACT_FILE
@@ -82,6 +94,8 @@ def test_the_command_makes_a_loss_network(pictures: Path, capsys: pytest.Capture
     torch.testing.assert_close(found["relu1_1"], teacher["relu1_1"], rtol=0.05, atol=0.05)
     with pytest.raises(NetworkError, match="a loss network, for training"):
         load_network(file)
+    further = (f"--model.start_from={file}", f"--run={pictures / 'further'}", "--trainer.max_steps=1")
+    assert distill(pictures, *further) == 0
 
 
 def errors(folder: Path) -> dict[int, float]:

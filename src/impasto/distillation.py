@@ -43,6 +43,7 @@ class Distillation(pl.LightningModule):
         teacher: the network whose features are predicted.
         weights: file or folder of the teacher's weights; None: the variable IMPASTO_WEIGHTS, torch's cache, a download.
         ranks: channels between the factors of a convolution, in each of VGG's five blocks.
+        start_from: file of a compact network to go on from, of these ranks or higher ones, instead of the teacher.
         painting_size: longer side of the paintings in pixels.
         learning_rate: of Adam, at its highest.
         warmup_steps: steps over which the learning rate rises; then it falls to 0 along a cosine.
@@ -59,6 +60,7 @@ class Distillation(pl.LightningModule):
         teacher: Teacher = "vgg19",
         weights: str | None = None,
         ranks: Sequence[int] = COMPACT_RANKS,
+        start_from: str | None = None,
         painting_size: int = 512,
         learning_rate: float = 1e-3,
         warmup_steps: int = 100,
@@ -75,13 +77,14 @@ class Distillation(pl.LightningModule):
         # Into __dict__, past nn.Module's registry: in no checkpoint.
         vars(self)["teacher"] = FeatureNetwork(teacher, COMPACT_LAYERS, weights)
         vars(self)["painters"] = [load_network(name) for name in painters]
+        vars(self)["begun"] = FeatureNetwork("compact", COMPACT_LAYERS, start_from) if start_from else self.teacher
         self._resumed = False
 
     def on_fit_start(self) -> None:
         self._to_device()
         if not self._resumed:
             photos = self.trainer.datamodule.first_photos(self.first_photos)  # type: ignore[attr-defined]
-            factorize(self.compact, self.teacher, photos.to(self.device))
+            factorize(self.compact, vars(self)["begun"].to(self.device), photos.to(self.device))
 
     def on_validation_start(self) -> None:
         self._to_device()
@@ -175,9 +178,14 @@ def _relative(found: Tensor, wanted: Tensor) -> Float[Tensor, " b"]:
     return (found - wanted).square().sum(1) / wanted.square().sum(1)
 
 
+Linear = tuple[Tensor, Tensor]  # matrix and offset, or weight and bias
+
+
 @torch.no_grad()
 def factorize(compact: FeatureNetwork, teacher: FeatureNetwork, photos: Float[Tensor, "b 3 h w"]) -> None:
     """Computes the convolutions of the compact network from its teacher's, and the teacher's responses to photos.
+
+    The teacher may be another compact network.
 
     A response y is kept to its r principal directions U around its mean, y ≈ U Uᵀ (y − mean) + mean (Zhang et al.
     2015, section 3.1): the narrow convolution is Uᵀ W, the 1×1 one U. Where a layer has fewer channels than the
@@ -185,32 +193,41 @@ def factorize(compact: FeatureNetwork, teacher: FeatureNetwork, photos: Float[Te
     them (in the manner of He et al. 2017, channel pruning).
     """
     x = (photos - teacher.mean) / teacher.std
-    convolutions = [module for module in teacher.network if isinstance(module, nn.Conv2d)]
+    convolutions: list[nn.Module] = [
+        module for module in teacher.network if isinstance(module, nn.Conv2d | FactoredConvolution)
+    ]
     rest: Linear | None = None
     for layer, module in zip(compact.network, teacher.network, strict=True):
         x = module(x)
-        if isinstance(layer, FactoredConvolution) and isinstance(module, nn.Conv2d):
-            weight, bias = _seen_through(module, rest)
-            kept, rest = torch.arange(module.out_channels), None
-            if layer.wide.out_channels < module.out_channels:
-                following = convolutions[convolutions.index(module) + 1]
-                kept, rest = _kept(_pixels(x.relu()), following.weight.double(), layer.wide.out_channels)
+        if isinstance(layer, FactoredConvolution):
+            weight, bias = _seen_through(*_whole(module), rest)
+            kept, rest = torch.arange(len(weight)), None
+            if layer.wide.out_channels < len(weight):
+                following, _ = _whole(convolutions[convolutions.index(module) + 1])
+                kept, rest = _kept(_pixels(x.relu()), following, layer.wide.out_channels)
             _set_factors(layer, weight[kept], bias[kept], _pixels(x)[kept])
         elif isinstance(layer, nn.Conv2d):
             layer.load_state_dict(module.state_dict())
-
-
-Linear = tuple[Tensor, Tensor]  # matrix and offset
 
 
 def _pixels(x: Float[Tensor, "b c h w"]) -> Float[Tensor, "c n"]:
     return x.transpose(0, 1).flatten(1).double()
 
 
-def _seen_through(convolution: nn.Conv2d, rest: Linear | None) -> tuple[Tensor, Tensor]:
+def _whole(convolution: nn.Module) -> Linear:
+    """Weight and bias of a convolution, in one or two factors."""
+    if isinstance(convolution, FactoredConvolution):
+        weight = torch.einsum("or,rikl->oikl", convolution.wide.weight[..., 0, 0], convolution.narrow.weight)
+        bias = convolution.wide.bias
+    else:
+        assert isinstance(convolution, nn.Conv2d)
+        weight, bias = convolution.weight, convolution.bias
+    assert bias is not None
+    return weight.double(), bias.double()
+
+
+def _seen_through(weight: Tensor, bias: Tensor, rest: Linear | None) -> Linear:
     """Weight and bias of a convolution whose inputs are linear functions of fewer."""
-    assert convolution.bias is not None
-    weight, bias = convolution.weight.double(), convolution.bias.double()
     if rest is None:
         return weight, bias
     matrix, offset = rest
