@@ -295,3 +295,7 @@ def test_mistakes_are_one_line(options: tuple[str, ...], message: str, capsys: p
     said = [line for line in error.splitlines() if line.startswith("impasto train:")]
     assert len(said) == 1 and message in said[0]
     assert "Traceback" not in error and "usage:" not in error
+
+
+def test_a_failed_start_leaves_no_empty_folder() -> None:
+    assert fit("--model.styles.smoke", "nowhere.jpg") == 2 and not Path("runs/smoke").exists()

@@ -165,8 +165,8 @@ class FixedStyles(pl.LightningModule):
         return fractions, torch.stack(list(weighted.values())).sum()
 
     def _windows(self, pictures: Tensor) -> Tensor:
-        """B×3×S×S cut into N·B pictures of the side of the windows, those of each picture in a row."""
-        if not self.window:
+        """B×3×S×S cut into N·B pictures of the side of the windows, those of each picture in a row; small ones whole."""
+        if not self.window or pictures.shape[-1] <= self.window:
             return pictures
         if pictures.shape[-1] % self.window:
             raise ValueError(

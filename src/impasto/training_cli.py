@@ -138,10 +138,13 @@ def _refuse_bad_run(config: Any, run: Path) -> None:
         raise ValueError(
             f"{run} holds no checkpoint to go on from: check --run and the styles, or leave --ckpt_path out"
         )
+    new = not run.exists()
     try:
         run.mkdir(parents=True, exist_ok=True)
         (run / ".writable").touch()
         (run / ".writable").unlink()
+        if new:  # what else may be wrong with the start is to leave no empty folder
+            run.rmdir()
     except OSError as error:
         raise ValueError(f"--run {run}: cannot be written ({error.strerror}); choose another folder") from error
 
