@@ -13,6 +13,7 @@ from impasto.features import FeatureNetwork, LossNetwork
 from impasto.targets import ContentTarget, Key, StyleTarget, gradnorm, pair_distance, read_gaps
 
 Balance = Literal["relative", "fixed", "dynamic"]
+ByKey = dict[Key, Tensor]
 
 STYLE_LAYERS = ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1")  # Gatys et al. 2016
 
@@ -254,16 +255,14 @@ class PerceptualLoss(nn.Module):
             "style": style, "tv": options.tv_weight,
         }  # fmt: skip
 
-    def _content_term(
-        self, found: dict[Key, Tensor], wanted: dict[Key, Tensor], target: StyleTarget, name: str
-    ) -> Tensor:
+    def _content_term(self, found: ByKey, wanted: ByKey, target: StyleTarget, name: str) -> Tensor:
         """Σ w_l · MSE(F_l(output), F_l(content)) / gap_l; plain MSE under `fixed`."""
         options = self.options
         weights = self._layer_weights(options.secondary_layers if name == "secondary" else options.content_layers)
         errors = {key: _squared_error(found[key], wanted[key]) / target.content_gaps[key] for key in weights}
         return torch.stack([weights[key] * error.mean() for key, error in errors.items()]).sum()
 
-    def _style_term(self, found: dict[Key, Tensor], target: StyleTarget) -> Tensor:
+    def _style_term(self, found: ByKey, target: StyleTarget) -> Tensor:
         """Σ w_l · MSE(G_l(output), A_l) / gap_l; plain MSE under `fixed`."""
         weights = self._layer_weights(self.options.style_layers)
         total = target.grams[next(iter(weights))].new_zeros(())
@@ -282,11 +281,11 @@ class PerceptualLoss(nn.Module):
 
     def _pyramid(
         self, image: Tensor, layers: dict[str, float] | None = None, masks: Tensor | None = None
-    ) -> tuple[dict[Key, Tensor], dict[Key, Tensor]]:
+    ) -> tuple[ByKey, ByKey]:
         """Features of the content layers and Gram matrices of the style layers (within the masks), by (scale, layer);
         of all layers, or of those named."""
-        kept: dict[Key, Tensor] = {}
-        grams: dict[Key, Tensor] = {}
+        kept: ByKey = {}
+        grams: ByKey = {}
         for scale in self.options.scales:
             scaled = image
             if scale != 1:
@@ -300,7 +299,7 @@ class PerceptualLoss(nn.Module):
         return kept, grams
 
     @torch.no_grad()
-    def _grams(self, style: Tensor) -> dict[Key, Tensor]:
+    def _grams(self, style: Tensor) -> ByKey:
         return self._pyramid(style, self.options.style_layers)[1]
 
     def _follow(self, terms: list[Tensor], output: Tensor) -> None:

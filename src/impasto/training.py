@@ -165,7 +165,7 @@ class FixedStyles(pl.LightningModule):
         return fractions, torch.stack(list(weighted.values())).sum()
 
     def _windows(self, pictures: Tensor) -> Tensor:
-        """B×3×S×S cut into N·B pictures of the side of the windows, those of each picture in a row; small ones whole."""
+        """B×3×S×S cut into N·B pictures of the windows' side, those of each picture in a row; small ones stay whole."""
         if not self.window or pictures.shape[-1] <= self.window:
             return pictures
         if pictures.shape[-1] % self.window:
