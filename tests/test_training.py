@@ -284,6 +284,7 @@ def test_training_lowers_the_validation_loss() -> None:
         (("--run", "new", "--ckpt_path", "last"), "new holds no checkpoint to go on from"),
         (("--run", "smoke/painting.png/run"), "choose another folder"),
         (("--data.crop", "8"), "crop"),
+        (("--model.window", "-1"), "window -1: must not be negative"),
         (("--model.window", "15"), "a multiple of --model.window"),
         (("--model.loss.weights", "nowhere.pth"), "nowhere.pth"),
     ],

@@ -65,8 +65,9 @@ class FixedStyles(pl.LightningModule):
         shift_weight: weight of the squared difference between a moved photo's painting and the moved painting;
             above 0 it keeps patterns from locking to the pixel grid, as dots in flat areas do.
         window: side of the squares the crops are cut into for the loss, which has to find the style in each; 0 for
-            none. Crops larger than the windows teach the network to paint the flat parts of a photo: by itself a
-            flat crop is made vivid by instance norm, beside the rest of the photo it is not.
+            none. The side of a crop is a multiple of it, or smaller: then it stays whole. Crops larger than the windows
+            teach the network to paint the flat parts of a photo: by itself a flat crop is made vivid by instance
+            norm, beside the rest of the photo it is not.
         compile: compile the network with torch.compile.
     """
 
@@ -92,8 +93,8 @@ class FixedStyles(pl.LightningModule):
         if not styles:
             raise ValueError("styles: none given; --model.styles.NAME PICTURE adds one")
         self.styles = {name: Painting(style) if isinstance(style, str) else style for name, style in styles.items()}
-        if shift_weight < 0:
-            raise ValueError(f"shift_weight {shift_weight}: must not be negative")
+        if min(shift_weight, window) < 0:
+            raise ValueError(f"shift_weight {shift_weight}, window {window}: must not be negative")
         for name, painting in self.styles.items():
             if not Path(painting.image).is_file():
                 raise ValueError(
