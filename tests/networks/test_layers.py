@@ -8,7 +8,16 @@ from torch.nn import functional as F
 
 from impasto.data.files import located
 from impasto.images import read_image, resize
-from impasto.networks.layers import GRAIN, ConditionalInstanceNorm, ConvNormRelu, ResidualBlock, smoothed, without_grain
+from impasto.networks.layers import (
+    CANVAS,
+    GRAIN,
+    ConditionalInstanceNorm,
+    ConvNormRelu,
+    ResidualBlock,
+    canvas,
+    smoothed,
+    without_grain,
+)
 
 
 def random_norm(channels: int, num_styles: int) -> ConditionalInstanceNorm:
@@ -93,3 +102,14 @@ def test_without_grain_takes_noise_and_leaves_edges_and_hues() -> None:
     edge[:, 0, :, 16:] = 1.0
     torch.testing.assert_close(without_grain(edge), edge, rtol=0, atol=1e-3)
     assert without_grain(torch.full((1, 3, 1, 1), 0.3)).flatten().tolist() == pytest.approx([0.3] * 3)
+
+
+def test_canvas_is_faint_has_waves_of_12_to_40_pixels_and_is_the_same_for_every_photo() -> None:
+    whole = canvas(torch.rand(1, 3, 480, 480))
+    assert whole.std().item() == pytest.approx(CANVAS, rel=0.05)
+    power = torch.fft.fft2(whole * torch.outer(torch.hann_window(480), torch.hann_window(480))).abs().square()
+    frequency = torch.fft.fftfreq(480)
+    frequency = torch.hypot(frequency[:, None], frequency[None])  # waves in a pixel
+    inside = (frequency > 1 / 42) & (frequency < 1 / 11.5)
+    assert power[inside].sum() > 0.99 * power.sum()
+    torch.testing.assert_close(canvas(torch.zeros(2, 3, 70, 90)), whole[:70, :90], rtol=0, atol=1e-5)

@@ -1,5 +1,6 @@
 """Parts of the transform network: convolution, conditional instance norm, residual block, upsampling."""
 
+import math
 from typing import Literal
 
 import torch
@@ -8,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 GRAIN = 2 / 255  # standard deviation of what `without_grain` takes for noise: two grey levels, as JPEG files have
+CANVAS = 3 / 255  # standard deviation of `canvas`
 
 
 def convolution(inputs: int, outputs: int, kernel: int, stride: int = 1) -> nn.Conv2d:
@@ -90,6 +92,18 @@ def without_grain(photo: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 h w"]:
     variance = (square - mean * mean).mean(1, keepdim=True)
     gain = (variance - GRAIN**2).clamp(min=0) / variance.clamp(min=GRAIN**2)
     return (mean + gain * (values - mean)).to(photo.dtype)
+
+
+def canvas(photo: Float[Tensor, "_ _ h w"]) -> Float[Tensor, "h w"]:
+    """A faint pattern, the same at every call: the sum of 64 waves 12 to 40 pixels long in all directions, spread
+    evenly by Roberts' sequence (2018, "The unreasonable effectiveness of quasirandom sequences")."""
+    number = torch.arange(1, 65, device=photo.device)[:, None]
+    length, direction, phase = (number * (1 / 1.22074408460576**power) % 1 for power in (1, 2, 3))
+    radians = 2 * math.pi / (12 * (40 / 12) ** length)  # per pixel
+    x = radians * (math.pi * direction).cos() * torch.arange(photo.shape[-1], device=photo.device)
+    y = radians * (math.pi * direction).sin() * torch.arange(photo.shape[-2], device=photo.device) + 2 * math.pi * phase
+    waves = y.cos().T @ x.cos() - y.sin().T @ x.sin()  # cos(x + y), summed over the waves
+    return (CANVAS * math.sqrt(2 / len(number)) * waves).to(photo.dtype)
 
 
 class ResidualBlock(nn.Module):

@@ -9,7 +9,14 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from impasto.networks.layers import ConditionalInstanceNorm, ConvNormRelu, ResidualBlock, convolution, without_grain
+from impasto.networks.layers import (
+    ConditionalInstanceNorm,
+    ConvNormRelu,
+    ResidualBlock,
+    canvas,
+    convolution,
+    without_grain,
+)
 
 # Pixels reflected around the picture and cut off again. Without, a network knows where the picture ends, and makes up
 # there for the zero padding of the loss network. With 8, as in training, the outermost 4 pixels had 0.44 to 0.68 of the
@@ -61,8 +68,9 @@ class TransformNet(nn.Module):
         style = self._checked(style, content)
         h, w = content.shape[-2:]
         # Not in the papers: in flat areas instance norm makes the photo's faint noise large, and a network paints it as
-        # dots, 8 pixels apart, where it finds nothing else to paint.
-        x = _padded(without_grain(content), margin)
+        # dots, 8 pixels apart, where it finds nothing else to paint. Where nothing varies at all, it can only paint one
+        # colour; so it is given something to paint, as texture networks are given noise (Ulyanov et al. 2016).
+        x = _padded(without_grain(content) + canvas(content), margin)
         for layer in self.layers:
             x = layer(x, style)
         # A sigmoid instead of Johnson's scaled tanh: the same curve, in [0, 1] without an offset.
