@@ -116,7 +116,9 @@ class FeatureNetwork(nn.Module):
         for end, layer in enumerate(self.names, 1):
             if layer in wanted:
                 between = self.network[begin:end]
-                x = checkpoint(between, x, use_reentrant=False) if self.checkpointing else between(x)
+                # A lone convolution with its ReLU keeps nothing that the Gram matrix does not keep anyway.
+                anew = self.checkpointing and len(between) > 2
+                x = checkpoint(between, x, use_reentrant=False) if anew else between(x)
                 yield layer, x
                 begin = end
 

@@ -128,9 +128,9 @@ class FixedStyles(pl.LightningModule):
                 state[key] = torch.stack(rows)
         return state
 
-    def forward(self, content: Tensor, style: Tensor) -> Tensor:
+    def forward(self, content: Tensor, style: Tensor, origin: tuple[int, int] = (0, 0)) -> Tensor:
         """See TransformNet.forward; with the smaller margin, in validation too, so that its terms compare."""
-        return self.network(content.contiguous(memory_format=torch.channels_last), style, margin=TRAINING_MARGIN)
+        return self.network(content.contiguous(memory_format=torch.channels_last), style, TRAINING_MARGIN, origin)
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
         """Each picture of the batch takes on the style its number in the stream of photos falls to."""
@@ -181,7 +181,7 @@ class FixedStyles(pl.LightningModule):
         """MSE of the painting of the photo moved by 1 to 3 pixels each way, another place on the network's 4×4
         grid, and of the moved painting (the temporal term of video, Ruder et al. 2016, with a known motion)."""
         right, down = 1 + self.global_step % 3, 1 + self.global_step // 3 % 3
-        moved = self(content[..., down:, right:], style)
+        moved = self(content[..., down:, right:], style, (down, right))
         return F.mse_loss(moved.float(), output[..., down:, right:].float())
 
     def _refuse_non_finite(self, terms: dict[str, Tensor]) -> None:

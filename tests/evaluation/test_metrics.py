@@ -61,10 +61,10 @@ def test_what_is_locked_to_the_grid_by_hand() -> None:
     """Dots every 4 pixels, a tenth above the rest: σ = 0.1 · √(1/16 · 15/16) of the range; what moves along is none."""
     content = torch.rand(1, 3, 19, 27, generator=torch.Generator().manual_seed(0))
 
-    def dotted(photo: torch.Tensor) -> torch.Tensor:
+    def dotted(photo: torch.Tensor, _: tuple[int, int]) -> torch.Tensor:
         painted = 0.5 * photo
         painted[..., ::4, ::4] += 0.1
         return painted
 
     assert grid_pattern(dotted, content) == pytest.approx(255 * 0.1 * (15 / 256) ** 0.5, rel=1e-3)
-    assert grid_pattern(lambda photo: photo.square(), content) < 1e-3
+    assert grid_pattern(lambda photo, _: photo.square(), content) < 1e-3

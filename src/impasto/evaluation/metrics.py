@@ -43,15 +43,15 @@ def gram_difference(image: Picture, style: Picture, features: Features) -> float
     return float(torch.stack(parts).mean())
 
 
-def grid_pattern(paint: Callable[[Tensor], Tensor], content: Picture) -> float:
+def grid_pattern(paint: Callable[[Tensor, tuple[int, int]], Tensor], content: Picture) -> float:
     """What is locked to the pixel grid instead of moving with the photo: RMS in grey levels (1/255).
 
     Between the painting of a photo and the mean of the paintings of it moved by 0 to 3 pixels each way: every place on
-    the 4 × 4 grid of a network that halves the size twice.
+    the 4 × 4 grid of a network that halves the size twice. `paint` is given where in the photo the picture lies.
     """
     h, w = (side - 3 for side in content.shape[-2:])
     moves = [(down, right) for down in range(4) for right in range(4)]
-    painted = [paint(content[..., 3 - y :, 3 - x :])[..., y : y + h, x : x + w] for y, x in moves]
+    painted = [paint(content[..., 3 - y :, 3 - x :], (3 - y, 3 - x))[..., y : y + h, x : x + w] for y, x in moves]
     mean = torch.stack(painted).mean(0)
     return 255 * float(torch.stack([(one - mean).square().mean() for one in painted]).mean().sqrt())
 

@@ -125,9 +125,11 @@ class _Row:
         stylizer = Stylizer(network, self.painting, device=str(self.judge.photos.device))
         content = self.compared.photos[self.photo]
 
+        @torch.no_grad()
         def make() -> Cell:
             judged = self._judged(stylizer(content))
-            return Cell(judged.image, {**judged.numbers, "grid": grid_pattern(stylizer, content)})
+            locked = grid_pattern(lambda part, origin: stylizer.network(part, stylizer.weights, origin=origin), content)
+            return Cell(judged.image, {**judged.numbers, "grid": locked})
 
         weights = hashlib.sha256(find_network(file).read_bytes()).hexdigest()
         return self._cell(Path(file).stem, {"weights": weights}, make)

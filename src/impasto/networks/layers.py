@@ -94,14 +94,17 @@ def without_grain(photo: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 h w"]:
     return (mean + gain * (values - mean)).to(photo.dtype)
 
 
-def canvas(photo: Float[Tensor, "_ _ h w"]) -> Float[Tensor, "h w"]:
-    """A faint pattern, the same at every call: the sum of 64 waves 12 to 40 pixels long in all directions, spread
-    evenly by Roberts' sequence (2018, "The unreasonable effectiveness of quasirandom sequences")."""
+def canvas(photo: Float[Tensor, "_ _ h w"], origin: tuple[int, int] = (0, 0)) -> Float[Tensor, "h w"]:
+    """A faint pattern, the same at every call, or its part from `origin` (down, right) on: the sum of 64 waves 12 to 40
+    pixels long in all directions, spread evenly by Roberts' sequence ("The unreasonable effectiveness of quasirandom
+    sequences", 2018)."""
     number = torch.arange(1, 65, device=photo.device)[:, None]
     length, direction, phase = (number * (1 / 1.22074408460576**power) % 1 for power in (1, 2, 3))
     radians = 2 * math.pi / (12 * (40 / 12) ** length)  # per pixel
-    x = radians * (math.pi * direction).cos() * torch.arange(photo.shape[-1], device=photo.device)
-    y = radians * (math.pi * direction).sin() * torch.arange(photo.shape[-2], device=photo.device) + 2 * math.pi * phase
+    down, right = (torch.arange(first, first + side, device=photo.device)
+                   for first, side in zip(origin, photo.shape[-2:], strict=True))  # fmt: skip
+    x = radians * (math.pi * direction).cos() * right
+    y = radians * (math.pi * direction).sin() * down + 2 * math.pi * phase
     waves = y.cos().T @ x.cos() - y.sin().T @ x.sin()  # cos(x + y), summed over the waves
     return (CANVAS * math.sqrt(2 / len(number)) * waves).to(photo.dtype)
 

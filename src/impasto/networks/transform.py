@@ -53,14 +53,16 @@ class TransformNet(nn.Module):
         self.to_rgb = convolution(width, 3, 9)
 
     def forward(
-        self, content: Float[Tensor, "b 3 h w"], style: Float[Tensor, "_ n"] | None = None, margin: int = MARGIN
-    ) -> Float[Tensor, "b 3 h w"]:
+        self, content: Float[Tensor, "b 3 h w"], style: Float[Tensor, "_ n"] | None = None, margin: int = MARGIN,
+        origin: tuple[int, int] = (0, 0),
+    ) -> Float[Tensor, "b 3 h w"]:  # fmt: skip
         """The stylized picture in [0, 1], of the size of `content`, whatever that is.
 
         Args:
             content: RGB in [0, 1].
             style: weights of the styles, B×N or 1×N: one-hot, or a mixture; may be left out where N = 1.
             margin: pixels reflected around the picture and cut off again, a multiple of four.
+            origin: where in a larger picture this part of it lies, in pixels (down, right).
 
         Raises:
             ValueError: no `style` for a network of several, or weights of another number of styles.
@@ -70,7 +72,7 @@ class TransformNet(nn.Module):
         # Not in the papers: in flat areas instance norm makes the photo's faint noise large, and a network paints it as
         # dots, 8 pixels apart, where it finds nothing else to paint. Where nothing varies at all, it can only paint one
         # colour; so it is given something to paint, as texture networks are given noise (Ulyanov et al. 2016).
-        x = _padded(without_grain(content) + canvas(content), margin)
+        x = _padded(without_grain(content) + canvas(content, origin), margin)
         for layer in self.layers:
             x = layer(x, style)
         # A sigmoid instead of Johnson's scaled tanh: the same curve, in [0, 1] without an offset.
