@@ -67,9 +67,9 @@ def test_numbers_are_of_the_pictures() -> None:
 def test_costs_are_measured() -> None:
     network = cost_of_network("starry_night", 64, "cpu")
     reference = Reference(OptimizeOptions(), LossOptions(network="compact"))
-    ten, hundred = (cost_of_reference(reference, steps, 64, "cpu") for steps in (10, 100))
+    small, large = (cost_of_reference(reference, size, "cpu") for size in (64, 256))
     assert 0 < network.seconds < 60 and network.mebibytes > 1
-    assert hundred.seconds > 2 * ten.seconds > 0
+    assert large.seconds > 2 * small.seconds > 0 and large.mebibytes > small.mebibytes
 
 
 def test_a_grid_has_a_cell_for_every_pair_of_values() -> None:

@@ -101,8 +101,8 @@ def reference_table(device: str, size: int, rounds: int) -> str:
     plain, checkpointed = (Reference(OptimizeOptions(checkpointing=less), loss) for less in (False, True))
     jobs: dict[str, Callable[[], Cost]] = {
         "usual recipe": lambda: cost_of_plain_recipe("vgg19", size, device),
-        "impasto optimize": lambda: cost_of_reference(plain, 1, size, device),
-        "with --checkpointing true": lambda: cost_of_reference(checkpointed, 1, size, device),
+        "impasto optimize": lambda: cost_of_reference(plain, size, device),
+        "with --checkpointing true": lambda: cost_of_reference(checkpointed, size, device),
     }
     costs: dict[str, list[Cost]] = {name: [] for name in jobs}
     for _ in track(range(rounds), "reference", console=Console(stderr=True), transient=True):

@@ -33,9 +33,9 @@ def cost_of_network(name: str, size: int, device: str) -> Cost:
     return _alone(_network_cost, name, size, device)
 
 
-def cost_of_reference(reference: Reference, steps: int, size: int, device: str) -> Cost:
-    """Of `steps` iterations at size × size pixels: `steps` times the median iteration."""
-    return _alone(_reference_cost, reference, steps, size, device)
+def cost_of_reference(reference: Reference, size: int, device: str) -> Cost:
+    """Of one iteration at size × size pixels."""
+    return _alone(_reference_cost, reference, size, device)
 
 
 def cost_of_plain_recipe(name: LossNetwork, size: int, device: str) -> Cost:
@@ -61,7 +61,7 @@ def _network_cost(name: str, size: int, device: str) -> Cost:
     return Cost(statistics.median(times[1:]), peak)
 
 
-def _reference_cost(reference: Reference, steps: int, size: int, device: str) -> Cost:
+def _reference_cost(reference: Reference, size: int, device: str) -> Cost:
     before = resident()
     loss = PerceptualLoss(reference.loss).to(device)
     photo = torch.rand(1, 3, size, size, device=device)
@@ -71,7 +71,7 @@ def _reference_cost(reference: Reference, steps: int, size: int, device: str) ->
         lambda: optimize_image(photo, [photo.flip(-1)], loss, options, on_step=lambda *_: ends.append(now(device))),
         device, before,
     )  # fmt: skip
-    return Cost(steps * _iteration(ends[1:]), peak)
+    return Cost(_iteration(ends[1:]), peak)
 
 
 def _plain_cost(name: LossNetwork, size: int, device: str) -> Cost:

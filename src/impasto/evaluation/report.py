@@ -4,8 +4,8 @@ import hashlib
 import platform
 import statistics
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, replace
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -176,7 +176,7 @@ def _painting(folder: Path, painting: str, rows: Mapping[str, dict[str, Cell]], 
     approaches = list(next(iter(rows.values())))
     pictures = [[compared.photos[photo], *(row[name].image for name in approaches)] for photo, row in rows.items()]
     sheet = folder / f"{painting}.jpg"
-    contact_sheet(pictures, list(rows), [painting, *approaches], cell=224).save(sheet, quality=85)
+    contact_sheet(pictures, list(rows), ["photo", *approaches], cell=224).save(sheet, quality=85)
     last = f"reference {max(compared.marks)}"
     drawn = plot_terms(folder / f"{painting}_curves.png", {photo: row[last].curve for photo, row in rows.items()})
     curves = [f"![the reference's terms]({Path(drawn).name})\n"] if drawn else []
@@ -186,24 +186,31 @@ def _painting(folder: Path, painting: str, rows: Mapping[str, dict[str, Cell]], 
 def _costs(judge: Judge, compared: Compared, rows: list[dict[str, Cell]], advance: Callable[[str], None]) -> str:
     """The shape of the table of Duggal et al.: approach × SSIM, GMD, runtime at 256² and 1024², peak memory."""
     lines = ["| approach | SSIM | GMD | 256², s | 1024², s | memory at 1024², MiB |", "|---" * 6 + "|"]
+    device = str(judge.photos.device)
+    iteration = cache(lambda other: _iteration(compared.others.get(other, compared.reference), device))
     for name in dict.fromkeys(name for row in rows for name in row if name != BASELINE):
         advance(f"cost of {name}")
         found = [row[name].numbers for row in rows if name in row]
         quality = [f"{statistics.fmean(numbers[key] for numbers in found):.3f}" for key in ("ssim", "gmd")]
-        costs = _cost(name, judge, compared)
+        costs = _cost(name, compared, device, iteration)
         times = [f"{cost.seconds:.3g}" for cost in costs]
         lines.append(f"| {name} | " + " | ".join([*quality, *times]) + f" | {costs[-1].mebibytes:.0f} |")
     return "\n".join(lines) + "\n"
 
 
-def _cost(name: str, judge: Judge, compared: Compared) -> list[Cost]:
-    device = str(judge.photos.device)
+def _cost(name: str, compared: Compared, device: str, iteration: Callable[[str], list[Cost]]) -> list[Cost]:
     for network in compared.networks:
         if Path(network).stem == name:
             return [cost_of_network(network, size, device) for size in (256, 1024)]
-    reference = compared.others.get(name, compared.reference)
-    steps = int(name.split()[1]) if name.startswith("reference ") else reference.options.steps
-    return [cost_of_reference(reference, steps, size, device) for size in (256, 1024)]
+    if name in compared.others:
+        steps, costs = compared.others[name].options.steps, iteration(name)
+    else:
+        steps, costs = int(name.split()[1]), iteration("reference")
+    return [replace(cost, seconds=steps * cost.seconds) for cost in costs]
+
+
+def _iteration(reference: Reference, device: str) -> list[Cost]:
+    return [cost_of_reference(reference, size, device) for size in (256, 1024)]
 
 
 def _heading(judge: Judge, compared: Compared) -> str:
