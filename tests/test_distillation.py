@@ -94,8 +94,11 @@ def test_the_command_makes_a_loss_network(pictures: Path, capsys: pytest.Capture
     torch.testing.assert_close(found["relu1_1"], teacher["relu1_1"], rtol=0.05, atol=0.05)
     with pytest.raises(NetworkError, match="a loss network, for training"):
         load_network(file)
+    made = file.read_bytes()
+    assert distill(pictures, "--ckpt_path=last") == 0 and file.read_bytes() == made, "nothing was left to do"
     further = (f"--model.start_from={file}", f"--run={pictures / 'further'}", "--trainer.max_steps=1")
-    assert distill(pictures, *further) == 0
+    assert distill(pictures, *further, "--data.val_photos=0") == 0
+    assert not (pictures / "further" / "faithfulness.md").exists()
 
 
 def errors(folder: Path) -> dict[int, float]:

@@ -2,6 +2,8 @@
 
 import csv
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -15,6 +17,7 @@ from impasto.images import read_image, resize
 from impasto.losses import LossOptions
 from impasto.optimization import OptimizeOptions
 
+ROOT = Path(__file__).parents[1]
 SMALL = ("--size=48", "--style_size=48", "--loss.network=compact", "--balance_photos=photos", "--output=out")
 PICTURES = ("--photos=[photos/a.png,photos/b.png]", "--paintings.udnie=painting.png")
 COMPARE = ("evaluate", *SMALL, *PICTURES, "--marks=[3,1]", "--networks=[multistyle,starry_night]")
@@ -27,6 +30,7 @@ def playground(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for number, name in enumerate(("a", "b", "c")):
         save(Path(f"photos/{name}.png"), number, blur=2.0)
     save(Path("painting.png"), 9)
+    save(Path("udnie.jpg"), 9)
 
 
 def times() -> dict[str, int]:
@@ -92,6 +96,22 @@ def test_a_grid_of_every_photo_and_of_options_of_the_loss() -> None:
     assert len(list(Path("out/cells").glob("*.json"))) == 4 and "| a | {'relu3_1': 1.0} |" in report
 
 
+def test_layers_of_other_weights_and_terms_of_none_are_told_apart() -> None:
+    values = "--axes={loss.style_layers: [{relu3_1: 1.0}, {relu3_1: 2.0}], loss.content_weight: [0.0, 1.0]}"
+    assert run(*GRID, values, "--loss.content_weight=0", "--photos=[photos/a.png]") == 0
+    made = {file.stem for file in Path("out/cells").glob("*.json")}
+    assert made == {f"style_layers {layer},content_weight {weight}" for layer in ("relu3_1", "2·relu3_1")
+                    for weight in ("0.0", "1.0")}  # fmt: skip
+    assert "| – |" in Path("out/report.md").read_text(), "judged without content, there is no such number"
+
+
+def test_other_weights_of_the_loss_network_make_other_cells() -> None:
+    assert run(*GRID, "--axes={seed: [0]}") == 0
+    before = times()
+    assert run(*GRID, "--axes={seed: [0]}") == 0 and times() == before
+    assert run(*GRID, "--axes={seed: [0]}", "--loss.weights=random") == 0 and times() != before
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -106,9 +126,26 @@ def test_a_grid_of_every_photo_and_of_options_of_the_loss() -> None:
         (("--networks=[none]",), "network 'none'"),
         (("--presets=[none.yaml]",), "none.yaml"),
         (("--output=painting.png",), "painting.png"),
+        (("--output=.", "--paintings.udnie=udnie.jpg"), "udnie.jpg: is a picture given, never written over"),
+        (("--photos=[photos/a.png,painting.png,./painting.png]",), "photos: two are named painting"),
     ],
 )
 def test_mistakes_are_one_line(options, message, capsys: pytest.CaptureFixture) -> None:
     assert run(*GRID, *options) == 2
     said = capsys.readouterr().err.strip()
     assert message in said and "\n" not in said
+
+
+@pytest.mark.parametrize(
+    ("axis", "message"),
+    [
+        ("optimizer: [sgd]", "optimizer 'sgd': choose from lbfgs, adam"),
+        ("start: [photo]", "start 'photo': choose from content, noise, mix"),
+        ("loss.balance: [relativ]", "balance 'relativ': choose from relative, fixed, dynamic"),
+    ],
+)
+def test_a_choice_that_does_not_exist_is_refused_before_the_first_run(axis: str, message: str) -> None:
+    """In a process without the type checks of the tests, which would say so first."""
+    command = [sys.executable, str(ROOT / "scripts" / "evaluate.py"), *GRID[1:], f"--axes={{{axis}}}"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 2 and message in done.stderr and not Path("out/cells").exists()

@@ -202,9 +202,9 @@ def test_a_photo_is_never_written_over(infer):
     before = a.read_bytes(), b.read_bytes()
     for output in ("a.png", "./a.png", "link.png", "hard.png"):
         status, _, err = infer(a, "--output", output, "--overwrite")
-        assert status == 2 and "is a photo given, never written over" in err[0]
+        assert status == 2 and "is a picture given, never written over" in err[0]
     status, _, err = infer("b.png", a, b, "--output", ".", "--overwrite")
-    assert status == 2 and err[0].startswith("impasto infer: b_one.png: is a photo given")
+    assert status == 2 and err[0].startswith("impasto infer: b_one.png: is a picture given")
     assert (a.read_bytes(), b.read_bytes()) == before and Path("link.png").is_symlink()
 
 
@@ -228,7 +228,7 @@ REFUSED = [
     (["a.png", "--keep_colors=maybe"], "--keep_colors maybe: must be true or false"),
     (["a.png", "--stile=wave"], "unrecognized arguments: --stile=wave"),
     (["a.png", "--device", "gpu"], "device 'gpu': must be auto, cpu, cuda, cuda:N or mps"),
-    (["a.png", "--output", "new.gif"], "--output new.gif: cannot be written; name it .jpg, .jpeg, .png"),
+    (["a.png", "--output", "new.gif"], "--output new.gif: cannot be written; name it .png, .jpg, .jpeg"),
     (["a.png", "--output", "file/new"], "--output: file/new cannot be written (Not a directory)"),
     (["a.png", "--output", "file"], "--output: file cannot be written (File exists)"),
 ]

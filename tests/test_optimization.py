@@ -163,6 +163,17 @@ def test_a_plateau_ends_the_run(loss, content, painting) -> None:
     assert log[-1][0] == 4
 
 
+def test_dynamic_weights_begin_anew_with_every_picture(content, painting) -> None:
+    """And the fractions are those of the picture a step begins with, however many a line search tries."""
+    loss = PerceptualLoss(LossOptions(network="vgg16", weights="random", balance="dynamic"))
+    options = {"start": "noise", "steps": 3}
+    (first, log), (again, _), (_, searched) = (
+        optimized(content, [painting], loss, line_search=search, **options) for search in (False, False, True)
+    )
+    assert torch.equal(first, again) and loss.weights["style"] != 1
+    assert searched[0] == log[0]
+
+
 def test_a_loss_that_is_not_finite_is_said(loss, content, painting) -> None:
     with pytest.raises(ValueError, match=r"the loss is .* lower learning_rate"):
         optimized(content, [painting], loss, optimizer="adam", learning_rate=1e30, clamp=False)
@@ -241,6 +252,13 @@ def test_a_painting_in_the_colours_of_the_photo(playground: Path) -> None:
     assert 0 < begins["histogram"] < 0.3 * begins["style"]
 
 
+def test_a_term_without_weight_is_in_no_table(playground: Path) -> None:
+    given = ("optimize", "--content=photo.png", f"--styles=[{PAINTING}]", *QUICK, "--loss.content_weight=0")
+    assert run(*given, "--output=o.png") == 0
+    with Path("o.csv").open(newline="") as file:
+        assert "content" not in next(csv.DictReader(file))
+
+
 def test_a_mask_of_another_size_is_stretched_and_said(playground: Path, capsys: pytest.CaptureFixture) -> None:
     for name, values in (("left.png", [1.0, 0.0]), ("right.png", [0.0, 1.0])):
         write_image(name, Picture(torch.tensor(values).view(1, 1, 1, 2).expand(1, 3, 7, 2)))
@@ -259,6 +277,15 @@ def test_what_there_is_before_the_loss_fails_is_kept(playground: Path, capsys: p
     assert read_image("o.png").pixels.shape[-2:] == (36, 48)
 
 
+def test_alpha_fits_a_run_that_ended_at_a_coarse_size(playground: Path) -> None:
+    """102 rows become 61 of 192 columns and 30 of 96; at once they would become 31."""
+    write_image("clear.png", Picture(torch.rand(1, 3, 102, 320), torch.rand(1, 1, 102, 320)))
+    wild = ("--optimizer=adam", "--learning_rate=1e30", "--clamp=false", "--size=192", "--coarse=[96]")
+    given = ("--content=clear.png", f"--styles=[{PAINTING}]", "--output=o.png")
+    assert run("optimize", *QUICK, *given, *wild) == 2
+    assert read_image("o.png").alpha.shape[-2:] == (30, 96)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -271,7 +298,7 @@ def test_what_there_is_before_the_loss_fails_is_kept(playground: Path, capsys: p
         (("--content=photo.png", "--styles=[photo.png]", "--colors=blue"), "colors"),
         (("--content=photo.png", "--styles=[photo.png]", "--device=tpu"), "device 'tpu'"),
         (("--content=photo.png", "--styles=[photo.png]", "--stepz=3"), "unrecognized"),
-        (("--content=photo.png", "--styles=[photo.png]", "--output=o.gif"), "o.gif: --output ends with one of .jpg"),
+        (("--content=photo.png", "--styles=[photo.png]", "--output=o.gif"), "o.gif: --output ends with one of .png"),
         (
             ("--content=photo.png", "--styles=[photo.png]", "--output=photo.png", "--overwrite=true"),
             "never written over",

@@ -174,6 +174,18 @@ def test_an_earlier_run_is_not_overwritten(capsys: pytest.CaptureFixture) -> Non
     assert fit() == 2
     assert "go on with --ckpt_path last, or choose another folder" in capsys.readouterr().err
     assert Path("runs/smoke/checkpoints/last.ckpt").read_bytes() == before
+    assert run("train", "validate", *SMOKE) == 0, "which writes over nothing"
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [("width", "6"), ("style_size", "40"), ("loss.scales", "[1.0,0.5]"), ("loss.network", "compact")],
+)
+def test_what_a_run_cannot_change_on_its_way_is_said(option: str, value: str, capsys: pytest.CaptureFixture) -> None:
+    assert fit() == 0
+    assert fit("--ckpt_path", "last", "--trainer.max_steps", "9", f"--model.{option}", value) == 2
+    error = capsys.readouterr().err
+    assert f"the checkpoint was trained with {option} " in error and "Traceback" not in error
 
 
 def test_non_finite_loss_names_term_and_step_and_keeps_the_checkpoint(capsys: pytest.CaptureFixture) -> None:
@@ -287,8 +299,10 @@ def test_training_lowers_the_validation_loss() -> None:
         (("--run", "new", "--ckpt_path", "last"), "new holds no checkpoint to go on from"),
         (("--run", "smoke/painting.png/run"), "choose another folder"),
         (("--data.crop", "8"), "crop"),
-        (("--model.window", "-1"), "window -1: must not be negative"),
+        (("--model.window", "-1"), "window -1, gap_photos 4: the first two from 0"),
         (("--model.window", "15"), "a multiple of --model.window"),
+        (("--model.gap_photos", "1"), "photos from 2"),
+        (("--trainer.accelerator", "gpu", "--trainer.devices", "99"), "gpu"),
         (("--model.loss.weights", "nowhere.pth"), "nowhere.pth"),
     ],
 )  # fmt: skip

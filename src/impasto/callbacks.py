@@ -132,11 +132,13 @@ class Previews(pl.Callback):
     """A contact sheet of fixed photos in every style: `previews/step-N.jpg` in the run's folder, and TensorBoard.
 
     Args:
-        every_n_steps: how often; 0: never. The last step has one in any case.
-        photos: how many photos, of those training never sees.
+        every_n_steps: how often, and at the last step in any case; 0: never.
+        photos: how many photos, at least 1: of those training never sees, if some are kept for validation.
     """
 
     def __init__(self, every_n_steps: int = 500, photos: int = 4) -> None:
+        if photos < 1 or every_n_steps < 0:
+            raise ValueError(f"previews of {photos} photos every {every_n_steps} steps: photos from 1, steps from 0")
         self.every_n_steps, self.photos = every_n_steps, photos
 
     def on_train_batch_end(

@@ -23,8 +23,8 @@ from impasto.features import (
 )
 from impasto.images import read_image, resize
 from impasto.losses import gram_matrix
-from impasto.networks import load_network
-from impasto.training import commit, warmup_cosine
+from impasto.networks import commit, load_network
+from impasto.training import warmup_cosine
 
 KINDS = ("photos", "changed", "paintings", "stylized")  # a batch holds them in turns
 JUDGED = ("photos", "paintings", "stylized")

@@ -10,12 +10,13 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from impasto.data.files import find_images
 from impasto.evaluation.cells import Judge, Reference
 from impasto.evaluation.grid import Grid, explore
 from impasto.evaluation.report import Compared, compare
 from impasto.images import read_image, resize
 from impasto.inference import find_device, style_names
-from impasto.inference_cli import make_folder
+from impasto.inference_cli import make_folder, spare_inputs
 from impasto.losses import LossOptions
 from impasto.networks import load_network, published_networks
 from impasto.optimization import OptimizeOptions
@@ -60,11 +61,11 @@ def evaluate_pictures(
         size: longer side of the results in pixels.
         style_size: longer side of the paintings in pixels.
         networks: published names or files; None: every published network; those that know no painting are left out.
-        marks: after how many iterations the reference is shown.
+        marks: after how many iterations the reference is shown; it goes on to the last of them, whatever `steps` says.
         presets: more settings of the optimization, files such as configs/optimize/duggal.yaml; shown at their end.
         axes: instead of a comparison, a grid over one or two of photo, painting, an option such as noise_ratio, or one
             of the loss such as loss.style_strength: a list of values each; [] for all photos or paintings.
-        costs: measure runtime and memory too.
+        costs: measure runtime (of presets: all steps at full size) and memory too.
         lpips: measure LPIPS too, which takes VGG16's weights.
         device: auto (cuda, else mps, else cpu), cpu, cuda, cuda:N or mps.
         loss: of the reference, under which all are judged.
@@ -75,10 +76,16 @@ def evaluate_pictures(
     if options.coarse and not axes:
         raise ValueError(f"coarse {options.coarse}: the marks of a comparison count steps at full size; leave it out")
     place = find_device(device)
+    for what, files in (("photos", photos), ("networks", networks or []), ("presets", presets)):
+        _refuse_same_names(what, files)
     named = {Path(file).stem: resize(read_image(file).pixels, size).to(place) for file in photos}
     painted = {name: resize(read_image(file).pixels, style_size).to(place) for name, file in paintings.items()}
     folder = Path(output)
     make_folder(folder)
+    parts = ("report.md", "numbers.csv", "grid.jpg", "curves.png")
+    outputs = [*parts, *(f"{name}{part}" for name in paintings for part in (".jpg", "_curves.png"))]
+    inputs = [*map(Path, photos), *map(Path, paintings.values()), *find_images(balance_photos)]
+    spare_inputs([folder / name for name in outputs], inputs)
     judge = Judge(loss, gap_photos(balance_photos).to(place), painted, lpips)
     if axes:
         every: dict[str, list[Any]] = {"photo": list(named), "painting": list(painted)}
@@ -87,7 +94,8 @@ def evaluate_pictures(
         with _progress(judge, len(grid.points())) as advance:
             path = explore(folder, judge, grid, advance)
     else:
-        known = [name for name in networks or published_networks() if set(style_names(load_network(name))) & {*painted}]
+        offered = published_networks() if networks is None else networks
+        known = [name for name in offered if set(style_names(load_network(name))) & {*painted}]
         reference = Reference(replace(options, steps=max(marks)), loss)
         others = {Path(file).stem: _preset(file, loss) for file in presets}
         compared = Compared(named, list(painted), known, reference, sorted(marks), others)
@@ -95,6 +103,12 @@ def evaluate_pictures(
             path = compare(folder, judge, compared, costs, advance)
     print(f"report: {path}")
     return 0
+
+
+def _refuse_same_names(what: str, files: list[str]) -> None:
+    names = [Path(file).stem for file in files]
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise ValueError(f"{what}: two are named {twice[0]}, as which they appear in the report; rename one")
 
 
 def _preset(file: str, loss: LossOptions) -> Reference:

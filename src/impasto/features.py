@@ -14,6 +14,7 @@ import torchvision
 from jaxtyping import Float
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 Teacher = Literal["vgg19", "vgg16"]
@@ -26,10 +27,10 @@ COMPACT_FORMAT = 1
 COMPACT_LAYERS = ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu4_2", "relu5_1")  # those it predicts
 COMPACT_RANKS = (16, 32, 72, 144, 256)
 # torchvision's own files (IMAGENET1K_V1); the second name is the convolutions alone.
-WEIGHT_FILES: dict[str, tuple[str, str]] = {
+WEIGHT_FILES: dict[str, tuple[str, ...]] = {
     "vgg19": ("vgg19-dcbb9e9d.pth", "vgg19-features.pth"),
     "vgg16": ("vgg16-397923af.pth", "vgg16-features.pth"),
-    "compact": (COMPACT_FILE, COMPACT_FILE),
+    "compact": (COMPACT_FILE,),
 }
 DOWNLOAD = "https://download.pytorch.org/models/"
 # The statistics these networks were trained with (torchvision's documentation of the weights).
@@ -112,15 +113,36 @@ class FeatureNetwork(nn.Module):
         x = (image - self.mean) / self.std
         x = x.contiguous(memory_format=torch.channels_last)
         wanted = set(self.layers if layers is None else layers)
-        begin = 0
-        for end, layer in enumerate(self.names, 1):
+        for layer, block in _blocks(self.names, self.network, self.layers):
+            if not wanted:
+                return
+            # What is asked for is kept in any case, by the Gram matrix.
+            x = _in_parts(block, x) if self.checkpointing and layer not in self.layers else block(x)
             if layer in wanted:
-                between = self.network[begin:end]
-                # A lone convolution with its ReLU keeps nothing that the Gram matrix does not keep anyway.
-                anew = self.checkpointing and len(between) > 2
-                x = checkpoint(between, x, use_reentrant=False) if anew else between(x)
                 yield layer, x
-                begin = end
+                wanted.remove(layer)
+
+
+def _blocks(names: list[str], network: nn.Sequential, layers: Collection[str]) -> Iterator[tuple[str, nn.Sequential]]:
+    """A convolution with what follows it, up to the next or to a layer that is asked for; by the name of its last."""
+    begin = 0
+    for end, name in enumerate(names, 1):
+        if name in layers or names[end].startswith("conv"):
+            yield name, network[begin:end]
+            begin = end
+
+
+def _in_parts(block: nn.Sequential, x: Tensor) -> Tensor:
+    """The block, of which only the output is kept; the rest is computed anew, a quarter of the channels at a time:
+    pooling and ReLU look at each alone, and conv1_2's output, with its gradient, would be the most of all memory."""
+    first, rest = block[0], block[1:]
+    if not isinstance(first, nn.Conv2d):
+        return checkpoint(block, x, use_reentrant=False)
+    assert first.bias is not None
+    parts = zip(first.weight.chunk(4), first.bias.chunk(4), strict=True)
+    return torch.cat(
+        [checkpoint(lambda w, b: rest(F.conv2d(x, w, b, padding=1)), *p, use_reentrant=False) for p in parts], 1
+    )
 
 
 def _pooled_first(network: nn.Sequential, names: list[str], layers: Collection[str]) -> tuple[nn.Sequential, list[str]]:

@@ -28,7 +28,7 @@ IMAGE_SUFFIXES: tuple[str, ...] = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".t
 
 # Named, because Pillow would otherwise try everything it knows, and for EPS start Ghostscript.
 _READABLE = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF")
-_WRITABLE = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP", ".tif": "TIFF", ".tiff": "TIFF"}
+WRITABLE = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP", ".tif": "TIFF", ".tiff": "TIFF"}
 _OPTIONS: dict[str, dict[str, Any]] = {"JPEG": {"quality": 95, "subsampling": 0}, "WEBP": {"quality": 95}}
 _LONGEST = {"JPEG": 65500, "WEBP": 16383}  # JPEG's own limit is 65535, libjpeg's is 65500
 _REASONS = {
@@ -63,13 +63,13 @@ class Picture:
     note: str = ""
 
 
-def read_image(path: str | Path) -> Picture:
-    """Read a file, upright and in RGB. `ImageError` if it is missing, damaged, no image or far too large."""
-    with _explained(path, "damaged, get the file again"), Path(path).open("rb") as file:
-        if not file.peek(1):
+def read_image(path: str | Path, data: bytes | None = None) -> Picture:
+    """Read a file, or `data`, what it holds: upright, in RGB. `ImageError` if missing, damaged, no image, too large."""
+    with _explained(path, "damaged, get the file again"):
+        if not (data := Path(path).read_bytes() if data is None else data):
             raise _error(path, "the file is empty, get it again")
         with _quiet():
-            image = Image.open(file, formats=_READABLE)
+            image = Image.open(io.BytesIO(data), formats=_READABLE)
         if image.width * image.height > (Image.MAX_IMAGE_PIXELS or math.inf):
             raise Image.DecompressionBombError  # where Pillow itself only warns, up to twice its limit
         return _picture(image)
@@ -258,9 +258,9 @@ def _through_profile(image: Image.Image) -> Image.Image:
 
 def _writable(path: Path, picture: Picture, overwrite: bool) -> str:
     """Pillow's name of the format, after everything that can be refused before any work is done."""
-    kind = _WRITABLE.get(path.suffix.lower())
+    kind = WRITABLE.get(path.suffix.lower())
     if kind is None:
-        raise _error(path, f"suffix '{path.suffix}' cannot be written: choose one of {', '.join(_WRITABLE)}")
+        raise _error(path, f"suffix '{path.suffix}' cannot be written: choose one of {', '.join(WRITABLE)}")
     height, width = picture.pixels.shape[-2:]
     if max(height, width) > _LONGEST.get(kind, max(height, width)):
         raise _error(path, f"{width}×{height} pixels, {kind} holds {_LONGEST[kind]} a side: use .png or .tif")

@@ -5,7 +5,7 @@ import difflib
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -126,21 +126,25 @@ class Stylizer:
         painted = self._tensor(values.permute(2, 0, 1)).permute(1, 2, 0).contiguous() * levels
         return (painted.round() if levels == 255 else painted).numpy().astype(image.dtype)
 
-    @contextmanager
-    def _memory_explained(self, content: Tensor) -> Iterator[None]:
-        try:
-            yield
-        except (RuntimeError, MemoryError) as error:  # torch.OutOfMemoryError is a RuntimeError
-            if not isinstance(error, MemoryError | torch.OutOfMemoryError) and not any(
-                text in str(error) for text in _NO_MEMORY
-            ):
-                raise
-            height, width = content.shape[-2:]
-            side = self.size or max(height, width)
-            raise ValueError(
-                f"{width}×{height} pixels, longer side {side}: does not fit in the memory of {self.device}; "
-                f"work at a smaller size, such as --size {max(1, side // 2)}"
-            ) from error
+    def _memory_explained(self, content: Tensor) -> AbstractContextManager[None]:
+        height, width = content.shape[-2:]
+        side = self.size or max(height, width)
+        return memory_explained(
+            f"{width}×{height} pixels, longer side {side}: does not fit in the memory of {self.device}; "
+            f"work at a smaller size, such as --size {max(1, side // 2)}"
+        )
+
+
+@contextmanager
+def memory_explained(said: str) -> Iterator[None]:
+    """Turns torch's and Python's ways to be out of memory into a ValueError that says `said`."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:  # torch.OutOfMemoryError is a RuntimeError
+        plain = isinstance(error, MemoryError | torch.OutOfMemoryError)
+        if not plain and not any(text in str(error) for text in _NO_MEMORY):
+            raise
+        raise ValueError(said) from error
 
 
 def style_names(network: TransformNet) -> list[str]:

@@ -7,7 +7,7 @@ import re
 import sys
 import time
 from argparse import ArgumentError
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,15 +15,13 @@ from jsonargparse import ArgumentParser
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from impasto.images import IMAGE_SUFFIXES, read_image, write_image
+from impasto.images import IMAGE_SUFFIXES, WRITABLE, read_image, write_image
 from impasto.inference import Stylizer, style_names
 from impasto.networks import TransformNet, find_network, load_network, published_networks
 
 _PHOTOS = "photo files, folders (searched with their sub-folders), or quoted patterns such as 'trip/**/*.jpg'"
 _EXPECTED = {"strength": "a number from 0 to 1", "size": "a whole number of pixels"}
 _BOOLEANS = ("true", "false", "True", "False")
-_READ_ONLY = (".gif", ".bmp")  # kinds of image that are read and not written
-WRITABLE = tuple(suffix for suffix in IMAGE_SUFFIXES if suffix not in _READ_ONLY)
 
 
 @dataclass(frozen=True)
@@ -220,15 +218,20 @@ def _plan(found: list[tuple[Path, Path]], output: Path, label: str) -> list[Job]
 
 def _check_outputs(jobs: list[Job], overwrite: bool) -> None:
     """Refuses to write over a photo, over an earlier result of a single photo, and where nothing can be."""
-    # By inode, so that neither links nor the case of letters hide a photo.
-    photos = {_inode(job.photo) for job in jobs if job.photo.exists()}
-    for job in jobs:
-        if job.output.exists() and _inode(job.output) in photos:
-            raise ValueError(f"{job.output}: is a photo given, never written over; choose another --output")
+    spare_inputs([job.output for job in jobs], [job.photo for job in jobs])
     if len(jobs) == 1:
         _check_new(jobs[0], overwrite)
     for folder in dict.fromkeys(job.output.parent for job in jobs):
         make_folder(folder)
+
+
+def spare_inputs(outputs: Iterable[Path], inputs: Iterable[Path]) -> None:
+    """`ValueError` where an output would be written over a picture given: by inode, so that neither links nor the case
+    of letters hide one."""
+    given = {_inode(path) for path in inputs if path.exists()}
+    for output in outputs:
+        if output.exists() and _inode(output) in given:
+            raise ValueError(f"{output}: is a picture given, never written over; choose another --output")
 
 
 def _inode(path: Path) -> tuple[int, int]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from jaxtyping import Float
@@ -24,7 +24,7 @@ class LossOptions:
 
     Args:
         network: the loss network.
-        weights: file or folder of its weights; None: the variable IMPASTO_WEIGHTS, torch's cache, a download.
+        weights: file or folder of its weights; None: IMPASTO_WEIGHTS, torch's cache, a download (not of compact).
         content_layers: weight of each content layer.
         style_layers: weight of each style layer.
         content_weight: weight of the content term.
@@ -52,6 +52,8 @@ class LossOptions:
     balance: Balance = "relative"
 
     def __post_init__(self) -> None:
+        if self.balance not in get_args(Balance):
+            raise ValueError(f"balance {self.balance!r}: choose from {', '.join(get_args(Balance))}")
         if not self.style_layers or not self.content_layers:
             raise ValueError("content_layers and style_layers: name at least one layer each, such as relu4_2: 1.0")
         if not self.scales or any(not 0 < scale <= 1 for scale in self.scales):
@@ -127,17 +129,18 @@ class PerceptualLoss(nn.Module):
         features: the loss network to use instead of the one `options` names (any module with such a `walk`).
     """
 
+    asked: Tensor
     dynamic: Tensor
     features: FeatureNetwork
 
     def __init__(self, options: LossOptions | None = None, features: nn.Module | None = None) -> None:
         super().__init__()
         self.options = options = options or LossOptions()
-        second = options.secondary_layers if options.secondary_weight else {}
-        self.kept_layers = {**options.content_layers, **second}
+        self.kept_layers = {**options.content_layers, **(options.secondary_layers if options.secondary_weight else {})}
         layers = list(dict.fromkeys([*self.kept_layers, *options.style_layers]))
         self.features = features or FeatureNetwork(options.network, layers, options.weights)  # type: ignore[assignment]
-        self.register_buffer("dynamic", torch.tensor([options.content_weight, options.style_strength]))
+        self.register_buffer("asked", torch.tensor([options.content_weight, options.style_strength]))
+        self.register_buffer("dynamic", self.asked.clone())  # what `balance: dynamic` moves
 
     def style_target(
         self,
@@ -247,9 +250,7 @@ class PerceptualLoss(nn.Module):
     def weights(self) -> dict[str, float]:
         """The weight of each term at this moment."""
         options = self.options
-        content, style = options.content_weight, options.style_strength
-        if options.balance == "dynamic":
-            content, style = self.dynamic.tolist()
+        content, style = (self.dynamic if options.balance == "dynamic" else self.asked).tolist()
         return {
             "content": content, "secondary": options.secondary_weight, "combined": options.combined_weight,
             "style": style, "tv": options.tv_weight,
@@ -306,5 +307,4 @@ class PerceptualLoss(nn.Module):
         """Moves the weights of content and style on, by one step of GradNorm."""
         gradients = [torch.autograd.grad(term, output, retain_graph=True)[0] for term in terms]
         norms = torch.stack([gradient.detach().float().norm() for gradient in gradients])
-        asked = torch.tensor([self.options.content_weight, self.options.style_strength]).to(norms)
-        self.dynamic.copy_(gradnorm(self.dynamic, norms, torch.stack(terms).detach(), asked))
+        self.dynamic.copy_(gradnorm(self.dynamic, norms, torch.stack(terms).detach(), self.asked))

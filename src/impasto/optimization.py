@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from jaxtyping import Float
@@ -16,7 +16,10 @@ from impasto.images import resize
 from impasto.losses import PerceptualLoss
 from impasto.targets import ContentTarget, StyleTarget
 
-RATES = {"lbfgs": 1.0, "adam": 0.02}
+Optimizer = Literal["lbfgs", "adam"]
+Start = Literal["content", "noise", "mix"]
+
+RATES: dict[Optimizer, float] = {"lbfgs": 1.0, "adam": 0.02}
 HISTORY = 20  # steps that L-BFGS remembers, two pictures each (its authors: 3 to 20; Liu & Nocedal 1989)
 PLATEAU = 1e-3  # an improvement of the loss by less than this share is none
 
@@ -43,10 +46,10 @@ class OptimizeOptions:
     """
 
     steps: int = 300
-    optimizer: Literal["lbfgs", "adam"] = "lbfgs"
+    optimizer: Optimizer = "lbfgs"
     learning_rate: float | None = None
     line_search: bool = False
-    start: Literal["content", "noise", "mix"] = "content"
+    start: Start = "content"
     noise_ratio: float = 0.5
     coarse: list[int] = field(default_factory=list)
     clamp: bool = True
@@ -62,6 +65,9 @@ class OptimizeOptions:
             )
         if self.learning_rate is not None and not self.learning_rate > 0:
             raise ValueError(f"learning_rate {self.learning_rate}: must be above 0")
+        for name, known in (("optimizer", get_args(Optimizer)), ("start", get_args(Start))):
+            if (value := getattr(self, name)) not in known:
+                raise ValueError(f"{name} {value!r}: choose from {', '.join(known)}")
         for name, of_nothing in (("noise_ratio", "noise"), ("blend", "the paintings")):
             if not 0 <= (share := getattr(self, name)) <= 1:
                 raise ValueError(f"{name} {share}: from 0 ({of_nothing}) to 1 (the content)")
@@ -77,7 +83,6 @@ def optimize_image(
     *,
     mixture: Sequence[float] | None = None,
     photos: Float[Tensor, "p 3 _ _"] | None = None,
-    gaps: dict[str, dict[str, list[float]]] | None = None,
     masks: Float[Tensor, "n 1 _ _"] | None = None,
     on_step: OnStep | None = None,
 ) -> Float[Tensor, "1 3 h w"]:
@@ -90,13 +95,12 @@ def optimize_image(
         options: see OptimizeOptions.
         mixture: weights of the paintings, whose Gram matrices are mixed; made to sum to 1. None: equal.
         photos: on which the balance is measured; None: the four quarters of `content` stand in for them.
-        gaps: the balance measured elsewhere (`StyleTarget.gaps`, the metadata of a published network).
-        masks: one for each painting, white where it holds; then `mixture` weighs their terms, not their Grams.
+        masks: one for each painting, in [0, 1], 1 where it holds; then `mixture` weighs their terms, not their Grams.
         on_step: called with the number of steps done, the picture and its fractions of the loss, from the start (0) on.
 
     Raises:
-        ValueError: weights or masks that do not fit the paintings, coarse sizes above the full one, a loss that is not
-            finite.
+        ValueError: weights or masks that do not fit the paintings, coarse sizes above the full one, pictures too small
+            for the loss network, a loss that is not finite.
     """
     options = options or OptimizeOptions()
     mixture = _normalized(mixture, len(styles))
@@ -106,12 +110,13 @@ def optimize_image(
     if photos is None:
         photos = _quarters(content)
     _check_masks(masks, len(styles))
+    loss.dynamic.copy_(loss.asked)
     run, image = _Run(loss, options, on_step), None
     with _checkpointing(loss, options.checkpointing):
         for size, steps in _shared_out(options, full):
             photo = resize(content, size)
             paintings = [resize(style, max(1, round(max(style.shape[-2:]) * size / full))) for style in styles]
-            target = loss.style_target(paintings, photos, mixture, gaps, masks)
+            target = loss.style_target(paintings, photos, mixture, masks=masks)
             kept = loss.content_target(photo, _blend(photo, paintings, mixture, options.blend))
             image = _start(photo, options) if image is None else _grown(image, photo)
             image = run.descend(image, kept, target, steps)
@@ -131,6 +136,7 @@ class _Run:
         image = image.clone().requires_grad_()
         optimizer = _optimizer(image, self.options)
         terms: dict[str, Tensor] = {}
+        weights: dict[str, float] = {}
 
         def closure() -> Tensor:
             if self.options.clamp:
@@ -140,6 +146,7 @@ class _Run:
             found = self.loss(image, content, target)
             if not terms:  # a line search evaluates more pictures than the one the step begins with
                 terms.update(found)
+                weights.update(self.loss.weights)
             # Times the number of values, so that the gradient of a pixel does not shrink with the size of the picture:
             # L-BFGS drops curvature below an absolute 1e-10.
             total = torch.stack(list(found.values())).sum() * image.numel()
@@ -151,7 +158,7 @@ class _Run:
             before = image.detach().clone()
             terms.clear()
             optimizer.step(closure)  # type: ignore[arg-type]  # torch wants a float
-            total = self._report(before, terms)
+            total = self._report(before, terms, weights)
             if total < (1 - PLATEAU) * best:
                 best, best_step = total, step
             self.done += 1
@@ -159,12 +166,11 @@ class _Run:
                 break
         with torch.no_grad():
             image.clamp_(0, 1)
-            self._report(image.detach(), self.loss(image, content, target))
+            self._report(image.detach(), self.loss(image, content, target), self.loss.weights)
         return image.detach()
 
-    def _report(self, image: Tensor, terms: dict[str, Tensor]) -> float:
+    def _report(self, image: Tensor, terms: dict[str, Tensor], weights: dict[str, float]) -> float:
         """Tells the fractions of the loss at `image`; gives the weighted sum."""
-        weights = self.loss.weights
         fractions = {name: float(term.detach()) / weights[name] for name, term in terms.items() if weights[name]}
         total = float(torch.stack([term.detach() for term in terms.values()]).sum())
         if not math.isfinite(total):

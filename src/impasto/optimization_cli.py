@@ -17,9 +17,9 @@ from torch.nn import functional as F
 
 from impasto.data.files import find_images, shipped_config
 from impasto.evaluation.plots import plot_terms
-from impasto.images import Picture, contact_sheet, keep_colors, match_colors, read_image, resize, write_image
-from impasto.inference import find_device
-from impasto.inference_cli import WRITABLE, make_folder
+from impasto.images import WRITABLE, Picture, contact_sheet, keep_colors, match_colors, read_image, resize, write_image
+from impasto.inference import find_device, memory_explained
+from impasto.inference_cli import make_folder, spare_inputs
 from impasto.losses import LossOptions, PerceptualLoss
 from impasto.optimization import OptimizeOptions, optimize_image
 
@@ -112,20 +112,23 @@ def optimize_photo(
     job.check([Path(content), *paths, *map(Path, masks)])
     known = gap_photos(photos).to(place) if photos else None
     perceptual = PerceptualLoss(loss).to(place)
+    too_large = f"size {size}: does not fit in the memory of {place}; give --checkpointing true, or a smaller --size"
     with job.progress:
         try:
-            optimize_image(
-                pixels.to(place), paintings, perceptual, options,
-                mixture=weights, photos=known, masks=None if regions is None else regions.to(place),
-                on_step=job.on_step,
-            )  # fmt: skip
+            with memory_explained(too_large):
+                optimize_image(
+                    pixels.to(place), paintings, perceptual, options,
+                    mixture=weights, photos=known, masks=None if regions is None else regions.to(place),
+                    on_step=job.on_step,
+                )  # fmt: skip
         except (KeyboardInterrupt, ValueError) as stop:
             if not job.rows:
                 raise
             job.stopped = stop
     reached = max(job.latest.shape[-2:])  # a coarse size, where the run was stopped early
     painted = keep_colors(job.latest, resize(pixels, reached)) if colors == "luminance" else job.latest
-    alpha = None if photo.alpha is None else resize(photo.alpha, reached)
+    # In two steps, as the pixels went: in one, sides may be rounded to another number.
+    alpha = None if photo.alpha is None else resize(resize(photo.alpha, size), reached)
     job.finish(Picture(painted, alpha, photo.icc_profile))
     if isinstance(job.stopped, ValueError):
         raise job.stopped
@@ -161,7 +164,7 @@ def _weighted(styles: list[str]) -> tuple[list[Path], list[float]]:
 
 
 def gap_photos(folder: str) -> Tensor:
-    """The first photos of a folder, P×3×S×S, for the balance."""
+    """The first photos of a folder, P×3×S×S in [0, 1], for the balance; ImageError where one cannot be read."""
     found = [resize(read_image(file).pixels, GAP_SIZE) for file in find_images(folder)[:GAP_PHOTOS]]
     side = min(min(photo.shape[-2:]) for photo in found)
     return torch.cat([photo[..., :side, :side] for photo in found])
@@ -192,9 +195,8 @@ class _Job:
         make_folder(self.path.parent)
         files = [self.path, self.path.with_suffix(".csv"), self._plot(), *map(self._snapshot, self.snapshots)]
         files += [self._sheet()] if self.snapshots else []
+        spare_inputs(files, inputs)
         there = [file for file in files if file.exists()]
-        if given := [file for file in there if any(name.exists() and file.samefile(name) for name in inputs)]:
-            raise ValueError(f"{given[0]}: is a picture given, never written over; choose another --output")
         if there and not self.overwrite:
             names = ", ".join(map(str, there))
             raise ValueError(f"{names}: exists already; choose another --output, or --overwrite true")

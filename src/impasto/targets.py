@@ -54,6 +54,7 @@ class ContentTarget:
 
 
 def read_gaps(gaps: dict[str, list[float]], like: dict[Key, Tensor]) -> dict[Key, Tensor]:
+    """One part of `StyleTarget.gaps` as tensors again, on the device of `like`."""
     device = next(iter(like.values())).device
     keys = [text.split("/") for text in gaps]
     return {(float(scale), layer): torch.tensor(gap, device=device)
@@ -61,7 +62,7 @@ def read_gaps(gaps: dict[str, list[float]], like: dict[Key, Tensor]) -> dict[Key
 
 
 def pair_distance(total: Tensor, squares: Tensor, n: int) -> Tensor:
-    """E[MSE(F_i, F_j)] over the pairs i ≠ j of n pictures, from Σ F and Σ mean(F²)."""
+    """E[MSE(F_i, F_j)], a scalar, over the pairs i ≠ j of n ≥ 2 pictures, from Σ F (of any shape) and Σ mean(F²)."""
     return 2 / (n - 1) * (squares - (total.square() / n).mean())
 
 

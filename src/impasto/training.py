@@ -1,7 +1,6 @@
 """Training of the transform network: FixedStyles learns 1…N paintings."""
 
 import math
-import subprocess
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from torch.nn import functional as F
 
 from impasto.images import read_image, resize
 from impasto.losses import LossOptions, PerceptualLoss
-from impasto.networks import TransformNet, describe, load_network, save_network
+from impasto.networks import TransformNet, commit, describe, load_network, save_network
 from impasto.targets import StyleTarget
 
 
@@ -43,6 +42,9 @@ class Painting:
 # a network learns with it lies outside the picture in use.
 TRAINING_MARGIN = 8
 
+# Options of the loss that the balance of a run was measured under.
+DECIDED = ("network", "content_layers", "style_layers", "secondary_layers", "scales", "balance")
+
 
 class NonFiniteLoss(ValueError):
     """The loss, or a weight of the network, is no longer a finite number."""
@@ -63,7 +65,7 @@ class FixedStyles(pl.LightningModule):
         warmup_steps: steps over which the learning rate rises; then it falls to 0 along a cosine.
         gap_photos: photos on which the balance is measured, once.
         shift_weight: weight of the squared difference between a moved photo's painting and the moved painting;
-            above 0 it keeps patterns from locking to the pixel grid, as dots in flat areas do.
+            above 0 it keeps patterns from locking to the pixel grid, as dots in flat areas do. The canvas moves along.
         window: side of the squares the crops are cut into for the loss, which has to find the style in each; 0 for
             none. The side of a crop is a multiple of it, or smaller: then it stays whole. Crops larger than the windows
             teach the network to paint the flat parts of a photo: by itself a flat crop is made vivid by instance
@@ -93,8 +95,9 @@ class FixedStyles(pl.LightningModule):
         if not styles:
             raise ValueError("styles: none given; --model.styles.NAME PICTURE adds one")
         self.styles = {name: Painting(style) if isinstance(style, str) else style for name, style in styles.items()}
-        if min(shift_weight, window) < 0:
-            raise ValueError(f"shift_weight {shift_weight}, window {window}: must not be negative")
+        if min(shift_weight, window) < 0 or gap_photos < 2:
+            given = f"shift_weight {shift_weight}, window {window}, gap_photos {gap_photos}"
+            raise ValueError(f"{given}: the first two from 0, photos from 2")
         for name, painting in self.styles.items():
             if not Path(painting.image).is_file():
                 raise ValueError(
@@ -241,11 +244,29 @@ class FixedStyles(pl.LightningModule):
         checkpoint["impasto"] = {"network": describe(self.network, **self.metadata()), "balance": balance}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Takes back the balance measured when the run began, so that the loss goes on the same."""
-        self._restored = checkpoint.get("impasto", {}).get("balance")
-        names = [style["name"] for style in checkpoint.get("impasto", {}).get("network", {}).get("styles", [])]
+        """Takes back the balance measured when the run began, so that the loss goes on the same.
+
+        ValueError where this run has other styles, or what else that balance and the weights do not fit.
+        """
+        stored = checkpoint.get("impasto", {})
+        self._restored, described = stored.get("balance"), stored.get("network", {})
+        names = [style["name"] for style in described.get("styles", [])]
         if names and names != list(self.styles):
             raise ValueError(f"the checkpoint was trained on {', '.join(names)}; this run has {', '.join(self.styles)}")
+        loss = {f"loss.{name}": value for name, value in described.get("loss", {}).items()}
+        trained = {**described.get("arguments", {}), **described.get("training", {}), **loss}
+        for name, ours in self._decided().items():
+            if (theirs := trained.get(name, ours)) != ours:
+                raise ValueError(
+                    f"the checkpoint was trained with {name} {theirs}; this run has {ours}: give --model.{name} as it "
+                    f"was, or begin a new run from its network with --model.start_from"
+                )
+
+    def _decided(self) -> dict[str, Any]:
+        """What a run cannot change on its way."""
+        options = asdict(self.loss_options)
+        loss = {f"loss.{name}": options[name] for name in DECIDED}
+        return {**self.network.arguments, "style_size": self.style_size, "window": self.window, **loss}
 
     def metadata(self) -> dict[str, Any]:
         """What the published file says of its making: styles, loss and balance, training, commit."""
@@ -287,13 +308,3 @@ def warmup_cosine(
 
 def _credits(painting: Painting) -> dict[str, Any]:
     return {key: value for key, value in asdict(painting).items() if key != "image" and value}
-
-
-def commit() -> str:
-    """The commit of the source in use, with a + where it was changed since; empty outside a checkout."""
-    command = ["git", "describe", "--always", "--dirty=+", "--exclude=*"]
-    try:
-        done = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, timeout=10)
-    except (OSError, subprocess.TimeoutExpired):
-        return ""
-    return done.stdout.strip()

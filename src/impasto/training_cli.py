@@ -8,6 +8,7 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from impasto.callbacks import LossTable, Previews, ShowProgress, StopSafely
 from impasto.data.files import located, shipped_config
@@ -51,7 +52,7 @@ class TrainingCLI(LightningCLI):
         run = Path(config.run or f"runs/{self.default_run(config)}")
         if config.get("try_on"):
             read_image(located(config.try_on))  # a mistake costs seconds now, a run at its end
-        _refuse_bad_run(config, run)
+        _refuse_bad_run(config, run, fit=self.subcommand == "fit")
         config.trainer.default_root_dir = str(run)
         config.checkpoint.dirpath = str(run / "checkpoints")
         interval = config.trainer.val_check_interval
@@ -62,8 +63,7 @@ class TrainingCLI(LightningCLI):
 
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
         """Adds the callbacks every run has, and TensorBoard in the run's folder."""
-        self.stop = StopSafely()
-        self.trainer_defaults = {"callbacks": [self.stop, LossTable(), ShowProgress()]}
+        self.trainer_defaults = {"callbacks": [StopSafely(), LossTable(), ShowProgress()]}
         trainer = super().instantiate_trainer(**kwargs)
         if trainer.loggers and isinstance(trainer.logger, pl.loggers.TensorBoardLogger):
             trainer.logger = pl.loggers.TensorBoardLogger(trainer.default_root_dir, name="", version="tensorboard")
@@ -119,25 +119,32 @@ class DistillationCLI(TrainingCLI):
         return "compact"
 
     def publish(self, run: Path) -> None:
-        published = self.model.publish(run / COMPACT_FILE)
-        table = run / "faithfulness.md"
-        table.write_text(faithfulness(self.model.errors()))
-        print(f"loss network: {published}\nits errors: {table}\ntrain with it: python scripts/train.py fit "
+        published, errors = run / COMPACT_FILE, self.model.errors()
+        if errors or not published.exists():  # going on from a finished run measures nothing: its file stays
+            self.model.publish(published)
+        if errors:
+            table = run / "faithfulness.md"
+            table.write_text(faithfulness(errors))
+            print(f"its errors: {table}")
+        print(f"loss network: {published}\ntrain with it: python scripts/train.py fit "
               f"--model.loss.network compact --model.loss.weights {published} …")  # fmt: skip
 
 
-def _refuse_bad_run(config: Any, run: Path) -> None:
+def _refuse_bad_run(config: Any, run: Path, fit: bool) -> None:
     """What would lose an earlier run, never end, or fail after hours for want of a folder."""
-    if config.trainer.max_epochs not in (None, -1):
-        raise ValueError("training is counted in steps, not epochs: use --trainer.max_steps N")
-    if (config.trainer.max_steps or -1) < 1 and "ckpt_path" in config:
-        raise ValueError(f"--trainer.max_steps {config.trainer.max_steps}: must be at least 1")
-    if (run / "checkpoints" / "last.ckpt").exists() and not config.ckpt_path:
-        raise ValueError(f"{run} holds a run already: go on with --ckpt_path last, or choose another folder with --run")
-    if config.ckpt_path == "last" and not (run / "checkpoints" / "last.ckpt").exists():
+    last = run / "checkpoints" / "last.ckpt"
+    if config.ckpt_path == "last" and not last.exists():
         raise ValueError(
             f"{run} holds no checkpoint to go on from: check --run and the styles, or leave --ckpt_path out"
         )
+    if not fit:
+        return
+    if config.trainer.max_epochs not in (None, -1):
+        raise ValueError("training is counted in steps, not epochs: use --trainer.max_steps N")
+    if (config.trainer.max_steps or -1) < 1:
+        raise ValueError(f"--trainer.max_steps {config.trainer.max_steps}: must be at least 1")
+    if last.exists() and not config.ckpt_path:
+        raise ValueError(f"{run} holds a run already: go on with --ckpt_path last, or choose another folder with --run")
     new = not run.exists()
     try:
         run.mkdir(parents=True, exist_ok=True)
@@ -184,3 +191,7 @@ def _start(
         )
     except ArgumentError as error:
         raise ValueError(f"{error} (--help lists the options)") from error
+    except MisconfigurationException as error:  # an accelerator or a number of devices that is not there
+        raise ValueError(str(error)) from error
+    except torch.OutOfMemoryError as error:
+        raise ValueError("the GPU's memory is full: lower --data.batch_size, --data.crop or --model.width") from error

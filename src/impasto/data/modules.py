@@ -5,8 +5,6 @@ The batch, for training and validation alike, is a dictionary:
     "content"   B×3×S×S float32 in [0, 1]: random crops for training, centre crops for validation
     "index"     B int64: the numbers of the samples, counted over all ranks from the beginning of the run
                 (for validation: the place among the validation photos)
-    "style"     optional, for arbitrary styles
-    "previous", "flow", "mask"   optional, for video: the frame before, the motion, where it is visible
 """
 
 import itertools
@@ -179,11 +177,6 @@ class Photos(pl.LightningDataModule):
         self._source: sources.PhotoCollection | None = None
         self._resumed = 0
         self._reported: set[str] = set()
-
-    @property
-    def skipped_photos(self) -> int:
-        """How many photos this process could not read so far."""
-        return len(self._reported)
 
     def setup(self, stage: str | None = None) -> None:
         """Find the photos and read those for validation. `ValueError` if there is none that can be read."""

@@ -6,7 +6,6 @@ many ranks and workers to see the same again. What cannot be read is named and r
 """
 
 import hashlib
-import io
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -19,12 +18,11 @@ from typing import Any
 
 import torch
 from jaxtyping import Float
-from PIL import Image
 from torch import Tensor
 from torch.nn.functional import interpolate
 
 from impasto.data.files import find_images, located
-from impasto.images import IMAGE_SUFFIXES, ImageError, from_pil, read_image
+from impasto.images import ImageError, read_image
 
 # COCO 2017, some 117 000 photos for training, as bytes inside its Parquet files. Other copies on the hub hold
 # links to the photos, or a loading script, which `datasets` has not run since version 4.
@@ -32,6 +30,7 @@ COCO = "detection-datasets/coco"
 
 TRIES = 64  # unreadable photos in a row before a collection is given up
 _BUFFER = 200  # photos a stream is shuffled over, still encoded: some 30 MB for COCO
+_UNNAMED = "image"  # what is read from bytes
 _INSTEAD = "to train on a folder of your own photos, pass --data.photos FOLDER"
 
 Skipped = list[tuple[str, str]]  # (name, reason)
@@ -112,15 +111,7 @@ def decode(record: Any) -> Float[Tensor, "3 h w"]:
         raise ImageError("holds no image")
     if not record.get("bytes"):
         return read_image(record["path"]).pixels[0]
-    # Named, because Pillow would otherwise try all it has, Ghostscript among them.
-    formats = sorted({Image.registered_extensions()[suffix] for suffix in IMAGE_SUFFIXES})
-    try:
-        with Image.open(io.BytesIO(record["bytes"]), formats=formats) as image:
-            return from_pil(image).pixels[0]
-    except ImageError:
-        raise
-    except Exception as error:  # damaged files make decoders raise almost anything
-        raise ImageError(f"not an image ({type(error).__name__})") from error
+    return read_image(_UNNAMED, record["bytes"]).pixels[0]
 
 
 class DatasetPhotos(PhotoCollection):
@@ -244,7 +235,8 @@ def noting(name: str, skipped: Skipped) -> Iterator[None]:
     try:
         yield
     except ImageError as error:
-        skipped.append((name, str(error).removeprefix(f"{name}: ")))  # images.py begins with the file's name
+        # images.py begins with the file's name.
+        skipped.append((name, str(error).removeprefix(f"{name}: ").removeprefix(f"{_UNNAMED}: ")))
 
 
 def draw(photos: PhotoCollection, size: int, seed: int, n: int, skipped: Skipped) -> Float[Tensor, "3 s s"]:

@@ -1,24 +1,23 @@
 """What a loss network, or the reference, costs: time and memory, side by side in one run on one machine."""
 
-import multiprocessing
 import statistics
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from rich.console import Console
 from rich.progress import track
 
 from impasto.evaluation.cells import Reference
-from impasto.evaluation.cost import Cost, cost_of_plain_recipe, cost_of_reference
+from impasto.evaluation.cost import Cost, alone, cost_of_plain_recipe, cost_of_reference
 from impasto.evaluation.measure import measured_peak, resident, seconds_of
 from impasto.features import FeatureNetwork, LossNetwork
 from impasto.losses import STYLE_LAYERS, LossOptions, PerceptualLoss
 from impasto.networks import TransformNet
 from impasto.optimization import OptimizeOptions
 
-NETWORKS: tuple[LossNetwork, ...] = ("vgg19", "vgg16", "compact")
+NETWORKS: tuple[LossNetwork, ...] = get_args(LossNetwork)
 LAYERS = (*STYLE_LAYERS, "relu4_2")
 
 
@@ -63,8 +62,9 @@ def benchmark(
     """
     if device == "cuda" and not torch.cuda.is_available():
         raise ValueError("device cuda: no GPU here that torch can use; take cpu")
-    if size < 16 or min(batch, width, rounds) < 1:
-        raise ValueError(f"size {size}, batch {batch}, width {width}, rounds {rounds}: size from 16, the others from 1")
+    if size < 16 or min(batch, width, rounds) < 1 or threads < 0:
+        given = f"size {size}, batch {batch}, width {width}, rounds {rounds}, threads {threads}"
+        raise ValueError(f"{given}: size from 16, threads from 0, the others from 1")
     torch.set_num_threads(threads or torch.get_num_threads())
     if what == "reference":
         print(reference_table(device, size, rounds))
@@ -147,8 +147,7 @@ def _job(name: LossNetwork, what: str, setting: Setting) -> Callable[[], None]:
 
 def _memory(name: LossNetwork, setting: Setting) -> float:
     """MiB that a loss network and two evaluations of it take at their peak, in a process of their own."""
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        return pool.apply(_peak, (name, setting))
+    return alone(_peak, name, setting)
 
 
 def _peak(name: LossNetwork, setting: Setting) -> float:

@@ -80,13 +80,17 @@ class Judge:
         self.targets: dict[str, StyleTarget] = {
             name: self.loss.style_target([painting], photos) for name, painting in paintings.items()
         }
-        self.lpips = Lpips(loss.weights if loss.network == "vgg16" else None) if lpips else None
+        self.lpips = Lpips(loss.weights if loss.network == "vgg16" else None, photos.device) if lpips else None
         self.tell: Callable[[int], None] = lambda step: None  # told each step of an optimization
-        self._losses = {json.dumps(asdict(loss)): self.loss}
+        self._weights = digest(torch.cat([value.flatten() for value in self.loss.features.parameters()]))
+        self._losses: dict[str, PerceptualLoss] = {}  # not this one: dynamic weights move while they optimize
 
     @torch.no_grad()
     def numbers(self, image: Tensor, content: Tensor, painting: str) -> dict[str, float]:
-        """SSIM, PSNR and LPIPS to the photo, GMD to the painting, the terms as fractions and the loss."""
+        """SSIM, PSNR and LPIPS to the photo, GMD to the painting, the terms as fractions and the loss.
+
+        Both pictures are 1×3×H×W in [0, 1], of one size.
+        """
         weights = self.loss.weights
         terms = self.loss(image, content, self.targets[painting])
         gmd = gram_difference(image, self.paintings[painting], self._style_features)
@@ -101,14 +105,17 @@ class Judge:
         return self.loss.features(image, self.loss.options.style_layers)
 
     def settings(self, painting: str) -> dict[str, Any]:
-        """What its numbers depend on; where the weights lie does not."""
+        """What its numbers depend on: the weights, wherever they lie."""
         return {
-            "loss": asdict(replace(self.loss.options, weights=None)), "lpips": self.lpips is not None,
+            "loss": asdict(replace(self.loss.options, weights=self._weights)), "lpips": self.lpips is not None,
             "photos": digest(self.photos), "painting": digest(self.paintings[painting]),
         }  # fmt: skip
 
     def optimized(self, content: Tensor, painting: str, reference: Reference, marks: list[int]) -> dict[int, Cell]:
-        """Cells of one run: after each of `marks` steps, and after its last (`LAST`), with the curve up to there."""
+        """Cells of one run: after each of `marks` steps, and after its last (`LAST`), with the curve up to there.
+
+        `content` is 1×3×H×W in [0, 1]. Raises as `optimize_image` does.
+        """
         kept: dict[int, tuple[Tensor, int]] = {}
         curve: Rows = []
 
@@ -129,13 +136,11 @@ class Judge:
         }
 
     def _loss_of(self, reference: Reference) -> PerceptualLoss:
-        """One loss network for each set of options: loading takes longer than a step. Dynamic weights begin anew."""
+        """One loss network for each set of options: loading takes longer than a step."""
         key = json.dumps(asdict(reference.loss))
         if key not in self._losses:
             self._losses[key] = PerceptualLoss(reference.loss).to(self.photos.device)
-        loss = self._losses[key]
-        loss.dynamic.copy_(torch.tensor([reference.loss.content_weight, reference.loss.style_strength]))
-        return loss
+        return self._losses[key]
 
 
 def digest(image: Tensor) -> str:

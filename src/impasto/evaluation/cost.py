@@ -5,6 +5,7 @@ import statistics
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import pairwise
+from typing import TypeVar
 
 import torch
 
@@ -16,6 +17,8 @@ from impasto.inference import Stylizer, style_names
 from impasto.losses import STYLE_LAYERS, PerceptualLoss
 from impasto.networks import load_network
 from impasto.optimization import optimize_image
+
+Found = TypeVar("Found")
 
 ROUNDS = 5  # pictures, or iterations, that are timed after one to warm up
 
@@ -30,20 +33,21 @@ class Cost:
 
 def cost_of_network(name: str, size: int, device: str) -> Cost:
     """Of one picture of size × size pixels."""
-    return _alone(_network_cost, name, size, device)
+    return alone(_network_cost, name, size, device)
 
 
 def cost_of_reference(reference: Reference, size: int, device: str) -> Cost:
     """Of one iteration at size × size pixels."""
-    return _alone(_reference_cost, reference, size, device)
+    return alone(_reference_cost, reference, size, device)
 
 
 def cost_of_plain_recipe(name: LossNetwork, size: int, device: str) -> Cost:
     """Of one iteration of the usual recipe (`plain_recipe`)."""
-    return _alone(_plain_cost, name, size, device)
+    return alone(_plain_cost, name, size, device)
 
 
-def _alone(function: Callable[..., Cost], *arguments: object) -> Cost:
+def alone(function: Callable[..., Found], *arguments: object) -> Found:
+    """What a function of a module gives in a fresh process, with as many threads."""
     threads = torch.get_num_threads()
     with multiprocessing.get_context("spawn").Pool(1, torch.set_num_threads, (threads,)) as pool:
         return pool.apply(function, arguments)

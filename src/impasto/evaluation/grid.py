@@ -94,7 +94,8 @@ def _report(folder: Path, judge: Judge, grid: Grid, made: list[Cell]) -> Path:
     )
     lines = [f"| {' | '.join([*grid.axes, *NUMBERS])} |", "|---" * (len(grid.axes) + len(NUMBERS)) + "|"]
     for point, cell in zip(points, made, strict=True):
-        values = [*map(str, point.values()), *(f"{cell.numbers[name]:.3f}" for name in NUMBERS)]
+        numbers = [f"{cell.numbers[name]:.3f}" if name in cell.numbers else "–" for name in NUMBERS]
+        values = [*map(str, point.values()), *numbers]
         lines.append(f"| {' | '.join(values)} |")
     heading = f"# {' × '.join(grid.axes)}\n\nJudged by {judge.loss.options.network}; content and style are fractions.\n"
     curves = f"\n![curves]({Path(drawn).name})\n" if drawn else ""
@@ -104,9 +105,13 @@ def _report(folder: Path, judge: Judge, grid: Grid, made: list[Cell]) -> Path:
 
 
 def _label(point: Mapping[str, Any], separator: str = ", ") -> str:
-    """`noise_ratio 0.3`; of layers, their names."""
+    """`noise_ratio 0.3`; of layers, their names, and their weights unless they are 1."""
     parts = []
     for name, value in point.items():
-        said = "+".join(value) if isinstance(value, dict) else str(value)
+        said = "+".join(_weighed(*item) for item in value.items()) if isinstance(value, dict) else str(value)
         parts.append(said if name in ("photo", "painting") else f"{name.removeprefix('loss.')} {said}")
     return separator.join(parts)
+
+
+def _weighed(layer: str, weight: float) -> str:
+    return layer if weight == 1 else f"{weight:g}·{layer}"

@@ -63,9 +63,9 @@ class Lpips:
     channels are those that torchmetrics ships.
     """
 
-    def __init__(self, weights: str | None = None) -> None:
-        self.features = FeatureNetwork("vgg16", LPIPS_LAYERS, weights)
-        self.channels = list(torch.load(located(LPIPS_WEIGHTS), "cpu", weights_only=True).values())
+    def __init__(self, weights: str | None = None, device: torch.device | str = "cpu") -> None:
+        self.features = FeatureNetwork("vgg16", LPIPS_LAYERS, weights).to(device)
+        self.channels = list(torch.load(located(LPIPS_WEIGHTS), device, weights_only=True).values())
 
     @torch.no_grad()
     def __call__(self, image: Picture, content: Picture) -> float:
@@ -73,5 +73,5 @@ class Lpips:
         total = torch.zeros(())
         for layer, weights in zip(LPIPS_LAYERS, self.channels, strict=True):
             difference = F.normalize(a[layer], dim=1) - F.normalize(b[layer], dim=1)
-            total = total + (difference.square() * weights.to(difference)).sum(1).mean().cpu()
+            total = total + (difference.square() * weights).sum(1).mean().cpu()
         return float(total)

@@ -28,7 +28,8 @@ def plot_terms(path: Path, runs: Mapping[str, Sequence[Mapping[str, int | float]
     axes = figure.add_subplot(xlabel="step", ylabel="fraction (1: nothing of the style, or of the content)")
     for (name, rows), color in zip(runs.items(), cycle(f"C{number}" for number in range(10)), strict=False):
         for term, stroke in STROKES.items():
-            values = [row[term] or float("nan") for row in rows]  # a start from the photo has no content term
+            # A term of weight 0 is in no row; one that is 0, as the content's at a start from the photo, has no log.
+            values = [row.get(term) or float("nan") for row in rows]
             axes.semilogy([row["step"] for row in rows], values, stroke, color=color, label=f"{name} {term}")
     axes.legend(fontsize="small")
     figure.savefig(path, dpi=100)

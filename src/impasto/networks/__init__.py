@@ -2,6 +2,7 @@
 
 import json
 import os
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -131,3 +132,16 @@ __all__ = [
     "FORMAT", "NETWORKS", "NetworkError", "TransformNet",
     "describe", "find_network", "load_network", "published_networks", "save_network",
 ]  # fmt: skip
+
+
+def commit() -> str:
+    """The commit of the source in use, with a + where it was changed since; empty outside a checkout."""
+    root = Path(__file__).parents[3]
+    if not (root / ".git").exists():  # installed, perhaps below a repository that is not ours
+        return ""
+    command = ["git", "describe", "--always", "--dirty=+", "--exclude=*"]
+    try:
+        done = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=10)
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return done.stdout.strip()
