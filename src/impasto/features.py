@@ -41,8 +41,8 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 class FeatureNetwork(nn.Module):
     """VGG features by layer name, frozen; nothing past the deepest layer asked for is built.
 
-    With `checkpointing` set, what lies between the layers asked for is computed anew for the gradient instead of kept
-    (Chen et al. 2016): less memory, more time.
+    With `checkpointing` set, the layers that nobody asks for keep only what their pooling and ReLU leave; the rest is
+    computed anew for the gradient (Chen et al. 2016): less memory, more time.
 
     Args:
         name: vgg19 or vgg16 (Simonyan & Zisserman 2015), or compact: ours, which predicts their features.
