@@ -44,8 +44,11 @@ class ConditionalInstanceNorm(nn.Module):
     def _moments(self, x: Tensor) -> tuple[Tensor, Tensor]:
         if self.statistics == "frozen" and self.recorded is not None:
             return self.recorded
-        values = x if x.dtype == torch.float64 else x.float()
-        variance, mean = torch.var_mean(values, dim=(2, 3), correction=0, keepdim=True)
+        # A view where x is channels-last, as in training; over it both take less than half the time of var_mean on a CPU.
+        pixels = (x if x.dtype == torch.float64 else x.float()).permute(0, 2, 3, 1).flatten(1, 2)
+        mean = pixels.mean(1, keepdim=True)
+        variance = (pixels - mean).square().mean(1)[..., None, None]
+        mean = mean.transpose(1, 2)[..., None]
         if self.statistics == "record":
             self.recorded = (variance, mean)
         return variance, mean
@@ -86,12 +89,17 @@ def without_grain(photo: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 h w"]:
     """The photo through a Wiener filter in windows of 7×7 (Lim 1990, p. 548, as in scipy), for noise of GRAIN: what
     varies less is replaced by its mean, what varies much stays as it is."""
     values = photo.float()
-    mean = F.avg_pool2d(values, 7, 1, 3, count_include_pad=False)
-    square = F.avg_pool2d(values * values, 7, 1, 3, count_include_pad=False)
+    mean, square = _windowed_mean(values), _windowed_mean(values * values)
     # One gain for the three channels, so that it changes no hue.
     variance = (square - mean * mean).mean(1, keepdim=True)
     gain = (variance - GRAIN**2).clamp(min=0) / variance.clamp(min=GRAIN**2)
     return (mean + gain * (values - mean)).to(photo.dtype)
+
+
+def _windowed_mean(x: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 h w"]:
+    """Mean of the 7×7 pixels around each, of those inside the picture: along rows, then along columns."""
+    along = F.avg_pool2d(x, (1, 7), 1, (0, 3), count_include_pad=False)
+    return F.avg_pool2d(along, (7, 1), 1, (3, 0), count_include_pad=False)
 
 
 def canvas(photo: Float[Tensor, "_ _ h w"], origin: tuple[int, int] = (0, 0)) -> Float[Tensor, "h w"]:
