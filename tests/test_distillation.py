@@ -9,8 +9,9 @@ from pictures import save
 
 from impasto.cli import run
 from impasto.distillation import KINDS, Distillation, _kept, _set_factors, factorize, faithfulness
-from impasto.features import COMPACT_FILE, COMPACT_LAYERS, FactoredConvolution, FeatureNetwork, factored
+from impasto.features import FeatureNetwork
 from impasto.networks import NetworkError, load_network
+from impasto.vgg import COMPACT_FILE, COMPACT_LAYERS, FactoredConvolution, factored
 
 ROOT = Path(__file__).parents[1]
 

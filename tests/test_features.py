@@ -8,21 +8,20 @@ import torch
 import torchvision
 from torchvision.models.feature_extraction import create_feature_extractor
 
-from impasto.features import (
+from impasto.features import BAND, IMAGENET_MEAN, IMAGENET_STD, FeatureNetwork
+from impasto.images import read_image, resize
+from impasto.vgg import (
     CHECKPOINTS,
     COMPACT_FILE,
     COMPACT_LAYERS,
-    IMAGENET_MEAN,
-    IMAGENET_STD,
     WEIGHT_FILES,
     FactoredConvolution,
-    FeatureNetwork,
+    LossNetwork,
     factored,
     find_weights,
     layer_names,
     save_compact,
 )
-from impasto.images import read_image, resize
 
 # Index of each ReLU in torchvision's `features`, from its documentation of the architectures.
 TORCHVISION = {
@@ -103,9 +102,14 @@ def test_pooling_before_the_relu_changes_nothing() -> None:
     assert torch.equal(features, expected) and torch.equal(gradient, wanted)
 
 
-def test_checkpointing_changes_no_gradient() -> None:
-    network = FeatureNetwork("vgg16", ["relu1_1", "relu2_1", "relu3_2"], "random")
-    image = torch.rand(1, 3, 32, 32)
+@pytest.mark.parametrize("layers", [["relu1_1", "relu2_1", "relu3_2"], ["relu1_2", "relu2_2"], ["relu2_1"]])
+@pytest.mark.parametrize("name", ["vgg16", "compact"])
+def test_checkpointing_changes_no_gradient(layers: list[str], name: LossNetwork) -> None:
+    """In several bands of the picture, of which the last is one row longer."""
+    if name == "compact":
+        layers = ["relu1_1", "relu2_1"]
+    network = FeatureNetwork(name, layers, "random")
+    image = torch.rand(2, 3, 2 * BAND + 17, 32)
     found = []
     for network.checkpointing in (False, True):
         x = image.clone().requires_grad_()
@@ -133,7 +137,7 @@ def test_refusals(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_offline_names_all_three_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("IMPASTO_WEIGHTS", raising=False)
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    monkeypatch.setattr("impasto.features.DOWNLOAD", "http://127.0.0.1:9/")  # nothing listens there
+    monkeypatch.setattr("impasto.vgg.DOWNLOAD", "http://127.0.0.1:9/")  # nothing listens there
     with pytest.raises(ValueError) as refusal:
         find_weights("vgg19")
     message = str(refusal.value)

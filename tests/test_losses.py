@@ -276,3 +276,25 @@ def test_a_few_steps_lower_each_term(term: str) -> None:
         history.append(terms[term].item())
     assert all(math.isfinite(value) for value in history)
     assert history[-1] < 0.8 * history[0]
+
+
+def test_checkpointing_changes_no_term_and_no_gradient() -> None:
+    """Grams of the first block come from bands of the picture, with masks and without."""
+    loss = PerceptualLoss(
+        LossOptions(network="vgg16", weights="random", content_layers={"relu1_2": 1.0, "relu3_1": 1.0})
+    )
+    photo, styles = torch.rand(1, 3, 150, 40), [torch.rand(1, 3, 48, 48), torch.rand(1, 3, 40, 40)]
+    for masks in (None, (torch.rand(2, 1, 30, 20) > 0.5).float()):
+        target = loss.style_target(
+            styles, torch.rand(4, 3, 48, 48), None if masks is not None else [0.5, 0.5], masks=masks
+        )
+        found = []
+        for loss.features.checkpointing in (False, True):
+            image = photo.flip(-1).requires_grad_()
+            terms = loss(image, photo, target)
+            sum(terms.values()).backward()
+            found.append((terms, image.grad))
+        (plain, expected), (checkpointed, gradient) = found
+        for name in plain:
+            torch.testing.assert_close(checkpointed[name], plain[name])
+        torch.testing.assert_close(gradient, expected, rtol=1e-4, atol=1e-4 * float(expected.abs().max()))

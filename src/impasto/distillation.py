@@ -12,19 +12,12 @@ from torch import Tensor, nn
 
 from impasto.data.files import find_images
 from impasto.data.sources import crop
-from impasto.features import (
-    COMPACT_LAYERS,
-    COMPACT_RANKS,
-    FactoredConvolution,
-    FeatureNetwork,
-    Teacher,
-    factored,
-    save_compact,
-)
+from impasto.features import FeatureNetwork
 from impasto.images import read_image, resize
 from impasto.losses import gram_matrix
 from impasto.networks import commit, load_network
 from impasto.training import warmup_cosine
+from impasto.vgg import COMPACT_LAYERS, COMPACT_RANKS, FactoredConvolution, Teacher, factored, save_compact
 
 KINDS = ("photos", "changed", "paintings", "stylized")  # a batch holds them in turns
 JUDGED = ("photos", "paintings", "stylized")

@@ -9,8 +9,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from impasto.features import FeatureNetwork, LossNetwork
-from impasto.targets import ContentTarget, Key, StyleTarget, gradnorm, pair_distance, read_gaps
+from impasto.features import Bands, FeatureNetwork, whole
+from impasto.targets import ContentTarget, Key, StyleTarget, exact, gradnorm, pair_distance, read_gaps, squared_error
+from impasto.vgg import LossNetwork
 
 Balance = Literal["relative", "fixed", "dynamic"]
 ByKey = dict[Key, Tensor]
@@ -75,11 +76,13 @@ def gram_matrix(features: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c c"]:
     divides by C²·(C·H·W)²: ours is 4 / C² of theirs per layer. A Gram over H·W alone is C times ours, its
     squared error C² times. Constants a layer, which `balance: relative` divides out.
     """
-    b, c, h, w = features.shape
+    return _products(features) / features.shape[1:].numel()
+
+
+def _products(features: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c c"]:
     with torch.autocast(features.device.type, enabled=False):
         # A view where the features are channels-last, as those of the loss network are.
-        pixels = _exact(features).permute(0, 2, 3, 1).reshape(b, h * w, c)
-        return _SquareProduct.apply(pixels) / (c * h * w)
+        return _SquareProduct.apply(exact(features).permute(0, 2, 3, 1).flatten(1, 2))
 
 
 class _SquareProduct(torch.autograd.Function):
@@ -99,26 +102,23 @@ class _SquareProduct(torch.autograd.Function):
 
 def total_variation(image: Float[Tensor, "b c h w"]) -> Float[Tensor, ""]:
     """mean |dx| + mean |dy|; 0 for a flat image, at most 2 for one in [0, 1]. A side of one pixel counts 0."""
-    image = _exact(image)
+    image = exact(image)
     dx = (image[..., :, 1:] - image[..., :, :-1]).abs()
     dy = (image[..., 1:, :] - image[..., :-1, :]).abs()
     return sum((d.mean() for d in (dx, dy) if d.numel()), start=image.new_zeros(()))
 
 
-def _within(features: Float[Tensor, "1 c h w"], masks: Float[Tensor, "n 1 _ _"]) -> Float[Tensor, "n c h w"]:
-    """The features under each mask, whose squares are brought to a mean of 1 (Gatys et al. 2017, eq. 3)."""
-    masks = F.interpolate(masks, size=features.shape[-2:], mode="area")
-    return _exact(features) * masks * masks.square().mean((2, 3), keepdim=True).clamp(min=1e-6).rsqrt()
+def _gram_within(features: Tensor | Bands, masks: Float[Tensor, "n 1 _ _"] | None) -> Float[Tensor, "n c c"]:
+    """`gram_matrix`; under each mask, whose squares are brought to a mean of 1 (Gatys et al. 2017, eq. 3)."""
+    if masks is not None:
+        masks = F.interpolate(masks, size=features.shape[-2:], mode="area")
+        masks = masks * masks.square().mean((2, 3), keepdim=True).clamp(min=1e-6).rsqrt()
 
+    def products(part: Tensor, rows: slice = slice(None)) -> Tensor:
+        return _products(part if masks is None else exact(part) * masks[:, :, rows])
 
-def _squared_error(a: Tensor, b: Tensor) -> Tensor:
-    """Mean squared error of each picture of the batch: B."""
-    return (_exact(a) - _exact(b)).square().flatten(1).mean(1)
-
-
-def _exact(x: Tensor) -> Tensor:
-    """Half precision to float32, where small differences and long sums would be lost; float64 stays."""
-    return x if x.dtype == torch.float64 else x.float()
+    total = products(features) if isinstance(features, Tensor) else features.sum(products)
+    return total / features.shape[1:].numel()
 
 
 class PerceptualLoss(nn.Module):
@@ -194,9 +194,9 @@ class PerceptualLoss(nn.Module):
         for photo in photos.split(1):
             kept, found = self._pyramid(photo)
             for key, gram in found.items():
-                style_gaps[key] += _squared_error(gram, grams[key]) / len(photos)
+                style_gaps[key] += squared_error(gram, grams[key]) / len(photos)
             for key, features in kept.items():
-                f = _exact(features[0])
+                f = exact(features[0])
                 total, squares = moments.get(key, (torch.zeros_like(f), f.new_zeros(())))
                 moments[key] = (total + f, squares + f.square().mean())
         content_gaps = {key: pair_distance(*moment, len(photos)) for key, moment in moments.items()}
@@ -260,7 +260,7 @@ class PerceptualLoss(nn.Module):
         """Σ w_l · MSE(F_l(output), F_l(content)) / gap_l; plain MSE under `fixed`."""
         options = self.options
         weights = self._layer_weights(options.secondary_layers if name == "secondary" else options.content_layers)
-        errors = {key: _squared_error(found[key], wanted[key]) / target.content_gaps[key] for key in weights}
+        errors = {key: squared_error(found[key], wanted[key]) / target.content_gaps[key] for key in weights}
         return torch.stack([weights[key] * error.mean() for key, error in errors.items()]).sum()
 
     def _style_term(self, found: ByKey, target: StyleTarget) -> Tensor:
@@ -268,7 +268,7 @@ class PerceptualLoss(nn.Module):
         weights = self._layer_weights(self.options.style_layers)
         total = target.grams[next(iter(weights))].new_zeros(())
         for key, gram in target.grams.items():
-            error = _squared_error(found[key], gram) / target.style_gaps[key]
+            error = squared_error(found[key], gram) / target.style_gaps[key]
             total = total + weights[key] * (error.mean() if target.shares is None else (error * target.shares).sum())
         return total
 
@@ -294,9 +294,9 @@ class PerceptualLoss(nn.Module):
                 scaled = F.interpolate(image, size=size, mode="bilinear", antialias=True)
             for layer, features in self.features.walk(scaled, layers):
                 if layer in self.kept_layers:
-                    kept[scale, layer] = features
+                    kept[scale, layer] = whole(features)
                 if layer in self.options.style_layers:
-                    grams[scale, layer] = gram_matrix(features if masks is None else _within(features, masks))
+                    grams[scale, layer] = _gram_within(features, masks)
         return kept, grams
 
     @torch.no_grad()

@@ -61,6 +61,16 @@ def read_gaps(gaps: dict[str, list[float]], like: dict[Key, Tensor]) -> dict[Key
             for (scale, layer), gap in zip(keys, gaps.values(), strict=True)}  # fmt: skip
 
 
+def squared_error(a: Tensor, b: Tensor) -> Tensor:
+    """Mean squared error of each picture of the batch: B."""
+    return (exact(a) - exact(b)).square().flatten(1).mean(1)
+
+
+def exact(x: Tensor) -> Tensor:
+    """Half precision to float32, where small differences and long sums would be lost; float64 stays."""
+    return x if x.dtype == torch.float64 else x.float()
+
+
 def pair_distance(total: Tensor, squares: Tensor, n: int) -> Tensor:
     """E[MSE(F_i, F_j)], a scalar, over the pairs i ≠ j of n ≥ 2 pictures, from Σ F (of any shape) and Σ mean(F²)."""
     return 2 / (n - 1) * (squares - (total.square() / n).mean())

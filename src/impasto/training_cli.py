@@ -14,10 +14,10 @@ from impasto.callbacks import LossTable, Previews, ShowProgress, StopSafely
 from impasto.data.files import located, shipped_config
 from impasto.data.modules import Photos
 from impasto.distillation import Distillation, faithfulness
-from impasto.features import COMPACT_FILE
 from impasto.images import read_image, write_image
 from impasto.inference import Stylizer
 from impasto.training import FixedStyles
+from impasto.vgg import COMPACT_FILE
 
 
 class TrainingCLI(LightningCLI):

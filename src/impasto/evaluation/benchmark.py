@@ -12,10 +12,11 @@ from rich.progress import track
 from impasto.evaluation.cells import Reference
 from impasto.evaluation.cost import Cost, alone, cost_of_plain_recipe, cost_of_reference
 from impasto.evaluation.measure import measured_peak, resident, seconds_of
-from impasto.features import FeatureNetwork, LossNetwork
+from impasto.features import FeatureNetwork
 from impasto.losses import STYLE_LAYERS, LossOptions, PerceptualLoss
 from impasto.networks import TransformNet
 from impasto.optimization import OptimizeOptions
+from impasto.vgg import LossNetwork
 
 NETWORKS: tuple[LossNetwork, ...] = get_args(LossNetwork)
 LAYERS = (*STYLE_LAYERS, "relu4_2")

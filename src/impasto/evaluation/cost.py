@@ -12,11 +12,12 @@ import torch
 from impasto.evaluation.cells import Reference
 from impasto.evaluation.measure import measured_peak, now, resident, seconds_of
 from impasto.evaluation.plain import CONTENT_LAYER, plain_recipe
-from impasto.features import FeatureNetwork, LossNetwork
+from impasto.features import FeatureNetwork
 from impasto.inference import Stylizer, style_names
 from impasto.losses import STYLE_LAYERS, PerceptualLoss
 from impasto.networks import load_network
 from impasto.optimization import optimize_image
+from impasto.vgg import LossNetwork
 
 Found = TypeVar("Found")
 

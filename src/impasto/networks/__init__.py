@@ -10,8 +10,8 @@ import safetensors.torch
 import torch
 from safetensors import SafetensorError, safe_open
 
-from impasto.features import CHECKPOINTS, COMPACT_FILE
 from impasto.networks.transform import TransformNet
+from impasto.vgg import CHECKPOINTS, COMPACT_FILE
 
 NETWORKS: dict[str, type[TransformNet]] = {"TransformNet": TransformNet}
 FORMAT = 1  # of the published file; a file of every format ever released keeps loading

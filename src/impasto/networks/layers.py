@@ -44,7 +44,7 @@ class ConditionalInstanceNorm(nn.Module):
     def _moments(self, x: Tensor) -> tuple[Tensor, Tensor]:
         if self.statistics == "frozen" and self.recorded is not None:
             return self.recorded
-        # A view where x is channels-last, as in training; over it both take less than half the time of var_mean on a CPU.
+        # A view where x is channels-last, as in training; over it they take half the time of var_mean on a CPU.
         pixels = (x if x.dtype == torch.float64 else x.float()).permute(0, 2, 3, 1).flatten(1, 2)
         mean = pixels.mean(1, keepdim=True)
         variance = (pixels - mean).square().mean(1)[..., None, None]
