@@ -105,11 +105,11 @@ def test_pooling_before_the_relu_changes_nothing() -> None:
 @pytest.mark.parametrize("layers", [["relu1_1", "relu2_1", "relu3_2"], ["relu1_2", "relu2_2"], ["relu2_1"]])
 @pytest.mark.parametrize("name", ["vgg16", "compact"])
 def test_checkpointing_changes_no_gradient(layers: list[str], name: LossNetwork) -> None:
-    """In several bands of the picture, of which the last is one row longer."""
+    """In several bands, in the second block too; of an odd number of rows in all."""
     if name == "compact":
         layers = ["relu1_1", "relu2_1"]
     network = FeatureNetwork(name, layers, "random")
-    image = torch.rand(2, 3, 2 * BAND + 17, 32)
+    image = torch.rand(2, 3, 4 * BAND + 17, 32)
     found = []
     for network.checkpointing in (False, True):
         x = image.clone().requires_grad_()

@@ -24,14 +24,14 @@ from impasto.vgg import (
 # The statistics these networks were trained with (torchvision's documentation of the weights).
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
-BAND = 64  # rows at least of a band of `Bands`: few enough to be little beside the picture, enough to be fast
+BAND = 64  # rows of a band of `Bands` at least; there are at most eight
 
 
 class FeatureNetwork(nn.Module):
     """VGG features by layer name, frozen; nothing past the deepest layer asked for is built.
 
-    With `checkpointing` set, the first block is computed in bands of the picture, and further layers that nobody asks
-    for keep only what their pooling and ReLU leave; all else is computed anew for the gradient (Chen et al. 2016):
+    With `checkpointing` set, the first three blocks are computed in bands of the picture, and further layers that nobody
+    asks for keep only what their pooling and ReLU leave; all else is computed anew for the gradient (Chen et al. 2016):
     less memory, more time.
 
     Args:
@@ -85,7 +85,7 @@ class FeatureNetwork(nn.Module):
     ) -> Iterator[tuple[str, "Tensor | Bands"]]:
         """Names and features B×C×H'×W' of an RGB image in [0, 1], layer by layer; the normalization happens here.
 
-        With `checkpointing`, those of the first block are not there to be kept, but as `Bands`.
+        With `checkpointing`, those of the first three blocks are not there to be kept, but as `Bands`.
 
         What is computed from a layer before the walk goes on has its gradient taken when the layer's turn comes, not
         first of all and kept till then: memory for the largest layers.
@@ -106,13 +106,16 @@ class FeatureNetwork(nn.Module):
         x = x.contiguous(memory_format=torch.channels_last)
         wanted = set(self.layers if layers is None else layers)
         begin = 0
-        if self.checkpointing and "pool1" in self.names:
-            pool, begin = (self.names.index(name) for name in ("pool1", "conv2_1"))
-            for layer in [name for name in self.names[:begin] if name in wanted]:
-                yield layer, Bands(self.network[: self.names.index(layer) + 1], x)
+        for number in (1, 2, 3):
+            if not self.checkpointing or f"pool{number}" not in self.names:
+                break
+            pool, end = (self.names.index(name) for name in (f"pool{number}", f"conv{number + 1}_1"))
+            for layer in [name for name in self.names[begin:end] if name in wanted]:
+                yield layer, Bands(self.network[begin : self.names.index(layer) + 1], x)
                 wanted.remove(layer)
             if wanted:
-                x = Bands(self.network[:pool], x, self.network[pool:begin]).whole()
+                x = Bands(self.network[begin:pool], x, self.network[pool:end]).whole()
+            begin = end
         for layer, block in _blocks(self.names[begin:], self.network[begin:], self.layers):
             if not wanted:
                 return
@@ -124,11 +127,11 @@ class FeatureNetwork(nn.Module):
 
 
 class Bands:
-    """Features of the first block, computed anew, in bands of the picture, whenever they are needed: each layer there
-    is as large as 64 pictures of one channel, and so is its gradient.
+    """Features of a block, computed anew, in bands of its input, whenever they are needed: in the first three blocks a
+    layer is as large as 64 or 32 pictures of one channel, and so is its gradient.
 
     Args:
-        network: convolutions of 3×3 and ReLUs, at the size of the picture.
+        network: convolutions of 3×3 and ReLUs, at the size of the image.
         image: what they are applied to, B×C×H×W.
         after: pooling, and what follows it.
     """
@@ -137,7 +140,7 @@ class Bands:
         self.network, self.image, self.after = network, image, after or nn.Sequential()
         self.halo = sum(not isinstance(module, nn.ReLU) for module in network)
         self.shape = torch.Size([len(image), width(network), *image.shape[-2:]])
-        number = max(1, image.shape[-2] // BAND)
+        number = min(8, max(1, image.shape[-2] // BAND))
         edges = [i * image.shape[-2] // number // 2 * 2 for i in range(number)] + [image.shape[-2]]
         self.rows = [slice(top, bottom) for top, bottom in pairwise(edges)]
 
