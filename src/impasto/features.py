@@ -30,9 +30,9 @@ BAND = 64  # rows of a band of `Bands` at least; there are at most eight
 class FeatureNetwork(nn.Module):
     """VGG features by layer name, frozen; nothing past the deepest layer asked for is built.
 
-    With `checkpointing` set, the first three blocks are computed in bands of the picture, and further layers that nobody
-    asks for keep only what their pooling and ReLU leave; all else is computed anew for the gradient (Chen et al. 2016):
-    less memory, more time.
+    With `checkpointing` set, the first three blocks are computed in bands of the picture, and further layers that
+    nobody asks for keep only what their pooling and ReLU leave; all else is computed anew for the gradient (Chen et al.
+    2016): less memory, more time.
 
     Args:
         name: vgg19 or vgg16 (Simonyan & Zisserman 2015), or compact: ours, which predicts their features.

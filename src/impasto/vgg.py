@@ -22,7 +22,7 @@ CHECKPOINTS = (Path(__file__).parents[2] / "checkpoints", Path(__file__).parent 
 COMPACT_FILE = "compact.safetensors"
 COMPACT_FORMAT = 1
 COMPACT_LAYERS = ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu4_2", "relu5_1")  # those it predicts
-COMPACT_RANKS = (16, 32, 72, 144, 256)
+COMPACT_RANKS = (16, 32, 64, 128, 256)
 # torchvision's own files (IMAGENET1K_V1); the second name is the convolutions alone.
 WEIGHT_FILES: dict[str, tuple[str, ...]] = {
     "vgg19": ("vgg19-dcbb9e9d.pth", "vgg19-features.pth"),
