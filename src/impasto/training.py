@@ -181,8 +181,8 @@ class FixedStyles(pl.LightningModule):
         return squares.permute(0, 2, 3, 1, 4, 5).reshape(-1, pictures.shape[1], self.window, self.window)
 
     def _shift(self, content: Tensor, style: Tensor, output: Tensor) -> Tensor:
-        """MSE of the painting of the photo moved by 1 to 3 pixels each way, another place on the network's 4×4 grid, and
-        of the moved painting (as in video, Ruder et al. 2016); of half the batch, since it takes a second pass."""
+        """MSE of the painting of the photo moved by 1 to 3 pixels each way, another place on the network's 4×4 grid,
+        and of the moved painting (as in video, Ruder et al. 2016); of half the batch, since it takes a second pass."""
         right, down, half = 1 + self.global_step % 3, 1 + self.global_step // 3 % 3, (len(content) + 1) // 2
         moved = self(content[:half, :, down:, right:], style[:half], (down, right))
         return F.mse_loss(moved.float(), output[:half, :, down:, right:].float())
