@@ -253,16 +253,6 @@ def test_the_shift_term_is_part_of_the_loss() -> None:
     assert row["train/shift"] > 0 and row["train/loss"] == pytest.approx(parts, rel=1e-4)
 
 
-def test_the_loss_sees_the_windows_one_by_one() -> None:
-    module = FixedStyles({"smoke": "smoke/painting.png"}, width=4, residual_blocks=0, window=2)
-    pictures = torch.arange(2 * 3 * 16.0).reshape(2, 3, 4, 4)
-    windows = module._windows(pictures)
-    assert windows.shape == (8, 3, 2, 2)
-    assert torch.equal(windows[1], pictures[0, :, :2, 2:]) and torch.equal(windows[6], pictures[1, :, 2:, :2])
-    assert fit("--model.window", "16") == 0
-    assert load_network("runs/smoke/smoke.safetensors").metadata["training"]["window"] == 16
-
-
 def test_two_ranks_give_the_loss_of_one_process_with_the_doubled_batch() -> None:
     ranks = ("--trainer.devices", "2", "--trainer.strategy", "ddp", "--data.batch_size", "2", "--run", "ranks")
     for options in (ranks, ("--data.batch_size", "4", "--run", "one")):
@@ -299,8 +289,7 @@ def test_training_lowers_the_validation_loss() -> None:
         (("--run", "new", "--ckpt_path", "last"), "new holds no checkpoint to go on from"),
         (("--run", "smoke/painting.png/run"), "choose another folder"),
         (("--data.crop", "8"), "crop"),
-        (("--model.window", "-1"), "window -1, gap_photos 4: the first two from 0"),
-        (("--model.window", "15"), "a multiple of --model.window"),
+        (("--model.shift_weight", "-1"), "shift_weight -1.0, gap_photos 4: the first from 0"),
         (("--model.gap_photos", "1"), "photos from 2"),
         (("--trainer.accelerator", "gpu", "--trainer.devices", "99"), "gpu"),
         (("--model.loss.weights", "nowhere.pth"), "nowhere.pth"),

@@ -66,10 +66,6 @@ class FixedStyles(pl.LightningModule):
         gap_photos: photos on which the balance is measured, once.
         shift_weight: weight of the squared difference between a moved photo's painting and the moved painting;
             above 0 it keeps patterns from locking to the pixel grid, as dots in flat areas do. The canvas moves along.
-        window: side of the squares the crops are cut into for the loss, which has to find the style in each; 0 for
-            none. The side of a crop is a multiple of it, or smaller: then it stays whole. Crops larger than the windows
-            teach the network to paint the flat parts of a photo: by itself a flat crop is made vivid by instance
-            norm, beside the rest of the photo it is not.
         compile: compile the network with torch.compile.
     """
 
@@ -88,16 +84,14 @@ class FixedStyles(pl.LightningModule):
         warmup_steps: int = 100,
         gap_photos: int = 32,
         shift_weight: float = 0.0,
-        window: int = 0,
         compile: bool = False,
     ) -> None:
         super().__init__()
         if not styles:
             raise ValueError("styles: none given; --model.styles.NAME PICTURE adds one")
         self.styles = {name: Painting(style) if isinstance(style, str) else style for name, style in styles.items()}
-        if min(shift_weight, window) < 0 or gap_photos < 2:
-            given = f"shift_weight {shift_weight}, window {window}, gap_photos {gap_photos}"
-            raise ValueError(f"{given}: the first two from 0, photos from 2")
+        if shift_weight < 0 or gap_photos < 2:
+            raise ValueError(f"shift_weight {shift_weight}, gap_photos {gap_photos}: the first from 0, photos from 2")
         for name, painting in self.styles.items():
             if not Path(painting.image).is_file():
                 raise ValueError(
@@ -110,7 +104,7 @@ class FixedStyles(pl.LightningModule):
             self.network.compile()
         self.style_size, self.loss_options = style_size, loss
         self.learning_rate, self.warmup_steps, self.gap_photos = learning_rate, warmup_steps, gap_photos
-        self.shift_weight, self.window, self.start_from = shift_weight, window, start_from
+        self.shift_weight, self.start_from = shift_weight, start_from
         self.run_config: dict[str, Any] = {}  # what the command was given, for the record in the published file
         self._restored: dict[str, Any] | None = None
 
@@ -159,26 +153,13 @@ class FixedStyles(pl.LightningModule):
         """The terms as fractions (without their weights), for people to read, and the weighted sum, to minimize."""
         style = F.one_hot(index, len(self.styles)).to(content)
         output = self(content, style)
-        seen, original = self._windows(output), self._windows(content)
-        weighted = self.loss(seen, original, self.target.select(index.repeat_interleave(len(seen) // len(index))))
+        weighted = self.loss(output, content, self.target.select(index))
         weights = self.loss.weights
         if self.shift_weight:
             weights = {**weights, "shift": self.shift_weight}
             weighted["shift"] = self.shift_weight * self._shift(content, style, output)
         fractions = {name: term.detach() / weights[name] for name, term in weighted.items() if weights[name]}
         return fractions, torch.stack(list(weighted.values())).sum()
-
-    def _windows(self, pictures: Tensor) -> Tensor:
-        """B×3×S×S cut into N·B pictures of the windows' side, those of each picture in a row; small ones stay whole."""
-        if not self.window or pictures.shape[-1] <= self.window:
-            return pictures
-        if pictures.shape[-1] % self.window:
-            raise ValueError(
-                f"window {self.window}: crops of {pictures.shape[-1]} cannot be cut into such squares; "
-                f"give a --data.crop that is a multiple of --model.window"
-            )
-        squares = pictures.unfold(2, self.window, self.window).unfold(3, self.window, self.window)
-        return squares.permute(0, 2, 3, 1, 4, 5).reshape(-1, pictures.shape[1], self.window, self.window)
 
     def _shift(self, content: Tensor, style: Tensor, output: Tensor) -> Tensor:
         """MSE of the painting of the photo moved by 1 to 3 pixels each way, another place on the network's 4×4 grid,
@@ -219,7 +200,7 @@ class FixedStyles(pl.LightningModule):
         photos = None
         if self._restored is None and self.loss_options.balance != "fixed":
             first = self.trainer.datamodule.first_photos(self.gap_photos)  # type: ignore[attr-defined]
-            photos = self._windows(first.to(self.device))
+            photos = first.to(self.device)
         self.target = self._target(paintings, photos)
 
     def _target(self, paintings: list[Tensor], photos: Tensor | None) -> StyleTarget:
@@ -266,7 +247,7 @@ class FixedStyles(pl.LightningModule):
         """What a run cannot change on its way."""
         options = asdict(self.loss_options)
         loss = {f"loss.{name}": options[name] for name in DECIDED}
-        return {**self.network.arguments, "style_size": self.style_size, "window": self.window, **loss}
+        return {**self.network.arguments, "style_size": self.style_size, **loss}
 
     def metadata(self) -> dict[str, Any]:
         """What the published file says of its making: styles, loss and balance, training, commit."""
@@ -279,7 +260,6 @@ class FixedStyles(pl.LightningModule):
                 "steps": self.global_step,
                 "style_size": self.style_size,
                 "shift_weight": self.shift_weight,
-                "window": self.window,
                 "start_from": self.start_from and Path(self.start_from).stem,
                 **self.run_config,
             },
