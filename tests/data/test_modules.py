@@ -2,6 +2,8 @@
 
 import io
 import logging
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -312,3 +314,17 @@ def test_the_only_readable_photo_is_trained_on(tmp_path: Path) -> None:
         data = Photos(str(folder), crop=32, num_workers=0)
         data.setup()
         assert len(data.first_photos(2)) == 2
+
+
+def test_a_process_ends_though_its_workers_heed_no_signal(folder: Path) -> None:
+    """As after an error in the middle of a run: something still holds the loader."""
+    program = (
+        "import sys\n"
+        "from impasto.data.modules import Photos\n"
+        "module = Photos(sys.argv[1], crop=16, num_workers=2)\n"
+        "module.setup()\n"
+        "held = iter(module.train_dataloader())\n"
+        "next(held)\n"
+        "sys.held = held\n"
+    )
+    subprocess.run([sys.executable, "-c", program, str(folder)], timeout=60, check=True)

@@ -7,8 +7,10 @@ The batch, for training and validation alike, is a dictionary:
                 (for validation: the place among the validation photos)
 """
 
+import atexit
 import itertools
 import logging
+import multiprocessing
 import signal
 import warnings
 from collections.abc import Callable, Iterable, Iterator
@@ -110,6 +112,13 @@ def _leave_signals_to_the_trainer(worker: int) -> None:
     """Ctrl-C and `timeout` signal the whole process group; a dead worker would cost the checkpoint at the stop."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+
+@atexit.register
+def _end_workers() -> None:
+    """A run that ends in an error may leave workers, and multiprocessing would send them SIGTERM and wait for ever."""
+    for process in multiprocessing.active_children():
+        process.kill()
 
 
 def _worker() -> tuple[int, int]:
