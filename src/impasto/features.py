@@ -127,8 +127,8 @@ class FeatureNetwork(nn.Module):
 
 
 class Bands:
-    """Features of a block, computed anew, in bands of its input, whenever they are needed: in the first three blocks a
-    layer is as large as 64 or 32 pictures of one channel, and so is its gradient.
+    """Features of a block, computed anew, in bands of its input, whenever they are needed: in the first block a layer
+    is as large as 64 pictures of one channel, and so is its gradient.
 
     Args:
         network: convolutions of 3×3 and ReLUs, at the size of the image.
