@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from impasto.images import read_image, resize
 from impasto.losses import LossOptions, PerceptualLoss
 from impasto.networks import TransformNet, commit, describe, load_network, save_network
+from impasto.networks.transform import TRAINING_MARGIN
 from impasto.targets import StyleTarget
 
 
@@ -37,10 +38,6 @@ class Painting:
     licence: str = ""
     source: str = ""
 
-
-# Smaller than in use, for speed: 32 pixels around a crop of 128 are 1.8 times the arithmetic of 8. The pale border that
-# a network learns with it lies outside the picture in use.
-TRAINING_MARGIN = 8
 
 # Options of the loss that the balance of a run was measured under.
 DECIDED = ("network", "content_layers", "style_layers", "secondary_layers", "scales", "balance")

@@ -15,6 +15,7 @@ from impasto.evaluation.measure import measured_peak, resident, seconds_of
 from impasto.features import FeatureNetwork
 from impasto.losses import STYLE_LAYERS, LossOptions, PerceptualLoss
 from impasto.networks import TransformNet
+from impasto.networks.transform import TRAINING_MARGIN
 from impasto.optimization import OptimizeOptions
 from impasto.vgg import LossNetwork
 
@@ -136,7 +137,9 @@ def _job(name: LossNetwork, what: str, setting: Setting) -> Callable[[], None]:
 
     def run() -> None:
         with torch.autocast(setting.device, torch.bfloat16, enabled=setting.bf16):
-            painted = network(photos) if what == "training step" else photos.clone().requires_grad_()
+            painted = (
+                network(photos, margin=TRAINING_MARGIN) if what == "training step" else photos.clone().requires_grad_()
+            )
             total = sum(loss(painted, photos, target).values(), torch.zeros((), device=setting.device))
         total.backward()
         if what == "training step":
