@@ -14,7 +14,9 @@ from impasto.networks.layers import (
     ConditionalInstanceNorm,
     ConvNormRelu,
     ResidualBlock,
+    by_columns,
     canvas,
+    convolution,
     smoothed,
     without_grain,
 )
@@ -75,6 +77,19 @@ def test_gradients(block: nn.Module) -> None:
     x = torch.randn(2, 4, 5, 6, dtype=torch.float64, requires_grad=True)
     style = torch.tensor([[0.3, 0.7], [1.0, 0.0]], dtype=torch.float64)
     assert torch.autograd.gradcheck(lambda x: block(x, style), x)
+
+
+def test_by_columns_is_the_convolution_with_its_gradients() -> None:
+    torch.manual_seed(0)
+    module, x = convolution(5, 3, 9), torch.randn(2, 5, 12, 17, requires_grad=True)
+    wanted, found = module(x), by_columns(module, x)
+    torch.testing.assert_close(found, wanted, rtol=0, atol=1e-5)
+    upstream, of = torch.randn_like(wanted), [x, *module.parameters()]
+    for a, b in zip(*(torch.autograd.grad(y, of, upstream) for y in (found, wanted)), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert by_columns(module, x).dtype == torch.float32
+        torch.testing.assert_close(by_columns(module, x), wanted, rtol=0, atol=0.02)
 
 
 def test_upsampling_is_a_binomial_filter() -> None:

@@ -13,6 +13,7 @@ from impasto.networks.layers import (
     ConditionalInstanceNorm,
     ConvNormRelu,
     ResidualBlock,
+    by_columns,
     canvas,
     convolution,
     without_grain,
@@ -79,7 +80,7 @@ class TransformNet(nn.Module):
         for layer in self.layers:
             x = layer(x, style)
         # A sigmoid instead of Johnson's scaled tanh: the same curve, in [0, 1] without an offset.
-        stylized = torch.sigmoid(self.to_rgb(x).float())
+        stylized = torch.sigmoid(by_columns(self.to_rgb, x))
         return stylized[..., margin : margin + h, margin : margin + w].to(content.dtype)
 
     def _checked(self, style: Tensor | None, content: Tensor) -> Tensor:
