@@ -10,7 +10,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from impasto.data.files import find_images
+from impasto.data.files import find_images, located
 from impasto.evaluation.cells import Judge, Reference
 from impasto.evaluation.grid import Grid, explore
 from impasto.evaluation.report import Compared, compare
@@ -54,7 +54,7 @@ def evaluate_pictures(
     """Makes what is missing, then writes report.md; what was finished before is not made again.
 
     Args:
-        photos: picture files; named after them.
+        photos: picture files, or `package:skimage/data/coffee.png` for one in an installed package; named after them.
         paintings: picture files by the name networks know the style under.
         output: the folder of the report.
         balance_photos: a folder of other photos, on which the balance is measured.
@@ -78,13 +78,13 @@ def evaluate_pictures(
     place = find_device(device)
     for what, files in (("photos", photos), ("networks", networks or []), ("presets", presets)):
         _refuse_same_names(what, files)
-    named = {Path(file).stem: resize(read_image(file).pixels, size).to(place) for file in photos}
+    named = {Path(file).stem: resize(read_image(located(file)).pixels, size).to(place) for file in photos}
     painted = {name: resize(read_image(file).pixels, style_size).to(place) for name, file in paintings.items()}
     folder = Path(output)
     make_folder(folder)
     parts = ("report.md", "numbers.csv", "grid.jpg", "curves.png")
     outputs = [*parts, *(f"{name}{part}" for name in paintings for part in (".jpg", "_curves.png"))]
-    inputs = [*map(Path, photos), *map(Path, paintings.values()), *find_images(balance_photos)]
+    inputs = [*map(located, photos), *map(Path, paintings.values()), *find_images(balance_photos)]
     spare_inputs([folder / name for name in outputs], inputs)
     judge = Judge(loss, gap_photos(balance_photos).to(place), painted, lpips)
     if axes:
