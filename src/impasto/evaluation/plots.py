@@ -21,16 +21,20 @@ def plot_terms(path: Path, runs: Mapping[str, Sequence[Mapping[str, int | float]
     """
     try:
         from matplotlib.figure import Figure
+        from matplotlib.lines import Line2D
     except ImportError:
         _LOG.warning("no plot of the terms: pip install 'impasto[report]' brings what draws it")
         return ""
-    figure = Figure(figsize=(8, 5), layout="constrained")
+    figure = Figure(figsize=(9, 5), layout="constrained")
     axes = figure.add_subplot(xlabel="step", ylabel="fraction (1: nothing of the style, or of the content)")
-    for (name, rows), color in zip(runs.items(), cycle(f"C{number}" for number in range(10)), strict=False):
+    colors = dict(zip(runs, cycle(f"C{number}" for number in range(10)), strict=False))
+    for name, rows in runs.items():
         for term, stroke in STROKES.items():
             # A term of weight 0 is in no row; one that is 0, as the content's at a start from the photo, has no log.
             values = [row.get(term) or float("nan") for row in rows]
-            axes.semilogy([row["step"] for row in rows], values, stroke, color=color, label=f"{name} {term}")
-    axes.legend(fontsize="small")
+            axes.semilogy([row["step"] for row in rows], values, stroke, color=colors[name])
+    legend = [Line2D([], [], color=color, label=name) for name, color in colors.items()]
+    legend += [axes.plot([], [], stroke, color="black", label=term)[0] for term, stroke in STROKES.items()]
+    figure.legend(handles=legend, loc="outside right upper", fontsize="small")
     figure.savefig(path, dpi=100)
     return str(path)
