@@ -157,7 +157,7 @@ def contact_sheet(
         raise ImageError(f"contact sheet: {labels} for {len(rows)} rows, {columns} columns; give all or none")
     grid = [[_label(text, cell) for text in column_labels]]
     for row in rows:
-        grid.append([ImageOps.pad(to_pil(Picture(pixels)), (cell, cell), color="white") for pixels in row])
+        grid.append([ImageOps.contain(to_pil(Picture(pixels)), (cell, cell)) for pixels in row])
     beside = [_label(text, cell) for text in ("", *(row_labels or [""] * len(rows)))]
     return _sheet([[label, *images] for label, images in zip(beside, grid, strict=True)])
 
