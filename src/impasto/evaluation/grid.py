@@ -83,7 +83,7 @@ def _report(folder: Path, judge: Judge, grid: Grid, made: list[Cell]) -> Path:
     with (folder / "numbers.csv").open("w", newline="") as file:
         writer = csv.DictWriter(file, [*grid.axes, *made[0].numbers])
         writer.writeheader()
-        writer.writerows({**point, **cell.numbers} for point, cell in zip(points, made, strict=True))
+        writer.writerows({**_said(point), **cell.numbers} for point, cell in zip(points, made, strict=True))
     columns = len(made) if len(grid.axes) == 1 else len(list(grid.axes.values())[1])
     rows = [[cell.image for cell in made[start : start + columns]] for start in range(0, len(made), columns)]
     labels = [[_label({name: value}) for value in values] for name, values in grid.axes.items()]
@@ -95,7 +95,7 @@ def _report(folder: Path, judge: Judge, grid: Grid, made: list[Cell]) -> Path:
     lines = [f"| {' | '.join([*grid.axes, *NUMBERS])} |", "|---" * (len(grid.axes) + len(NUMBERS)) + "|"]
     for point, cell in zip(points, made, strict=True):
         numbers = [f"{cell.numbers[name]:.3f}" if name in cell.numbers else "–" for name in NUMBERS]
-        values = [*map(str, point.values()), *numbers]
+        values = [*_said(point).values(), *numbers]
         lines.append(f"| {' | '.join(values)} |")
     heading = f"# {' × '.join(grid.axes)}\n\nJudged by {judge.loss.options.network}; content and style are fractions.\n"
     curves = f"\n![curves]({Path(drawn).name})\n" if drawn else ""
@@ -105,12 +105,19 @@ def _report(folder: Path, judge: Judge, grid: Grid, made: list[Cell]) -> Path:
 
 
 def _label(point: Mapping[str, Any], separator: str = ", ") -> str:
-    """`noise_ratio 0.3`; of layers, their names, and their weights unless they are 1."""
+    """`noise_ratio 0.3`; of photo and painting the name alone."""
     parts = []
-    for name, value in point.items():
-        said = "+".join(_weighed(*item) for item in value.items()) if isinstance(value, dict) else str(value)
+    for name, said in _said(point).items():
         parts.append(said if name in ("photo", "painting") else f"{name.removeprefix('loss.')} {said}")
     return separator.join(parts)
+
+
+def _said(point: Mapping[str, Any]) -> dict[str, str]:
+    """The values in words: of layers, their names, and their weights unless they are 1."""
+    return {
+        name: "+".join(_weighed(*item) for item in value.items()) if isinstance(value, dict) else str(value)
+        for name, value in point.items()
+    }
 
 
 def _weighed(layer: str, weight: float) -> str:
