@@ -85,7 +85,7 @@ def test_a_grid_has_a_cell_for_every_pair_of_values() -> None:
     ]
     assert len({row["loss"] for row in rows}) == 6
     width, height = reversed(read_image("out/grid.jpg").pixels.shape[-2:])
-    assert width > 3 * 224 and height > 2 * 168  # three columns, two rows of photos in 4:3
+    assert width > 3 * 224 and 2 * 168 < height < 2 * 224  # rows as high as photos in 4:3
     assert Path("out/report.md").exists() and Path("out/curves.png").exists()
 
 
@@ -94,6 +94,13 @@ def test_a_grid_of_every_photo_and_of_options_of_the_loss() -> None:
     assert run(*GRID, layers) == 0
     report = Path("out/report.md").read_text()
     assert len(list(Path("out/cells").glob("*.json"))) == 4 and "| a | relu3_1 |" in report
+
+
+def test_a_photo_may_lie_in_an_installed_package(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(*GRID, "--photos=[package:skimage/data/coffee.png]", "--axes.start=[content]") == 0
+    assert Path("out/cells/start content.png").exists()
+    assert run(*GRID, "--photos=[package:not_there/coffee.png]", "--axes.start=[content]") == 2
+    assert "no package not_there is installed" in capsys.readouterr().err
 
 
 def test_layers_of_other_weights_and_terms_of_none_are_told_apart() -> None:

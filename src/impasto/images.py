@@ -150,7 +150,7 @@ def contact_sheet(
     column_labels: Sequence[str] = (),
     cell: int = 256,
 ) -> Image.Image:
-    """Grid on white, each picture fitted into a square. `ImageError` if it is empty or labels lack."""
+    """Grid on white, no picture wider or higher than `cell`. `ImageError` if it is empty or labels lack."""
     columns = max(map(len, rows), default=0)
     if not columns or len(row_labels) not in (0, len(rows)) or len(column_labels) not in (0, columns):
         labels = f"{len(row_labels)} and {len(column_labels)} labels"

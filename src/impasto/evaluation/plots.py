@@ -21,7 +21,6 @@ def plot_terms(path: Path, runs: Mapping[str, Sequence[Mapping[str, int | float]
     """
     try:
         from matplotlib.figure import Figure
-        from matplotlib.lines import Line2D
     except ImportError:
         _LOG.warning("no plot of the terms: pip install 'impasto[report]' brings what draws it")
         return ""
@@ -33,7 +32,7 @@ def plot_terms(path: Path, runs: Mapping[str, Sequence[Mapping[str, int | float]
             # A term of weight 0 is in no row; one that is 0, as the content's at a start from the photo, has no log.
             values = [row.get(term) or float("nan") for row in rows]
             axes.semilogy([row["step"] for row in rows], values, stroke, color=colors[name])
-    legend = [Line2D([], [], color=color, label=name) for name, color in colors.items()]
+    legend = [axes.plot([], [], color=color, label=name)[0] for name, color in colors.items()]
     legend += [axes.plot([], [], stroke, color="black", label=term)[0] for term, stroke in STROKES.items()]
     figure.legend(handles=legend, loc="outside right upper", fontsize="small")
     figure.savefig(path, dpi=100)

@@ -17,20 +17,18 @@ def convolution(inputs: int, outputs: int, kernel: int, stride: int = 1) -> nn.C
     return nn.Conv2d(inputs, outputs, kernel, stride, padding=kernel // 2, padding_mode="reflect")
 
 
-def by_columns(convolution: nn.Conv2d, x: Float[Tensor, "b _ h w"]) -> Float[Tensor, "b _ h w"]:
-    """What a `convolution` gives; for a large kernel with few outputs, which libraries compute as if they were sixteen.
-
-    The columns of the kernel become outputs of a narrower one; each is then moved by its offset, and they are summed.
-    For 9×9 and three outputs, on a CPU, half the time, with or without the gradient.
-    """
-    outputs, inputs, height, width = convolution.weight.shape
-    kernel = convolution.weight.permute(3, 0, 1, 2).reshape(width * outputs, inputs, height, 1)
+def by_columns(layer: nn.Conv2d, x: Float[Tensor, "b _ h w"]) -> Float[Tensor, "b _ h w"]:
+    """What a `convolution` gives, in float32, faster on CPUs where a large kernel has few outputs, which libraries
+    compute as if they were sixteen: its columns become outputs of a narrower kernel, each is moved by its offset, and
+    they are summed."""
+    outputs, inputs, height, width = layer.weight.shape
+    kernel = layer.weight.permute(3, 0, 1, 2).reshape(width * outputs, inputs, height, 1)
     x = F.pad(x, (width // 2, width // 2, height // 2, height // 2), mode="reflect")
     columns = F.conv2d(x, kernel).float()  # half precision would lose in the sum
     across = x.shape[-1] - width + 1
-    assert convolution.bias is not None
+    assert layer.bias is not None
     moved = (part[..., i : i + across] for i, part in enumerate(columns.split(outputs, 1)))
-    return sum(moved, start=convolution.bias.float()[:, None, None])
+    return sum(moved, start=layer.bias.float()[:, None, None])
 
 
 class ConditionalInstanceNorm(nn.Module):
