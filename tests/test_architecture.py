@@ -21,7 +21,7 @@ HEAVY = {
     "datasets": {"data/sources.py"},
     "av": {"video.py"},
     "onnx": {"export.py"},
-    "onnxruntime": {"export.py", "inference.py"},
+    "onnxruntime": {"export.py", "inference/backends.py"},
     "matplotlib": {"evaluation/plots.py"},
     "torchmetrics": {"evaluation/metrics.py", "training.py"},
     "jsonargparse": {"cli.py", "training_cli.py", "inference_cli.py", "optimization_cli.py"},

@@ -292,7 +292,7 @@ def test_an_interruption_says_how_many_are_done(infer, monkeypatch):
     monkeypatch.setattr(Stylizer, "stylize", interrupted)
     assert infer(*photos) == (130, [], ["interrupted: 1 of 3 stylized"])
     assert results() == ["a_one.png"]
-    monkeypatch.setattr("impasto.inference_cli.load_network", lambda path: interrupted(path, path))
+    monkeypatch.setattr("impasto.inference_cli.find_network", lambda path: interrupted(path, path))
     assert infer(*photos) == (130, [], ["interrupted before the first photo"])
 
 

@@ -10,7 +10,9 @@ import torch
 from PIL import Image
 
 from impasto.images import Picture
-from impasto.inference import Stylizer, find_device, style_names, style_weights
+from impasto.inference import Stylizer
+from impasto.inference.devices import find_device
+from impasto.inference.styles import style_names, style_weights
 from impasto.networks import TransformNet, save_network
 
 NAMES = ["starry_night", "wave", "scream"]
@@ -127,7 +129,7 @@ def test_a_second_photo_costs_one_forward_pass(tmp_path, one):
     stylizer = Stylizer(path, device="cpu")
     path.unlink()
     calls = []
-    stylizer.network.register_forward_hook(lambda *call: calls.append(call))
+    stylizer.painter.network.register_forward_hook(lambda *call: calls.append(call))
     assert not torch.equal(stylizer(noise(8, 8)), stylizer(noise(9, 9))[..., :8, :8])
     assert len(calls) == 2
 
@@ -258,7 +260,7 @@ def test_image_refusals(one, image, message):
 )
 def test_running_out_of_memory_names_the_size_and_a_smaller_one(one, monkeypatch, error):
     stylizer = Stylizer(one, device="cpu")
-    monkeypatch.setattr(stylizer.network, "forward", lambda *_: (_ for _ in ()).throw(error))
+    monkeypatch.setattr(stylizer.painter.network, "forward", lambda *_, **__: (_ for _ in ()).throw(error))
     for given in (noise(30, 40), Image.new("RGB", (40, 30))):
         with pytest.raises(ValueError, match=r"^40×30 pixels, longer side 40: does not fit .* --size 20$"):
             stylizer(given)
@@ -269,7 +271,9 @@ def test_an_absurd_size_is_out_of_memory_and_other_errors_pass(one, monkeypatch)
         with pytest.raises(ValueError, match=f"longer side {size}: does not fit in the memory of cpu"):
             Stylizer(one, size=size, device="cpu")(noise(4, 4))
     stylizer = Stylizer(one, device="cpu")
-    monkeypatch.setattr(stylizer.network, "forward", lambda *_: (_ for _ in ()).throw(RuntimeError("a bug")))
+    monkeypatch.setattr(
+        stylizer.painter.network, "forward", lambda *_, **__: (_ for _ in ()).throw(RuntimeError("a bug"))
+    )
     with pytest.raises(RuntimeError, match="a bug"):
         stylizer(noise(4, 4))
 

@@ -16,11 +16,14 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from impasto.images import IMAGE_SUFFIXES, WRITABLE, read_image, write_image
-from impasto.inference import Stylizer, style_names
-from impasto.networks import TransformNet, find_network, load_network, published_networks
+from impasto.inference import Stylizer
+from impasto.inference.backends import Backend, Painter, open_painter
+from impasto.networks import find_network, published_networks
 
 _PHOTOS = "photo files, folders (searched with their sub-folders), or quoted patterns such as 'trip/**/*.jpg'"
-_EXPECTED = {"strength": "a number from 0 to 1", "size": "a whole number of pixels"}
+_EXPECTED = {
+    "strength": "a number from 0 to 1", "size": "a whole number of pixels", "backend": "auto, torch or onnx",
+}  # fmt: skip
 _BOOLEANS = ("true", "false", "True", "False")
 
 
@@ -58,6 +61,7 @@ def stylize_photos(
     size: int | None = None,
     output: str = "stylized",
     device: str = "auto",
+    backend: Backend = "auto",
     overwrite: bool = False,
     list_styles: bool = False,
 ) -> int:
@@ -72,16 +76,18 @@ def stylize_photos(
         size: longer side of the result in pixels; the size of the photo if not given
         output: a folder, or for one photo a file
         device: auto (cuda, else mps, else cpu), cpu, cuda, cuda:N or mps
+        backend: torch, or onnx for exported files; auto: whichever the file is for
         overwrite: replace earlier results (never a photo)
         list_styles: print the styles of the network and stop
     """
     path = find_network(network or _default_network())
-    loaded = load_network(path)
     if list_styles:
-        print(_styles_table(loaded))
+        print(_styles_table(open_painter(path, backend, device)))
         return 0
     found = _find(photos, Path(output).expanduser())
-    stylizer = Stylizer(loaded, style, strength=strength, keep_colors=keep_colors, size=size, device=device)
+    stylizer = Stylizer(
+        path, style, strength=strength, keep_colors=keep_colors, size=size, device=device, backend=backend
+    )
     jobs = _plan(found, Path(output).expanduser(), _label(stylizer, style, path))
     _check_outputs(jobs, overwrite)
     return _run(stylizer, jobs, overwrite)
@@ -130,11 +136,11 @@ def _default_network() -> str:
     raise ValueError(f"--network is missing: name a .safetensors file or a published network ({known})")
 
 
-def _styles_table(network: TransformNet) -> str:
+def _styles_table(painter: Painter) -> str:
     """A line for each style: name, title, painter, year."""
-    known = {str(style["name"]): style for style in network.metadata.get("styles", [])}
+    known = {str(style["name"]): style for style in painter.metadata.get("styles", [])}
     keys = ("title", "artist", "year")
-    rows = [[name, *(str(known.get(name, {}).get(key) or "") for key in keys)] for name in style_names(network)]
+    rows = [[name, *(str(known.get(name, {}).get(key) or "") for key in keys)] for name in painter.styles]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
 

@@ -1,10 +1,10 @@
-"""The transform network: sizes, range, styles, frozen statistics."""
+"""The transform network: sizes, range, styles, parts of a larger picture."""
 
 import pytest
 import torch
 
 from impasto.networks import TransformNet, load_network
-from impasto.networks.layers import canvas, without_grain
+from impasto.networks.layers import Moments, canvas, without_grain
 from impasto.networks.transform import MARGIN
 
 SIZES = [(side, side) for side in (1, 2, 3, 5, 31, 97)] + [(98, 131), (513, 257), (1000, 3)]
@@ -62,26 +62,36 @@ def test_johnsons_network_has_johnsons_size() -> None:
     assert sum(parameter.numel() for parameter in TransformNet().parameters()) == expected
 
 
-def test_tiles_with_frozen_statistics_equal_the_whole() -> None:
-    """Inside the tile, further from its edge than a pixel can be seen by the network."""
+def test_a_part_with_the_moments_of_the_whole_equals_the_whole() -> None:
+    """Inside the part, further from its edge than `reach`."""
     network, content = small(2), torch.rand(1, 3, 160, 96)
     style = torch.tensor([[0.4, 0.6]])
     with torch.no_grad():
-        whole = network(content, style)
-        with network.frozen_statistics(content, style):
-            torch.testing.assert_close(network(content, style), whole)
-            tile = network(content[..., 32:, :], style, origin=(32, 0))
-        unfrozen = network(content[..., 32:, :], style, origin=(32, 0))
-    torch.testing.assert_close(tile[..., 40:, :], whole[..., 72:, :], rtol=1e-4, atol=1e-5)
-    assert not torch.allclose(unfrozen[..., 40:, :], whole[..., 72:, :], atol=1e-3)
+        moments = Moments()
+        whole = network(content, style, moments=moments)
+        torch.testing.assert_close(network(content, style, moments=Moments(moments.statistics)), whole)
+        part = network(content[..., 32:, :], style, origin=(32, 0), moments=Moments(moments.statistics))
+        alone = network(content[..., 32:, :], style, origin=(32, 0))
+    edge = network.reach
+    torch.testing.assert_close(part[..., edge:, :], whole[..., 32 + edge :, :], rtol=1e-4, atol=1e-5)
+    assert not torch.allclose(alone[..., edge:, :], whole[..., 32 + edge :, :], atol=1e-3)
 
 
-def test_statistics_are_given_back_when_something_fails() -> None:
-    network, content = small(), torch.rand(1, 3, 16, 16)
-    before = network(content)
-    with pytest.raises(KeyError), network.frozen_statistics(torch.rand(1, 3, 32, 32)):
-        raise KeyError
-    assert torch.equal(network(content), before)
+@pytest.mark.parametrize("residual_blocks", [0, 2])
+def test_reach_is_as_far_as_a_pixel_sees(residual_blocks: int) -> None:
+    """What changes one painted pixel, by the gradient, lies within `reach`, and at most three pixels short of it."""
+    network, content = TransformNet(width=4, residual_blocks=residual_blocks), torch.rand(1, 3, 160, 160)
+    moments = Moments()
+    network(content, moments=moments)
+    farthest = 0
+    for pixel in range(80, 84):  # of the four places on the grid of a quarter of the resolution
+        content = content.detach().requires_grad_()
+        painted = network(content, moments=Moments(moments.statistics.detach()))
+        painted[0, :, pixel, pixel].sum().backward()
+        assert content.grad is not None
+        rows = content.grad[0].abs().sum((0, 2)).nonzero()
+        farthest = max(farthest, pixel - int(rows.min()), int(rows.max()) - pixel)
+    assert network.reach - 4 < farthest <= network.reach
 
 
 def test_refusals() -> None:

@@ -13,7 +13,8 @@ from impasto.evaluation.cells import Reference
 from impasto.evaluation.measure import measured_peak, now, resident, seconds_of
 from impasto.evaluation.plain import CONTENT_LAYER, plain_recipe
 from impasto.features import FeatureNetwork
-from impasto.inference import Stylizer, style_names
+from impasto.inference import Stylizer
+from impasto.inference.styles import style_names
 from impasto.losses import STYLE_LAYERS, PerceptualLoss
 from impasto.networks import load_network
 from impasto.optimization import optimize_image

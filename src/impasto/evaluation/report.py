@@ -17,7 +17,8 @@ from impasto.evaluation.cost import Cost, cost_of_network, cost_of_reference
 from impasto.evaluation.metrics import grid_pattern
 from impasto.evaluation.plots import plot_terms
 from impasto.images import contact_sheet, match_colors
-from impasto.inference import Stylizer, style_names
+from impasto.inference import Stylizer
+from impasto.inference.styles import style_names
 from impasto.networks import find_network, load_network
 
 COLUMNS = {
@@ -128,7 +129,9 @@ class _Row:
         @torch.no_grad()
         def make() -> Cell:
             judged = self._judged(stylizer(content))
-            locked = grid_pattern(lambda part, origin: stylizer.network(part, stylizer.weights, origin=origin), content)
+            locked = grid_pattern(
+                lambda part, origin: stylizer.painter.paint(part, stylizer.weights, origin=origin), content
+            )
             return Cell(judged.image, {**judged.numbers, "grid": locked})
 
         weights = hashlib.sha256(find_network(file).read_bytes()).hexdigest()

@@ -1,15 +1,16 @@
 """Parts of the transform network: convolution, conditional instance norm, residual block, upsampling."""
 
 import math
-from typing import Literal
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 GRAIN = 2 / 255  # standard deviation of what `without_grain` takes for noise: two grey levels, as JPEG files have
 CANVAS = 3 / 255  # standard deviation of `canvas`
+
+Origin = tuple[int, int] | Int[Tensor, "2"]  # where in a larger picture a part of it begins: pixels down, right
 
 
 def convolution(inputs: int, outputs: int, kernel: int, stride: int = 1) -> nn.Conv2d:
@@ -31,11 +32,40 @@ def by_columns(layer: nn.Conv2d, x: Float[Tensor, "b _ h w"]) -> Float[Tensor, "
     return sum(moved, start=layer.bias.float()[:, None, None])
 
 
+class Moments:
+    """Variance and mean of every channel, for one normalization after the other: measured, or `given`.
+
+    Args:
+        given: B×S, the `statistics` of a whole picture, for its parts (Chen et al. 2022); None: each measures its own.
+    """
+
+    def __init__(self, given: Float[Tensor, "b s"] | None = None) -> None:
+        self._given, self._taken, self._measured = given, 0, list[Tensor]()
+
+    def __call__(self, x: Float[Tensor, "b c h w"]) -> tuple[Float[Tensor, "_ c 1 1"], Float[Tensor, "_ c 1 1"]]:
+        """Variance and mean for the features x, in float32 at least."""
+        channels = x.shape[1]
+        if self._given is not None:
+            here = self._given[:, self._taken : self._taken + 2 * channels, None, None]
+            self._taken += 2 * channels
+            return here[:, :channels], here[:, channels:]
+        # A view where x is channels-last, as in training; over it they take half the time of var_mean on a CPU.
+        pixels = (x if x.dtype == torch.float64 else x.float()).permute(0, 2, 3, 1).flatten(1, 2)
+        mean = pixels.mean(1, keepdim=True)
+        variance = (pixels - mean).square().mean(1)
+        self._measured += [variance, mean[:, 0]]
+        return variance[..., None, None], mean[:, 0, :, None, None]
+
+    @property
+    def statistics(self) -> Float[Tensor, "b s"]:
+        """What was measured so far, in one row for each picture."""
+        return torch.cat(self._measured, 1)
+
+
 class ConditionalInstanceNorm(nn.Module):
     """Instance norm with γ and β for each style, mixed linearly (Dumoulin et al. 2017, eq. 5).
 
-    With one style this is `nn.InstanceNorm2d(channels, affine=True)`. The statistics can be recorded from one
-    image and frozen, so that the tiles of a large image see the statistics of the whole (Chen et al. 2022).
+    With one style this is `nn.InstanceNorm2d(channels, affine=True)`.
     """
 
     def __init__(self, channels: int, num_styles: int, eps: float = 1e-5) -> None:
@@ -43,29 +73,17 @@ class ConditionalInstanceNorm(nn.Module):
         self.eps = eps
         self.gamma = nn.Parameter(torch.ones(num_styles, channels))
         self.beta = nn.Parameter(torch.zeros(num_styles, channels))
-        self.statistics: Literal["own", "record", "frozen"] = "own"
-        self.recorded: tuple[Tensor, Tensor] | None = None
 
-    def forward(self, x: Float[Tensor, "b c h w"], style: Float[Tensor, "_ n"]) -> Float[Tensor, "b c h w"]:
+    def forward(
+        self, x: Float[Tensor, "b c h w"], style: Float[Tensor, "_ n"], moments: Moments | None = None
+    ) -> Float[Tensor, "b c h w"]:
         """(x − mean) / std · γ + β, γ and β being `style @ gamma` and `style @ beta`; B of style may be 1."""
-        variance, mean = self._moments(x)
+        variance, mean = (moments or Moments())(x)
         # float32 under autocast: a statistic over H·W values loses too much in half precision.
         with torch.autocast(x.device.type, enabled=False):
             scale = (style @ self.gamma)[..., None, None] * torch.rsqrt(variance + self.eps)
             shift = (style @ self.beta)[..., None, None] - mean * scale
         return x * scale.to(x.dtype) + shift.to(x.dtype)
-
-    def _moments(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        if self.statistics == "frozen" and self.recorded is not None:
-            return self.recorded
-        # A view where x is channels-last, as in training; over it they take half the time of var_mean on a CPU.
-        pixels = (x if x.dtype == torch.float64 else x.float()).permute(0, 2, 3, 1).flatten(1, 2)
-        mean = pixels.mean(1, keepdim=True)
-        variance = (pixels - mean).square().mean(1)[..., None, None]
-        mean = mean.transpose(1, 2)[..., None]
-        if self.statistics == "record":
-            self.recorded = (variance, mean)
-        return variance, mean
 
 
 class ConvNormRelu(nn.Module):
@@ -80,7 +98,9 @@ class ConvNormRelu(nn.Module):
         self.convolution = convolution(inputs, outputs, kernel, stride)
         self.norm = ConditionalInstanceNorm(outputs, num_styles)
 
-    def forward(self, x: Float[Tensor, "b _ h w"], style: Float[Tensor, "_ n"]) -> Float[Tensor, "b _ _ _"]:
+    def forward(
+        self, x: Float[Tensor, "b _ h w"], style: Float[Tensor, "_ n"], moments: Moments | None = None
+    ) -> Float[Tensor, "b _ _ _"]:
         if self.upsample:
             # Resize, then convolution: no checkerboard (Odena et al. 2016). Bilinear and `smoothed`, where they and
             # most take the nearest neighbour: the finest patterns of the small map come with mirror images in
@@ -88,7 +108,7 @@ class ConvNormRelu(nn.Module):
             x = smoothed(self.convolution(F.interpolate(x, scale_factor=2, mode="bilinear")))
         else:
             x = self.convolution(x)
-        x = self.norm(x, style)
+        x = self.norm(x, style, moments)
         return F.relu(x, inplace=True) if self.relu else x
 
 
@@ -116,15 +136,14 @@ def _windowed_mean(x: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 h w"]:
     return F.avg_pool2d(along, (7, 1), 1, (3, 0), count_include_pad=False)
 
 
-def canvas(photo: Float[Tensor, "_ _ h w"], origin: tuple[int, int] = (0, 0)) -> Float[Tensor, "h w"]:
+def canvas(photo: Float[Tensor, "_ _ h w"], origin: Origin = (0, 0)) -> Float[Tensor, "h w"]:
     """A faint pattern, the same at every call, or its part from `origin` (down, right) on: the sum of 64 waves 12 to 40
     pixels long in all directions, spread evenly by Roberts' sequence ("The unreasonable effectiveness of quasirandom
     sequences", 2018)."""
     number = torch.arange(1, 65, device=photo.device)[:, None]
     length, direction, phase = (number * (1 / 1.22074408460576**power) % 1 for power in (1, 2, 3))
     radians = 2 * math.pi / (12 * (40 / 12) ** length)  # per pixel
-    down, right = (torch.arange(first, first + side, device=photo.device)
-                   for first, side in zip(origin, photo.shape[-2:], strict=True))  # fmt: skip
+    down, right = (origin[axis] + torch.arange(photo.shape[axis - 2], device=photo.device) for axis in (0, 1))
     x = radians * (math.pi * direction).cos() * right
     y = radians * (math.pi * direction).sin() * down + 2 * math.pi * phase
     waves = y.cos().T @ x.cos() - y.sin().T @ x.sin()  # cos(x + y), summed over the waves
@@ -139,5 +158,7 @@ class ResidualBlock(nn.Module):
         self.first = ConvNormRelu(channels, channels, 3, num_styles)
         self.second = ConvNormRelu(channels, channels, 3, num_styles, relu=False)
 
-    def forward(self, x: Float[Tensor, "b c h w"], style: Float[Tensor, "_ n"]) -> Float[Tensor, "b c h w"]:
-        return x + self.second(self.first(x, style), style)
+    def forward(
+        self, x: Float[Tensor, "b c h w"], style: Float[Tensor, "_ n"], moments: Moments | None = None
+    ) -> Float[Tensor, "b c h w"]:
+        return x + self.second(self.first(x, style, moments), style, moments)

@@ -1,17 +1,15 @@
 """The feed-forward transform network for one or many learned styles."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from impasto.networks.layers import (
-    ConditionalInstanceNorm,
     ConvNormRelu,
+    Moments,
+    Origin,
     ResidualBlock,
     by_columns,
     canvas,
@@ -45,6 +43,9 @@ class TransformNet(nn.Module):
                 raise ValueError(f"{name} {value}: must be at least {least}")
         self.arguments = {"num_styles": num_styles, "width": width, "residual_blocks": residual_blocks}
         self.num_styles = num_styles
+        # How far away, in pixels, the photo can still change a pixel, at given moments: 3 of `without_grain`, 4 of the
+        # first convolution, 1 + 2 of the next, 8 of each block, 4 + 4 and 2 + 2 of the upsampling, 4 of the last.
+        self.reach = 28 + 8 * residual_blocks
         self.metadata: dict[str, Any] = {}
         self.layers = nn.ModuleList([
             ConvNormRelu(3, width, 9, num_styles),
@@ -58,7 +59,7 @@ class TransformNet(nn.Module):
 
     def forward(
         self, content: Float[Tensor, "b 3 h w"], style: Float[Tensor, "_ n"] | None = None, margin: int = MARGIN,
-        origin: tuple[int, int] = (0, 0),
+        origin: Origin = (0, 0), moments: Moments | None = None,
     ) -> Float[Tensor, "b 3 h w"]:  # fmt: skip
         """The stylized picture in [0, 1], of the size of `content`, whatever that is.
 
@@ -66,7 +67,9 @@ class TransformNet(nn.Module):
             content: RGB in [0, 1].
             style: weights of the styles, B×N or 1×N: one-hot, or a mixture; may be left out where N = 1.
             margin: pixels reflected around the picture and cut off again, a multiple of four.
-            origin: where in a larger picture this part of it lies, in pixels (down, right).
+            origin: where in a larger picture this part of it begins, in pixels (down, right).
+            moments: for that part, `Moments(whole.statistics)`, where `whole = Moments()` went with the whole before:
+                with an `origin` of multiples of four, what lies `reach` pixels inside is then as in the whole.
 
         Raises:
             ValueError: no `style` for a network of several, or weights of another number of styles.
@@ -77,8 +80,9 @@ class TransformNet(nn.Module):
         # dots, 8 pixels apart, where it finds nothing else to paint. Where nothing varies at all, it can only paint one
         # colour; so it is given something to paint, as texture networks are given noise (Ulyanov et al. 2016).
         x = _padded(without_grain(content) + canvas(content, origin), margin)
+        moments = moments or Moments()
         for layer in self.layers:
-            x = layer(x, style)
+            x = layer(x, style, moments)
         # A sigmoid instead of Johnson's scaled tanh: the same curve, in [0, 1] without an offset.
         stylized = torch.sigmoid(by_columns(self.to_rgb, x))
         return stylized[..., margin : margin + h, margin : margin + w].to(content.dtype)
@@ -91,35 +95,18 @@ class TransformNet(nn.Module):
             raise ValueError(f"style: {given} given, this network needs {self.num_styles} weights for each picture")
         return style.to(content)
 
-    @contextmanager
-    def frozen_statistics(
-        self, image: Float[Tensor, "1 3 _ _"], style: Float[Tensor, "1 n"] | None = None
-    ) -> Iterator[None]:
-        """Inside, every picture is normalized with the statistics of `image`: what tiles of one image need."""
-        try:
-            self._set_statistics("record")
-            with torch.no_grad():
-                self(image, style)
-            self._set_statistics("frozen")
-            yield
-        finally:
-            self._set_statistics("own")
-
-    def _set_statistics(self, mode: Literal["own", "record", "frozen"]) -> None:
-        for module in self.modules():
-            if isinstance(module, ConditionalInstanceNorm):
-                module.statistics = mode
-                if mode == "own":
-                    module.recorded = None
-
 
 def _padded(image: Tensor, margin: int) -> Tensor:
     """`margin` pixels on every side, and more right and below up to a multiple of four (two halvings).
 
-    By reflection, or by replication where the image is smaller than the pad.
+    By reflection, or by replication where the image is smaller than the pad; by index, which exports for every size.
     """
-    for axis, side in ((-2, image.shape[-2]), (-1, image.shape[-1])):
+    for axis in (-2, -1):
+        side = image.shape[axis]
         after = margin + -side % 4
-        pad = (0, 0, margin, after) if axis == -2 else (margin, after, 0, 0)
-        image = F.pad(image, pad, mode="reflect" if after < side else "replicate")
+        place = torch.arange(-margin, side + after, device=image.device)
+        last = side - 1
+        replicated = place.clamp(0, last)
+        reflected = (last - (last - place.abs()).abs()).clamp(0, last)
+        image = image.index_select(axis, torch.where(side + 0 * place > after, reflected, replicated))
     return image

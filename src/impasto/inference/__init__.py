@@ -1,11 +1,7 @@
 """Stylize pictures with a trained network: bind a style once, then call with one picture after another."""
 
-import copy
-import difflib
-import math
-import re
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,23 +14,25 @@ from torch import Tensor
 
 from impasto import images
 from impasto.images import Picture
-from impasto.networks import TransformNet, load_network
+from impasto.inference.backends import Backend, open_painter
+from impasto.inference.devices import memory_explained
+from impasto.inference.styles import Number, style_weights
+from impasto.networks import TransformNet
 
-Number = float | int  # both, because beartype takes an annotation at its word
 _TOLERANCE = 0.01  # beyond [0, 1]: bicubic resampling overshoots, 0…255 is a mistake
-_NO_MEMORY = ("out of memory", "not enough memory", "DefaultCPUAllocator", "overflow")
 
 
 class Stylizer:
     """A network with its style bound: `Stylizer("starry_night")(photo)` is the painted photo.
 
     Args:
-        network: a published name, a file, or a network (it is copied, and stays where it is).
+        network: a published name, a file (`.onnx` as well), or a network (it is copied, and stays where it is).
         style: a name, a mixture "starry_night=0.7,wave=0.3", or weights by name; None where N = 1.
         strength: from 0, exactly the photo, to 1, fully stylized.
         keep_colors: take the luminance from the stylized picture, the colours from the photo.
         size: the longer side, in pixels, to work at and to return; None: that of the photo.
         device: auto (cuda, else mps, else cpu), cpu, cuda, cuda:N or mps.
+        backend: see `open_painter`.
 
     Raises:
         ValueError: a network, style, strength, size or device that does not exist or is out of range.
@@ -43,19 +41,17 @@ class Stylizer:
     def __init__(
         self, network: TransformNet | str | Path, style: str | Mapping[str, Number] | None = None, *,
         strength: Number = 1.0, keep_colors: bool = False, size: int | None = None, device: str = "auto",
+        backend: Backend = "auto",
     ) -> None:  # fmt: skip
         if not 0 <= strength <= 1:
             raise ValueError(f"strength {strength}: must be from 0 (the photo) to 1 (fully stylized)")
         if size is not None and size < 1:
             raise ValueError(f"size {size}: the longer side must be at least 1 pixel")
-        self.device = find_device(device)
-        network = copy.deepcopy(network) if isinstance(network, TransformNet) else load_network(network)
-        self.styles = style_names(network)
-        weights = style_weights(style, self.styles)
-        self.mixture = {name: w for name, w in zip(self.styles, weights[0].tolist(), strict=True) if w > 0}
+        self.painter = open_painter(network, backend, device)
+        weights = style_weights(style, self.painter.styles)
+        self.mixture = {name: w for name, w in zip(self.painter.styles, weights[0].tolist(), strict=True) if w > 0}
         self.strength, self.keep_colors, self.size = strength, keep_colors, size
-        self.network = network.eval().to(self.device, torch.float32).to(memory_format=torch.channels_last)
-        self.weights = weights.to(self.device)
+        self.weights = weights.to(self.painter.device)
 
     def __call__(self, image: Any) -> Any:
         """The stylized image, of the kind given.
@@ -92,14 +88,14 @@ class Stylizer:
 
     def _paint(self, content: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 h2 w2"]:
         with torch.inference_mode():
-            content = content.to(self.device, memory_format=torch.channels_last)
+            content = content.to(self.painter.device, memory_format=torch.channels_last)
             content = content if self.size is None else images.resize(content, self.size)
             painted = self._blended(content) if self.strength > 0 else content
         # A copy made outside: what inference mode itself makes is refused by autograd later on.
         return painted.clone(memory_format=torch.contiguous_format)
 
     def _blended(self, content: Tensor) -> Tensor:
-        stylized = self.network(content, self.weights)
+        stylized = self.painter.paint(content, self.weights)
         if self.keep_colors:
             stylized = images.keep_colors(stylized, content)
         # Pixels are blended, so the photo shows through. Painting less strongly, which is not the same, takes
@@ -130,96 +126,9 @@ class Stylizer:
         height, width = content.shape[-2:]
         side = self.size or max(height, width)
         return memory_explained(
-            f"{width}×{height} pixels, longer side {side}: does not fit in the memory of {self.device}; "
+            f"{width}×{height} pixels, longer side {side}: does not fit in the memory of {self.painter.device}; "
             f"work at a smaller size, such as --size {max(1, side // 2)}"
         )
-
-
-@contextmanager
-def memory_explained(said: str) -> Iterator[None]:
-    """Turns torch's and Python's ways to be out of memory into a ValueError that says `said`."""
-    try:
-        yield
-    except (RuntimeError, MemoryError) as error:  # torch.OutOfMemoryError is a RuntimeError
-        plain = isinstance(error, MemoryError | torch.OutOfMemoryError)
-        if not plain and not any(text in str(error) for text in _NO_MEMORY):
-            raise
-        raise ValueError(said) from error
-
-
-def style_names(network: TransformNet) -> list[str]:
-    """The names of a network's styles, in order; style1, style2, … where its metadata has none."""
-    names = [str(style["name"]) for style in network.metadata.get("styles", [])]
-    complete = len(names) == network.num_styles
-    return names if complete else [f"style{number + 1}" for number in range(network.num_styles)]
-
-
-def style_weights(style: str | Mapping[str, Number] | None, names: Sequence[str]) -> Float[Tensor, "1 n"]:
-    """Weights 1×N of a style or a mixture, in the order of `names`, with the sum 1.
-
-    Args:
-        style: "wave", "wave=0.3,scream=0.7" (no number means 1), the same as a mapping, or None if N = 1.
-        names: the styles there are.
-
-    Raises:
-        ValueError: an unknown or repeated name, a weight that is no finite number from 0 up, or all zero.
-    """
-    if style is None and len(names) > 1:
-        raise ValueError(f"this network has {len(names)} styles, choose one or a mixture: {', '.join(names)}")
-    parts = {names[0]: 1.0} if style is None else _parts(style, names) if isinstance(style, str) else style
-    for name, weight in parts.items():
-        _check_part(name, weight, names)
-    if not any(parts.values()):
-        raise ValueError(f"style {style!r}: at least one weight must be above 0")
-    # Divided by the largest first, in float64: the sum of huge weights would overflow.
-    weights = torch.tensor([[float(parts.get(name, 0)) for name in names]], dtype=torch.float64)
-    weights = weights / weights.max()
-    return (weights / weights.sum()).float()
-
-
-def _parts(style: str, names: Sequence[str]) -> dict[str, Number]:
-    """{"wave": 0.3, "scream": 0.7} of "wave=0.3,scream=0.7"."""
-    if style in names:  # also a name that holds "=" or ","
-        return {style: 1.0}
-    parts: dict[str, Number] = {}
-    for part in style.split(","):
-        name, given, weight = (text.strip() for text in part.partition("="))
-        if name in parts:
-            raise ValueError(f"style {style!r}: {name} is given twice")
-        try:
-            parts[name] = float(weight) if given else 1.0
-        except ValueError:
-            problem = f"style {name}={weight}: the weight is not a number; write {name}=0.5"
-            raise ValueError(problem) from None
-    return parts
-
-
-def _check_part(name: str, weight: Number, names: Sequence[str]) -> None:
-    if name not in names:
-        close = difflib.get_close_matches(name, names, n=1)
-        hint = f"did you mean {close[0]}? " if close else ""
-        raise ValueError(f"style {name!r} is unknown: {hint}this network knows {', '.join(names)}")
-    if not (math.isfinite(weight) and weight >= 0):
-        raise ValueError(f"style {name}={weight}: a weight must be a number from 0 up")
-
-
-def find_device(device: str) -> torch.device:
-    """The device of a name: auto (cuda, else mps, else cpu), cpu, cuda, cuda:N or mps.
-
-    Raises:
-        ValueError: another name, or a device that this machine does not have.
-    """
-    if device == "auto":
-        without_cuda = "mps" if torch.backends.mps.is_available() else "cpu"
-        device = "cuda" if torch.cuda.is_available() else without_cuda
-    if not (match := re.fullmatch(r"cpu|mps|cuda(?::(\d+))?", device)):
-        raise ValueError(f"device {device!r}: must be auto, cpu, cuda, cuda:N or mps")
-    there = torch.backends.mps.is_available() if device == "mps" else True
-    if device.startswith("cuda"):
-        there = torch.cuda.is_available() and int(match[1] or 0) < torch.cuda.device_count()
-    if not there:
-        raise ValueError(f"device {device}: torch finds none on this machine; use cpu or auto")
-    return torch.device(device)
 
 
 def _within_range(image: Tensor) -> Tensor:

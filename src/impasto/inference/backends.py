@@ -1,0 +1,158 @@
+"""Two ways to run a network, torch and ONNX Runtime, behind one face."""
+
+import copy
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from impasto.inference.devices import find_device
+from impasto.inference.styles import style_names
+from impasto.networks import FORMAT, NetworkError, TransformNet, find_network, load_network
+from impasto.networks.layers import Moments, Origin
+
+Backend = Literal["auto", "torch", "onnx"]
+PARTS = ".parts.onnx"  # ending of the second file of an export, which paints parts of a larger picture
+
+
+class TorchPainter:
+    """A network in torch, channels-last, in float32."""
+
+    def __init__(self, network: TransformNet, device: str = "auto") -> None:
+        self.device = find_device(device)
+        self.styles, self.metadata, self.reach = style_names(network), network.metadata, network.reach
+        self.network = network.eval().to(self.device, torch.float32).to(memory_format=torch.channels_last)
+
+    def paint(
+        self, content: Float[Tensor, "b 3 h w"], weights: Float[Tensor, "1 n"],
+        statistics: Float[Tensor, "1 s"] | None = None, origin: Origin = (0, 0),
+    ) -> Float[Tensor, "b 3 h w"]:  # fmt: skip
+        """The stylized picture; with the `statistics` of a whole one, the part of it that begins at `origin`."""
+        return self.network(self._here(content), weights.to(self.device), origin=origin, moments=Moments(statistics))
+
+    def statistics(self, content: Float[Tensor, "1 3 h w"], weights: Float[Tensor, "1 n"]) -> Float[Tensor, "1 s"]:
+        """What the parts of a picture have to know of the whole (see `Moments`)."""
+        moments = Moments()
+        self.network(self._here(content), weights.to(self.device), moments=moments)
+        return moments.statistics
+
+    def _here(self, content: Tensor) -> Tensor:
+        return content.to(self.device, memory_format=torch.channels_last)
+
+
+class OnnxPainter:
+    """An exported network in ONNX Runtime: on CUDA if asked for and there, else on the CPU.
+
+    Raises:
+        NetworkError: the file is damaged, not one of ours, or of a newer format.
+        ValueError: ONNX Runtime is not installed, or lacks the device.
+    """
+
+    def __init__(self, path: Path, device: str = "auto") -> None:
+        runtime = _onnxruntime()
+        cuda = device != "cpu" and "CUDAExecutionProvider" in runtime.get_available_providers()
+        if device not in ("auto", "cpu") and not (cuda and device.startswith("cuda")):
+            raise ValueError(f"device {device}: this ONNX Runtime has the CPU only; use cpu or auto")
+        self.device = torch.device("cpu")  # where pictures come from and go to; the session moves them itself
+        self._path, self._providers = path, ["CUDAExecutionProvider"] * cuda + ["CPUExecutionProvider"]
+        self._session = self._opened(path)
+        self._parts: Any = None
+        self.metadata = _metadata(path, self._session.get_modelmeta().custom_metadata_map)
+        self.styles = [str(style["name"]) for style in self.metadata["styles"]]
+        self.reach = int(self.metadata["reach"])
+
+    def paint(
+        self, content: Float[Tensor, "b 3 h w"], weights: Float[Tensor, "1 n"],
+        statistics: Float[Tensor, "1 s"] | None = None, origin: Origin = (0, 0),
+    ) -> Float[Tensor, "b 3 h w"]:  # fmt: skip
+        """As of `TorchPainter`; `ValueError` where a part is to be painted and there is no second file for that."""
+        if statistics is None:
+            return self._run(self._session, content, weights)[0]
+        self._parts = self._parts or self._opened(self._second_file())
+        more = {"statistics": statistics, "origin": torch.as_tensor(origin)}
+        return self._run(self._parts, content, weights, **more)[0]
+
+    def statistics(self, content: Float[Tensor, "1 3 h w"], weights: Float[Tensor, "1 n"]) -> Float[Tensor, "1 s"]:
+        """As of `TorchPainter`."""
+        return self._run(self._session, content, weights)[1]
+
+    def _run(self, session: Any, content: Tensor, weights: Tensor, **more: Tensor) -> list[Tensor]:
+        """What a session makes of it; bytes and half precision are put in and out as the file has them."""
+        pixels = self.metadata["pixels"]
+        if pixels == "uint8":
+            photo = content.permute(0, 2, 3, 1).mul(255).round().to(torch.uint8)
+        else:
+            photo = content.to(torch.float16 if pixels == "float16" else torch.float32)
+        given = {"photo": photo, "style": weights.expand(len(content), -1), **more}
+        names = {value.name for value in session.get_inputs()}
+        arrays = {name: value.contiguous().cpu().numpy() for name, value in given.items() if name in names}
+        try:
+            found = [torch.from_numpy(value) for value in session.run(None, arrays)]
+        except Exception as error:  # ONNX Runtime's have no common class
+            raise RuntimeError(f"{self._path}: {error}") from error
+        if pixels == "uint8":
+            found[0] = found[0].permute(0, 3, 1, 2).float() / 255
+        return [value.float() for value in found]
+
+    def _second_file(self) -> Path:
+        path = self._path.with_suffix(PARTS)
+        if not path.is_file():
+            raise ValueError(f"{path}: not there, and needed for pictures in parts; export again with --parts")
+        return path
+
+    def _opened(self, path: Path) -> Any:
+        try:
+            return _onnxruntime().InferenceSession(path, providers=self._providers)
+        except Exception as error:  # ONNX Runtime's have no common class
+            raise NetworkError(f"{path}: damaged, or not an ONNX file ({str(error)[:120]})") from error
+
+
+def _metadata(path: Path, properties: dict[str, str]) -> dict[str, Any]:
+    """The network's own metadata with what the export added."""
+    if "impasto" not in properties:
+        raise NetworkError(f"{path}: an ONNX file, but not one of impasto's (scripts/export_onnx.py makes them)")
+    metadata = json.loads(properties["impasto"])
+    if metadata.get("format") != FORMAT:
+        raise NetworkError(f"{path}: format {metadata.get('format')}, this version reads {FORMAT}; update impasto")
+    if properties["part"] != "whole":
+        raise NetworkError(f"{path}: paints parts of pictures; give the file without .parts, which uses this one")
+    return {**metadata, "pixels": properties["pixels"], "reach": properties["reach"]}
+
+
+def _onnxruntime() -> Any:
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise ValueError("ONNX Runtime is not installed: pip install 'impasto[export]'") from error
+    return onnxruntime
+
+
+Painter = TorchPainter | OnnxPainter
+
+
+def open_painter(network: TransformNet | str | Path, backend: Backend = "auto", device: str = "auto") -> Painter:
+    """The painter for a network.
+
+    Args:
+        network: a published name, a `.safetensors`, `.ckpt` or `.onnx`, or a network (it is copied).
+        backend: onnx runs `.onnx` files, torch the others, auto whichever the file is for. Not the faster one: on a CPU
+            they differ by a tenth (`impasto benchmark --what export`), and an export takes longer than a picture.
+        device: see `find_device`.
+
+    Raises:
+        ValueError: what cannot be found or read, a device that is not there, a backend that is not for this file.
+    """
+    path = None if isinstance(network, TransformNet) else find_network(network)
+    if path is not None and path.suffix == ".onnx":
+        if backend == "torch":
+            raise ValueError(f"{path}: an exported network, for --backend onnx; torch runs what it was exported from")
+        return OnnxPainter(path, device)
+    if backend == "onnx":
+        raise ValueError(
+            f"{path or 'a network in memory'}: --backend onnx needs an exported file; make one with "
+            f"`python scripts/export_onnx.py {path or 'NETWORK.safetensors'}`"
+        )
+    return TorchPainter(copy.deepcopy(network) if isinstance(network, TransformNet) else load_network(network), device)

@@ -1,0 +1,40 @@
+"""Where the work is done, and what to say when its memory does not suffice."""
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+_NO_MEMORY = ("out of memory", "not enough memory", "DefaultCPUAllocator", "overflow")
+
+
+def find_device(device: str) -> torch.device:
+    """The device of a name: auto (cuda, else mps, else cpu), cpu, cuda, cuda:N or mps.
+
+    Raises:
+        ValueError: another name, or a device that this machine does not have.
+    """
+    if device == "auto":
+        without_cuda = "mps" if torch.backends.mps.is_available() else "cpu"
+        device = "cuda" if torch.cuda.is_available() else without_cuda
+    if not (match := re.fullmatch(r"cpu|mps|cuda(?::(\d+))?", device)):
+        raise ValueError(f"device {device!r}: must be auto, cpu, cuda, cuda:N or mps")
+    there = torch.backends.mps.is_available() if device == "mps" else True
+    if device.startswith("cuda"):
+        there = torch.cuda.is_available() and int(match[1] or 0) < torch.cuda.device_count()
+    if not there:
+        raise ValueError(f"device {device}: torch finds none on this machine; use cpu or auto")
+    return torch.device(device)
+
+
+@contextmanager
+def memory_explained(said: str) -> Iterator[None]:
+    """Turns torch's and Python's ways to be out of memory into a ValueError that says `said`."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:  # torch.OutOfMemoryError is a RuntimeError
+        plain = isinstance(error, MemoryError | torch.OutOfMemoryError)
+        if not plain and not any(text in str(error) for text in _NO_MEMORY):
+            raise
+        raise ValueError(said) from error
