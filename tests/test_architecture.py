@@ -13,7 +13,8 @@ LAYERS = {
     "networks": 2, "losses": 2, "data": 2,
     "training": 3, "callbacks": 3, "optimization": 3, "inference": 3,
     "export": 4, "evaluation": 4, "distillation": 4,
-    "cli": 5, "training_cli": 5, "inference_cli": 5, "optimization_cli": 5, "evaluation_cli": 5,
+    "arguments": 5, "cli": 5, "training_cli": 5, "inference_cli": 5, "optimization_cli": 5,
+    "evaluation_cli": 5, "export_cli": 5,
 }  # fmt: skip
 APART = {("data", "training"), ("training", "data"), ("data", "callbacks"), ("callbacks", "data")}
 HEAVY = {
@@ -24,7 +25,7 @@ HEAVY = {
     "onnxruntime": {"export.py", "inference/backends.py"},
     "matplotlib": {"evaluation/plots.py"},
     "torchmetrics": {"evaluation/metrics.py", "training.py"},
-    "jsonargparse": {"cli.py", "training_cli.py", "inference_cli.py", "optimization_cli.py"},
+    "jsonargparse": {"arguments.py", "cli.py", "training_cli.py", "optimization_cli.py"},
 }
 IMAGES_MAY_IMPORT = {"torch", "torchvision", "PIL", "jaxtyping"}
 FILES = sorted(SOURCE.rglob("*.py"))

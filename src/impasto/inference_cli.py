@@ -1,30 +1,25 @@
 """The command `impasto infer`: photos, folders and patterns in, stylized photos out."""
 
 import glob
-import inspect
 import os
 import re
 import sys
 import time
-from argparse import ArgumentError
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from jsonargparse import ArgumentParser
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from impasto.arguments import parsed
 from impasto.images import IMAGE_SUFFIXES, WRITABLE, read_image, write_image
 from impasto.inference import Stylizer
 from impasto.inference.backends import Backend, Painter, open_painter
 from impasto.networks import find_network, published_networks
 
+_ALLOWED = {"strength": "a number from 0 to 1", "size": "a whole number of pixels"}
 _PHOTOS = "photo files, folders (searched with their sub-folders), or quoted patterns such as 'trip/**/*.jpg'"
-_EXPECTED = {
-    "strength": "a number from 0 to 1", "size": "a whole number of pixels", "backend": "auto, torch or onnx",
-}  # fmt: skip
-_BOOLEANS = ("true", "false", "True", "False")
 
 
 @dataclass(frozen=True)
@@ -37,16 +32,10 @@ class Job:
 
 def infer(arguments: list[str]) -> int:
     """Runs the command; 0: done, 1: some photos were skipped, 130: interrupted. Mistakes are ValueErrors."""
-    parser = ArgumentParser(
-        prog="impasto infer", exit_on_error=False, allow_abbrev=False,
-        description="Stylize photos with a trained network. A {true,false} option is true without a value.",
-    )  # fmt: skip
-    parser.add_argument("photos", nargs="*", type=str, help=_PHOTOS)
-    parser.add_function_arguments(stylize_photos, skip={"photos"}, as_group=False)
+    description = "Stylize photos with a trained network."
     try:
-        return stylize_photos(**parser.parse_args(_photos_first(arguments)).as_dict())
-    except ArgumentError as error:
-        raise ValueError(_short(str(error))) from error
+        given = parsed("infer", description, stylize_photos, arguments, {"photos": _PHOTOS}, _ALLOWED, several=True)
+        return stylize_photos(**given)
     except KeyboardInterrupt:
         print("interrupted before the first photo", file=sys.stderr)
         return 130
@@ -91,41 +80,6 @@ def stylize_photos(
     jobs = _plan(found, Path(output).expanduser(), _label(stylizer, style, path))
     _check_outputs(jobs, overwrite)
     return _run(stylizer, jobs, overwrite)
-
-
-def _photos_first(arguments: list[str]) -> list[str]:
-    """What argparse lacks: photos and options in any order, dashes as underscores, flags without a value."""
-    parameters = inspect.signature(stylize_photos).parameters
-    photos, options, rest = [], [], list(arguments)
-    while rest:
-        text = rest.pop(0)
-        if text == "--":  # what follows are photos, whatever they look like
-            photos += [f"./{name}" if name.startswith("-") else name for name in rest]
-            break
-        name, equals, value = text.partition("=")
-        key = name.removeprefix("--").replace("-", "_")
-        if not text.startswith("-"):
-            photos.append(text)
-        elif key not in parameters or equals:
-            options.append(f"--{key}={value}" if key in parameters else text)
-        else:
-            options.append(_with_value(key, rest, flag=parameters[key].annotation is bool))
-    return photos + options
-
-
-def _with_value(key: str, rest: list[str], *, flag: bool) -> str:
-    """--key=value, the value taken from the front of `rest`, if there is one; alone, a flag is true."""
-    there = rest and (rest[0] in _BOOLEANS if flag else not rest[0].startswith("--"))
-    value = rest.pop(0) if there else "true" if flag else ""
-    return f"--{key}={value}" if value else f"--{key}"
-
-
-def _short(message: str) -> str:
-    """jsonargparse explains a value of the wrong type in eight lines; one says it."""
-    wrong = re.search(r'Parser key "(\w+)":.*(?:Got|Given) value: (.*)', message, re.DOTALL)
-    if wrong:
-        return f"--{wrong[1]} {wrong[2]}: must be {_EXPECTED.get(wrong[1], 'true or false')}"
-    return f"{message}; `impasto infer --help` lists the options"
 
 
 def _default_network() -> str:
