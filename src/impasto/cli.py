@@ -8,6 +8,7 @@ import warnings
 COMMANDS = {
     "train": "train a network on photos and paintings",
     "infer": "stylize photos with a network",
+    "export": "write a network as an ONNX file",
     "optimize": "paint one photo by optimization, the reference",
     "evaluate": "compare networks with the reference, in a report",
     "distill": "make the compact loss network",
@@ -45,6 +46,10 @@ def run(command: str, *arguments: str) -> int:
             from impasto.evaluation_cli import evaluate
 
             return evaluate(list(arguments))
+        if command == "export":
+            from impasto.export_cli import export
+
+            return export(list(arguments))
         from impasto.inference_cli import infer
 
         return infer(list(arguments))

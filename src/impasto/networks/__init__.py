@@ -68,6 +68,8 @@ def load_network(name: str | Path) -> TransformNet:
         NetworkError: no such network, a damaged file, or one this version does not know.
     """
     path = find_network(name)
+    if path.suffix == ".onnx":
+        raise NetworkError(f"{path}: exported already; give the .safetensors or .ckpt it was made from")
     try:
         state, metadata = _read_checkpoint(path) if path.suffix == ".ckpt" else _read_published(path)
     except NetworkError:

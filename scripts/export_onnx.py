@@ -1,0 +1,8 @@
+"""A network as an ONNX file: python scripts/export_onnx.py NETWORK --output FILE.onnx"""
+
+import sys
+
+from impasto.cli import run
+
+if __name__ == "__main__":
+    sys.exit(run("export", *sys.argv[1:]))

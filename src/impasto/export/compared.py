@@ -1,0 +1,114 @@
+"""Exported networks against PyTorch, in ONNX Runtime."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from impasto.export.graphs import ExportOptions
+from impasto.images import read_image, resize
+from impasto.networks import TransformNet
+from impasto.networks.layers import Moments
+
+# Height, width, batch: one pixel, smaller than the margin one way, odd, multiples of four, larger than the margin.
+SIZES = ((1, 1, 1), (3, 200, 1), (37, 53, 3), (64, 64, 1), (131, 98, 1), (256, 255, 1))
+# How far the file may be from PyTorch anywhere, in [0, 1]; one grey level where bytes come out.
+LARGEST = {"fp32": 1e-3, "fp16": 4 / 255}
+MEAN = 2 / 255  # of a photo, in eight bits: single pixels may differ by more
+_PHOTO = 256  # longer side of photos
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How far a file is from PyTorch at one size: at most anywhere, and in the mean, in [0, 1]."""
+
+    height: int
+    width: int
+    batch: int
+    largest: float
+    mean: float
+
+
+def compare(
+    network: TransformNet, files: list[Path], options: ExportOptions, photos: list[Path] | None = None
+) -> list[Difference]:
+    """The differences to PyTorch of the whole picture and, with a second file, of a part.
+
+    Args:
+        network: what was exported.
+        files: one, or two.
+        options: what they were exported with.
+        photos: to compare on, as is done for eight bits; without, on waves at each of SIZES.
+
+    Raises:
+        ValueError: a difference is larger than LARGEST, or than MEAN in eight bits.
+    """
+    import onnxruntime
+
+    sessions = [onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"]) for path in files]
+    cases = photo_cases(photos, network.num_styles) if photos else _waves(network.num_styles)
+    found = [_difference(network, sessions, options, *case) for case in cases]
+    for difference in found:
+        _check(difference, options)
+    return found
+
+
+def photo_cases(photos: list[Path], num_styles: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Each photo, 1×3×H×W in [0, 1] with a longer side of 256 pixels, with one style after the other, 1×N."""
+    for number, path in enumerate(photos):
+        content = (resize(read_image(path).pixels, _PHOTO) * 255).round() / 255
+        yield content, torch.eye(num_styles)[number % num_styles][None]
+
+
+def _waves(num_styles: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Smooth pictures with a little noise, B×3×H×W in [0, 1], each in a mixture of styles, B×N."""
+    generator = torch.Generator().manual_seed(0)
+    for height, width, batch in SIZES:
+        y, x = torch.arange(height)[:, None] / 9, torch.arange(width) / 13
+        smooth = torch.stack([0.45 + 0.45 * torch.sin(y * k + x / k) for k in (1.0, 0.7, 0.4)])
+        content = smooth + 0.1 * torch.rand(batch, 3, height, width, generator=generator)
+        style = torch.rand(batch, num_styles, generator=generator)
+        yield (content * 255).round() / 255, style / style.sum(1, keepdim=True)
+
+
+@torch.inference_mode()
+def _difference(
+    network: TransformNet, sessions: list[Any], options: ExportOptions, content: Tensor, style: Tensor
+) -> Difference:
+    moments, origin = Moments(), torch.tensor([8, 12])
+    wanted = [network(content, style, moments=moments)]
+    statistics = moments.statistics[:1]
+    wanted.append(network(content[:1], style[:1], origin=origin, moments=Moments(statistics)))
+    photo = content
+    if options.pixels == "uint8":
+        photo = (content * 255).round().permute(0, 2, 3, 1).to(torch.uint8)
+        wanted = [(picture * 255).round() / 255 for picture in wanted]
+    given = [(photo, style), (photo[:1], style[:1], statistics, origin)]
+    found = [_run(session, values) for session, values in zip(sessions, given, strict=False)]
+    apart = [(one - other).abs() for one, other in zip(found, wanted, strict=False)]
+    batch, _, height, width = content.shape
+    largest, mean = (max(map(float, values)) for values in ((x.max() for x in apart), (x.mean() for x in apart)))
+    return Difference(height, width, batch, largest, mean)
+
+
+def _run(session: Any, values: tuple[Tensor, ...]) -> Float[Tensor, "b 3 h w"]:
+    """The first output, as B×3×H×W in [0, 1]; graphs of one style take no style."""
+    names = [value.name for value in session.get_inputs()]
+    given = zip(("photo", "style", "statistics", "origin"), values, strict=False)
+    output = torch.from_numpy(session.run(None, {k: v.contiguous().numpy() for k, v in given if k in names})[0])
+    return output.permute(0, 3, 1, 2) / 255 if output.dtype == torch.uint8 else output
+
+
+def _check(difference: Difference, options: ExportOptions) -> None:
+    largest = max(LARGEST[options.precision], 1 / 255 if options.pixels == "uint8" else 0)
+    found, allowed = (difference.mean, MEAN) if options.quantize == "int8" else (difference.largest, largest)
+    if not found <= allowed + 1e-6:  # also NaN
+        kind = "in the mean" if options.quantize == "int8" else "at most"
+        raise ValueError(
+            f"the exported network differs from PyTorch by {found:.2g} at {difference.width}×{difference.height}, "
+            f"allowed is {allowed:.2g} {kind}; nothing was written"
+        )

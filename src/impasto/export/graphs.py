@@ -1,0 +1,152 @@
+"""The graphs that are exported: a whole picture, or a part of one; made by torch's own exporter."""
+
+import json
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.export import Dim
+
+from impasto.inference.styles import style_names
+from impasto.networks import TransformNet, describe
+from impasto.networks.layers import Moments
+
+# 18 is the lowest that torch's exporter writes (its converter fails at 17); ONNX Runtime has read it since 1.14, 2023.
+OPSETS = (18, 19, 20, 21, 22, 23)
+_LICENCE = "MIT"
+
+
+@dataclass(frozen=True)
+class ExportOptions:
+    """What kind of file.
+
+    Args:
+        pixels: float32: B×3×H×W in [0, 1]; uint8: B×H×W×3 bytes, what apps have. For the picture that goes in as for
+            the one that comes out, both RGB.
+        precision: fp32, or fp16: half the size, for GPUs; on a CPU, ONNX Runtime computes most of it in float32.
+        opset: version of ONNX's operators, 18 to 23; the lowest reaches farthest.
+        parts: a second file, NAME.parts.onnx, for pictures too large to go through whole: it takes the `statistics`
+            that the first gives for a smaller copy, and where the part begins.
+        quantize: int8: most of the arithmetic in eight bits, for CPUs; needs photos.
+    """
+
+    pixels: Literal["float32", "uint8"] = "float32"
+    precision: Literal["fp32", "fp16"] = "fp32"
+    opset: int = OPSETS[0]
+    parts: bool = False
+    quantize: Literal["none", "int8"] = "none"
+
+    def __post_init__(self) -> None:
+        if self.opset not in OPSETS:
+            raise ValueError(f"opset {self.opset}: must be from {OPSETS[0]} to {OPSETS[-1]}")
+        if self.quantize == "int8" and self.precision != "fp32":
+            raise ValueError(f"quantize int8 with precision {self.precision}: eight bits are made from fp32 only")
+
+
+class Whole(nn.Module):
+    """The graph of a picture: photo and style weights in, the stylized picture and its statistics out."""
+
+    def __init__(self, network: TransformNet, pixels: str) -> None:
+        super().__init__()
+        self.network, self.pixels = network, pixels
+
+    def forward(self, photo: Tensor, style: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """photo B×3×H×W in [0, 1], or B×H×W×3 bytes; style B×N or 1×N, none where N = 1; statistics B×S, float32."""
+        moments = Moments()
+        stylized = self._out(self.network(self._in(photo), style, moments=moments))
+        return stylized, moments.statistics
+
+    def _in(self, photo: Tensor) -> Tensor:
+        content = photo.permute(0, 3, 1, 2).float() / 255 if self.pixels == "uint8" else photo
+        return content.to(self.network.to_rgb.weight.dtype)
+
+    def _out(self, stylized: Tensor) -> Tensor:
+        if self.pixels == "uint8":
+            return (stylized.float() * 255).round().clamp(0, 255).permute(0, 2, 3, 1).to(torch.uint8)
+        return stylized.float()
+
+
+class Part(Whole):
+    """The graph of a part of a picture: as `Whole`, with the statistics of the whole and where the part begins."""
+
+    def forward(  # type: ignore[override]
+        self, photo: Tensor, statistics: Float[Tensor, "1 s"], origin: Int[Tensor, "2"], style: Tensor | None = None
+    ) -> Tensor:
+        return self._out(self.network(self._in(photo), style, origin=origin, moments=Moments(statistics)))
+
+
+def exported(network: TransformNet, graph: Whole, options: ExportOptions) -> bytes:
+    """The file of one graph, without what the exporter notes on its way (places in our source among it)."""
+    import onnx
+
+    part = isinstance(graph, Part)
+    inputs, shapes = _inputs(network, options, part)
+    with _quiet():
+        program = torch.onnx.export(
+            graph.eval(), kwargs=inputs, dynamo=True, opset_version=options.opset, verbose=False,
+            dynamic_shapes=shapes, input_names=list(inputs),
+            output_names=["stylized"] if part else ["stylized", "statistics"],
+        )  # fmt: skip
+    assert program is not None
+    model = program.model_proto
+    for item in (*model.graph.node, *model.graph.value_info, *model.graph.input, *model.graph.output):
+        del item.metadata_props[:]
+        item.doc_string = ""
+    onnx.helper.set_model_props(model, _properties(network, options, "part" if part else "whole"))
+    onnx.checker.check_model(model)
+    return model.SerializeToString()
+
+
+def _inputs(network: TransformNet, options: ExportOptions, part: bool) -> tuple[dict[str, Tensor], Any]:
+    """Examples by name, and which of their sides are free."""
+    photo = torch.rand(2, 3, 37, 45)
+    style = torch.full((2, network.num_styles), 1 / network.num_styles)
+    free = Dim.DYNAMIC
+    inputs: dict[str, Tensor] = {"photo": photo}
+    shapes: dict[str, Any] = {"photo": {0: free, 2: free, 3: free}}
+    if options.pixels == "uint8":
+        inputs["photo"] = (photo * 255).to(torch.uint8).permute(0, 2, 3, 1).contiguous()
+        shapes["photo"] = {0: free, 1: free, 2: free}
+    if part:
+        moments = Moments()
+        with torch.no_grad():
+            network(photo, style, moments=moments)
+        inputs |= {"statistics": moments.statistics[:1], "origin": torch.tensor([4, 8])}
+        shapes |= {"statistics": {}, "origin": {}}
+    if network.num_styles > 1:
+        inputs, shapes = inputs | {"style": style}, shapes | {"style": {0: free}}
+    return inputs, shapes
+
+
+def _properties(network: TransformNet, options: ExportOptions, part: str) -> dict[str, str]:
+    """What the file says of itself; every value can be read with `onnx` alone."""
+    metadata = describe(network, **network.metadata)
+    styles = metadata.get("styles") or [{"name": name} for name in style_names(network)]
+    ranges = {"uint8": "RGB, bytes 0 to 255, B×H×W×3", "float32": "RGB, 0 to 1, B×3×H×W"}
+    return {
+        "impasto": json.dumps({**metadata, "styles": styles}), "format": str(metadata["format"]),
+        "styles": json.dumps(styles), "licence": f"{_LICENCE}; the paintings' are in styles",
+        "value_range": ranges[options.pixels], "pixels": options.pixels, "precision": options.precision,
+        "quantize": options.quantize,
+        "part": part, "reach": str(network.reach),
+    }  # fmt: skip
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """The exporter warns of what is settled here (example sizes, its own internals)."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)

@@ -1,0 +1,59 @@
+"""The command `impasto export`: a network as an ONNX file."""
+
+from pathlib import Path
+from typing import Literal
+
+from impasto.arguments import parsed
+from impasto.data.files import find_images
+from impasto.export import OPSETS, ExportOptions, export_network
+from impasto.inference.backends import PARTS
+from impasto.inference_cli import make_folder
+from impasto.networks import find_network, load_network
+
+
+def export(arguments: list[str]) -> int:
+    """Runs the command. Mistakes are ValueErrors."""
+    network = {"network": "a published name, a .safetensors, or a training checkpoint (.ckpt)"}
+    allowed = {"opset": f"a whole number from {OPSETS[0]} to {OPSETS[-1]}"}
+    given = parsed("export", "Write a network as one ONNX file.", export_file, arguments, network, allowed)
+    return export_file(**given)
+
+
+def export_file(
+    network: str,
+    output: str | None = None,
+    pixels: Literal["float32", "uint8"] = "float32",
+    precision: Literal["fp32", "fp16"] = "fp32",
+    opset: int = OPSETS[0],
+    parts: bool = False,
+    quantize: Literal["none", "int8"] = "none",
+    photos: str | None = None,
+    overwrite: bool = False,
+) -> int:
+    """Writes the file, or files, and prints how far they are from PyTorch.
+
+    Args:
+        network: a published name, a .safetensors, or a training checkpoint (.ckpt)
+        output: the file to write; NETWORK.onnx in the current folder if not given
+        pixels: float32: B×3×H×W in [0, 1]; uint8: B×H×W×3 bytes, in and out
+        precision: fp16 for GPUs: half the size, within four grey levels
+        opset: version of ONNX's operators; the lowest reaches farthest
+        parts: also NAME.parts.onnx, for pictures too large to go through whole
+        quantize: int8: most of the arithmetic in eight bits, for CPUs: faster, a grey level away in the mean
+        photos: a folder of photos, for int8: 40 of them are used
+        overwrite: replace an earlier file
+    """
+    path = find_network(network)
+    target = Path(output or f"{path.stem}.onnx").expanduser()
+    options = ExportOptions(pixels, precision, opset, parts, quantize)
+    found_photos = find_images(photos) if photos else []
+    loaded = load_network(path)
+    make_folder(target.parent)
+    print(f"{path}: exporting, which takes a quarter of a minute", flush=True)
+    differences = export_network(loaded, target, options, photos=found_photos, overwrite=overwrite)
+    for found in differences:
+        size = f"{found.width}×{found.height}, batch {found.batch}"
+        print(f"  {size}: difference to PyTorch at most {found.largest:.1e}, in the mean {found.mean:.1e}")
+    for file in (target, target.with_suffix(PARTS))[: 1 + parts]:
+        print(f"{file}  {file.stat().st_size / 1e6:.1f} MB")
+    return 0
