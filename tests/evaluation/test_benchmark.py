@@ -4,6 +4,7 @@ import pytest
 
 from impasto.cli import run
 from impasto.evaluation.benchmark import NETWORKS, Setting, table
+from impasto.evaluation.speed import convolution_flops, inference_table
 
 
 def test_a_table_has_a_row_for_each_loss_network() -> None:
@@ -21,10 +22,28 @@ def test_the_reference_is_measured_against_the_usual_recipe(capsys: pytest.Captu
     assert all(float(row[1].split("(")[0]) > 0 for row in rows)
 
 
-@pytest.mark.parametrize(("option", "said"), [("--size=8", "size from 16"), ("--device=cuda", "no GPU here")])
+def test_painting_is_measured_against_the_arithmetic() -> None:
+    """Operations counted by hand: both 9×9, two halvings, ten in the blocks, two doublings, and their smoothing."""
+    per_pixel = 2 * 81 * 3 * 16 + 9 * (16 * 32 / 4 + 32 * 64 / 16 + 10 * 64 * 64 / 16 + 64 * 32 / 4 + 32 * 16)
+    smoothing = 9 * (32 / 4 + 16)
+    sides = 32 + 64  # with the margin
+    assert convolution_flops("starry_night", 32) == pytest.approx(2 * sides**2 * (per_pixel + smoothing), rel=0.1)
+    text = inference_table("starry_night", [], "cpu", rounds=1, sizes=(32,))
+    (row,) = [line.split("|")[1:-1] for line in text.splitlines() if line.startswith("| 32")]
+    assert len(row) == 4 and "(1.00)" in row[2] and all(float(cell.split("(")[0]) >= 0 for cell in row)
+
+
+@pytest.mark.parametrize(
+    ("option", "said"),
+    [
+        ("--size=8", "size from 16"),
+        ("--device=cuda", "no GPU here"),
+        ("--what=inference --files=[x.onnx]", "neither a file"),
+    ],
+)
 def test_mistakes_are_one_line(
     option: str, said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
-    assert run("benchmark", option) == 2
+    assert run("benchmark", *option.split()) == 2
     assert said in capsys.readouterr().err

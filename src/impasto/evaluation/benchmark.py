@@ -12,6 +12,7 @@ from rich.progress import track
 from impasto.evaluation.cells import Reference
 from impasto.evaluation.cost import Cost, alone, cost_of_plain_recipe, cost_of_reference
 from impasto.evaluation.measure import measured_peak, resident, seconds_of
+from impasto.evaluation.speed import inference_table
 from impasto.features import FeatureNetwork
 from impasto.losses import STYLE_LAYERS, LossOptions, PerceptualLoss
 from impasto.networks import TransformNet
@@ -41,11 +42,14 @@ def benchmark(
     width: int = 16,
     rounds: int = 7,
     threads: int = 0,
-    what: Literal["loss", "reference"] = "loss",
+    what: Literal["loss", "reference", "inference"] = "loss",
+    network: str = "gallery",
+    files: list[str] = [],  # noqa: B006  only read
 ) -> int:
     """Times each loss network, and a training step with it, in float32 and under bfloat16 autocast.
 
-    Or the reference, an iteration of L-BFGS, against a plain implementation of the usual recipe.
+    Or the reference, an iteration of L-BFGS, against a plain implementation of the usual recipe. Or how fast a network
+    paints photos of 256, 512 and 1024 pixels: in torch, compiled, and in ONNX Runtime.
 
     The networks take turns in every round, so that what else the machine does meets them alike; the median counts.
     The weights are random: they change no time.
@@ -57,10 +61,13 @@ def benchmark(
         width: of the network that is trained.
         rounds: how often each is measured, after one round to warm up.
         threads: of the CPU; 0: as many as torch takes.
-        what: loss, or reference (which takes one photo, and no notice of batch and width).
+        what: loss; reference (which takes one photo, and no notice of batch and width); or inference (of these, it
+            heeds device, rounds and threads).
+        network: for inference, a published name or file.
+        files: for inference, exports of that network.
 
     Raises:
-        ValueError: no such device here, or a number that is too small.
+        ValueError: no such device here, no such network or file, or a number that is too small.
     """
     if device == "cuda" and not torch.cuda.is_available():
         raise ValueError("device cuda: no GPU here that torch can use; take cpu")
@@ -70,6 +77,9 @@ def benchmark(
     torch.set_num_threads(threads or torch.get_num_threads())
     if what == "reference":
         print(reference_table(device, size, rounds))
+        return 0
+    if what == "inference":
+        print(inference_table(network, files, device, rounds))
         return 0
     for bf16 in (False, True):
         print(table(Setting(device, size, batch, width, bf16), rounds), flush=True)

@@ -139,7 +139,7 @@ def open_painter(network: TransformNet | str | Path, backend: Backend = "auto", 
     Args:
         network: a published name, a `.safetensors`, `.ckpt` or `.onnx`, or a network (it is copied).
         backend: onnx runs `.onnx` files, torch the others, auto whichever the file is for. Not the faster one: on a CPU
-            they differ by a tenth (`impasto benchmark --what export`), and an export takes longer than a picture.
+            they differ by a tenth (`impasto benchmark --what inference`), and an export takes longer than a picture.
         device: see `find_device`.
 
     Raises:

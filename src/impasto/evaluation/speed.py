@@ -1,0 +1,80 @@
+"""How fast a network paints: torch, torch compiled, ONNX Runtime, and what the arithmetic alone would take."""
+
+import statistics
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from rich.progress import track
+from torch.utils.flop_counter import FlopCounterMode
+
+from impasto.evaluation.measure import seconds_of
+from impasto.inference.backends import Painter, TorchPainter, open_painter
+from impasto.networks import load_network
+
+SIZES = (256, 512, 1024)
+_MATRIX = 2048  # side: large enough for a matrix product to run at the machine's full rate
+
+
+def inference_table(network: str, files: list[str], device: str, rounds: int, sizes: tuple[int, ...] = SIZES) -> str:
+    """Markdown: milliseconds for a square photo, × faster than eager torch, at each size; the ways take turns."""
+    painters: dict[str, Painter] = {
+        "torch": open_painter(network, device=device),
+        "torch.compile": _compiled(network, device),
+    }
+    painters |= {Path(file).name: open_painter(file, "onnx", device) for file in files}
+    rate = arithmetic_rate(device)
+    lines = [
+        f"{network}, {device}, {torch.get_num_threads()} threads, a matrix product at {rate / 1e9:.0f} GFLOP/s;"
+        " milliseconds a photo (× faster than torch)\n",
+        f"| pixels | arithmetic alone | {' | '.join(painters)} |",
+        f"|---|---|{'---|' * len(painters)}",
+    ]
+    for size in sizes:
+        median = _medians(painters, size, device, rounds)
+        floor = convolution_flops(network, size) / rate
+        cells = [f"{seconds * 1e3:.0f} ({median['torch'] / seconds:.2f})" for seconds in (floor, *median.values())]
+        lines.append(f"| {size} | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def arithmetic_rate(device: str) -> float:
+    """Operations a second of a float32 matrix product, the best of five."""
+    matrix = torch.rand(_MATRIX, _MATRIX, device=device)
+    return 2 * _MATRIX**3 / min(seconds_of(lambda: matrix @ matrix, device) for _ in range(6))
+
+
+def convolution_flops(network: str, size: int) -> int:
+    """Operations of all convolutions for one photo of size × size; a multiplication and an addition are two."""
+    loaded = load_network(network)
+    style = torch.full((1, loaded.num_styles), 1 / loaded.num_styles)
+    with FlopCounterMode(display=False) as counter, torch.inference_mode():
+        loaded(torch.rand(1, 3, size, size), style)
+    return counter.get_total_flops()
+
+
+def _compiled(network: str, device: str) -> Painter:
+    painter = TorchPainter(load_network(network), device)
+    painter.network.compile()
+    return painter
+
+
+def _medians(painters: dict[str, Painter], size: int, device: str, rounds: int) -> dict[str, float]:
+    """Seconds of each way, after one round to warm up, in which torch.compile compiles."""
+    photo = torch.rand(1, 3, size, size)
+    seconds: dict[str, list[float]] = {name: [] for name in painters}
+    for _ in track(range(rounds + 1), f"{size} pixels", console=Console(stderr=True), transient=True):
+        for name, painter in painters.items():
+            seconds[name].append(seconds_of(_job(painter, photo), device))
+    return {name: statistics.median(found[1:]) for name, found in seconds.items()}
+
+
+def _job(painter: Painter, photo: torch.Tensor) -> Callable[[], object]:
+    weights = torch.full((1, len(painter.styles)), 1 / len(painter.styles))
+
+    def job() -> object:
+        with torch.inference_mode():
+            return painter.paint(photo, weights)
+
+    return job
