@@ -2,6 +2,7 @@
 
 import json
 import os
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -202,6 +203,19 @@ def test_without_parts_a_large_picture_says_what_to_do(folder) -> None:
     painter, content = OnnxPainter(folder / "bytes.onnx"), picture(20, 20)
     with pytest.raises(ValueError, match="export again with --parts"):
         painter.paint(content, WEIGHTS, painter.statistics(content, WEIGHTS), (0, 0))
+
+
+def test_without_the_extra_it_is_named(folder, tmp_path, capsys, monkeypatch) -> None:
+    """With None for it in sys.modules, Python finds no such module."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    Image.new("RGB", (9, 9)).save("photo.png")
+    for command in (
+        ["export", str(folder / "three.safetensors")],
+        ["infer", "photo.png", "--network", str(folder / "one.onnx")],
+    ):
+        assert run(*command) == 2
+        assert "pip install 'impasto[export]'" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("pixels", ["float32", "uint8"])

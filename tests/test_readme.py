@@ -47,7 +47,7 @@ def needs_published() -> None:
     assert {"starry_night", "multistyle", "gallery"} <= set(published_networks())
 
 
-@pytest.mark.parametrize("line", [line for line in COMMANDS if "infer.py" in line])
+@pytest.mark.parametrize("line", [line for line in COMMANDS if "infer.py" in line and ".onnx" not in line])
 def test_infer_commands(line: str, newcomer: Path) -> None:
     needs_published()
     done = call(newcomer, *shlex.split(line)[1:])
@@ -96,8 +96,21 @@ def test_the_benchmark_command(newcomer: Path) -> None:
 
 def test_python_example(newcomer: Path) -> None:
     needs_published()
-    (example,) = BLOCKS["python"]
-    done = call(newcomer, "-c", example)
+    done = call(newcomer, "-c", BLOCKS["python"][0])
+    assert done.returncode == 0, done.stderr
+    assert (newcomer / "painted.png").exists()
+
+
+def test_export_commands_and_the_example_for_apps(newcomer: Path) -> None:
+    """In order: the second command and the example use the file of the first."""
+    pytest.importorskip("onnxscript", reason="the export extra is not installed")
+    lines = [line for line in COMMANDS if "export_onnx.py" in line or "gallery.onnx" in line]
+    assert len(lines) == 2
+    for line in lines:
+        done = call(newcomer, *shlex.split(line)[1:])
+        assert done.returncode == 0, done.stderr
+    assert list((newcomer / "stylized").iterdir())
+    done = call(newcomer, "-c", BLOCKS["python"][1])
     assert done.returncode == 0, done.stderr
     assert (newcomer / "painted.png").exists()
 
