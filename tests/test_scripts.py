@@ -25,7 +25,7 @@ def test_scripts_are_thin(script: Path) -> None:
     assert script.stem in COMMANDS
 
 
-@pytest.mark.parametrize(("command", "said"), [("train", "fit"), ("infer", "--network")])
+@pytest.mark.parametrize(("command", "said"), [("train", "fit"), ("infer", "--network"), ("demo", "--port")])
 def test_script_and_console_command_show_the_same_help(command: str, said: str) -> None:
     by_script, by_console = (
         call(sys.executable, ROOT / "scripts" / f"{command}.py", "--help"),
@@ -49,7 +49,7 @@ def test_training_help_explains_every_option_of_ours() -> None:
         assert option in text
 
 
-@pytest.mark.parametrize("module", ["impasto", "impasto.cli", "impasto.inference", "impasto.inference_cli"])
+@pytest.mark.parametrize("module", ["impasto", "impasto.cli", "impasto.inference", "impasto.inference_cli", "impasto.demo"])
 def test_inference_starts_without_lightning_and_datasets(module: str) -> None:
     heavy = "{'pytorch_lightning', 'lightning', 'datasets', 'tensorboard', 'torchmetrics', 'onnxruntime'}"
     done = call(sys.executable, "-c", f"import sys, {module}; print(sorted({heavy} & set(sys.modules)))")
