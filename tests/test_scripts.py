@@ -49,7 +49,7 @@ def test_training_help_explains_every_option_of_ours() -> None:
         assert option in text
 
 
-@pytest.mark.parametrize("module", ["impasto", "impasto.cli", "impasto.inference", "impasto.inference_cli", "impasto.demo"])
+@pytest.mark.parametrize("module", ["impasto", "impasto.cli", "impasto.inference", "impasto.inference_cli"])
 def test_inference_starts_without_lightning_and_datasets(module: str) -> None:
     heavy = "{'pytorch_lightning', 'lightning', 'datasets', 'tensorboard', 'torchmetrics', 'onnxruntime'}"
     done = call(sys.executable, "-c", f"import sys, {module}; print(sorted({heavy} & set(sys.modules)))")
