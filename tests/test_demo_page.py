@@ -266,7 +266,7 @@ def test_the_size_is_limited(page: Page, tmp_path: Path) -> None:
 def test_the_camera_is_painted_live_and_taken(page: Page) -> None:
     page.set("#size", "256")
     page.click("open-camera")
-    page.until(lambda: "frames a second" in page.text("timing"))
+    page.until(lambda: "frames/s" in page.text("timing"))
     page.click("shoot")
     page.until(lambda: page.text("timing").startswith("256 ×"))
     assert page.painted().std() > 10
