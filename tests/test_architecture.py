@@ -12,7 +12,7 @@ LAYERS = {
     "features": 1, "video": 1, "targets": 1,
     "networks": 2, "losses": 2, "data": 2,
     "training": 3, "callbacks": 3, "optimization": 3, "inference": 3,
-    "export": 4, "evaluation": 4, "distillation": 4,
+    "export": 4, "evaluation": 4, "distillation": 4, "demo": 4,
     "arguments": 5, "cli": 5, "training_cli": 5, "inference_cli": 5, "optimization_cli": 5,
     "evaluation_cli": 5, "export_cli": 5,
 }  # fmt: skip

@@ -3,6 +3,7 @@
 import os
 import re
 import shlex
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 from pictures import save
 
+from impasto.demo.runtime import FILES
 from impasto.networks import published_networks
 
 ROOT = Path(__file__).parents[1]
@@ -92,6 +94,19 @@ def test_the_benchmark_command(newcomer: Path) -> None:
     done = call(newcomer, *shlex.split(line)[1:], "--size=32", "--batch=1", "--width=4", "--rounds=1")
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("| compact |") == 2
+
+
+def test_the_demo_command(newcomer: Path) -> None:
+    """On stand-ins for the network and the runtime, which the server only hands on."""
+    (line,) = [line for line in COMMANDS if "demo.py" in line]
+    for name in ("gallery.onnx", *(f"runtime/{name}" for name in FILES)):
+        (newcomer / name).parent.mkdir(exist_ok=True)
+        (newcomer / name).touch()
+    command = [sys.executable, *shlex.split(line)[1:], "--runtime=runtime", "--port=0", "--open=false"]
+    with subprocess.Popen(command, cwd=newcomer, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout and process.stdout.readline().startswith("http://127.0.0.1:")
+        process.send_signal(signal.SIGINT)
+        assert process.wait(20) == 0
 
 
 def test_python_example(newcomer: Path) -> None:

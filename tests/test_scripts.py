@@ -25,7 +25,7 @@ def test_scripts_are_thin(script: Path) -> None:
     assert script.stem.removesuffix("_onnx") in COMMANDS
 
 
-@pytest.mark.parametrize(("command", "said"), [("train", "fit"), ("infer", "--network")])
+@pytest.mark.parametrize(("command", "said"), [("train", "fit"), ("infer", "--network"), ("demo", "--port")])
 def test_script_and_console_command_show_the_same_help(command: str, said: str) -> None:
     by_script, by_console = (
         call(sys.executable, ROOT / "scripts" / f"{command}.py", "--help"),

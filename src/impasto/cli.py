@@ -4,6 +4,7 @@ import logging
 import os
 import sys
 import warnings
+from collections.abc import Callable
 
 COMMANDS = {
     "train": "train a network on photos and paintings",
@@ -11,6 +12,7 @@ COMMANDS = {
     "export": "write a network as an ONNX file",
     "optimize": "paint one photo by optimization, the reference",
     "evaluate": "compare networks with the reference, in a report",
+    "demo": "paint photos in the browser, on a page of this machine",
     "distill": "make the compact loss network",
     "benchmark": "time the loss networks side by side",
 }
@@ -37,7 +39,13 @@ def run(command: str, *arguments: str) -> int:
         if command in ("train", "distill"):
             return _train(command, list(arguments))
         if command == "benchmark":
-            return _benchmark(list(arguments))
+            from impasto.evaluation.benchmark import benchmark
+
+            return _by_signature(command, benchmark, list(arguments))
+        if command == "demo":
+            from impasto.demo import demo
+
+            return _by_signature(command, demo, list(arguments))
         if command == "optimize":
             from impasto.optimization_cli import optimize
 
@@ -77,17 +85,16 @@ def _train(command: str, arguments: list[str]) -> int:
     return 0
 
 
-def _benchmark(arguments: list[str]) -> int:
+def _by_signature(command: str, function: Callable[..., int], arguments: list[str]) -> int:
+    """Calls the function with the options that its signature and docstring describe."""
     from argparse import ArgumentError
 
     from jsonargparse import auto_cli
 
-    from impasto.evaluation.benchmark import benchmark
-
     try:
         return auto_cli(
-            benchmark, args=arguments, as_positional=False,
-            prog="impasto benchmark", exit_on_error=False, allow_abbrev=False,
+            function, args=arguments, as_positional=False,
+            prog=f"impasto {command}", exit_on_error=False, allow_abbrev=False,
         )  # fmt: skip
     except ArgumentError as error:
         raise ValueError(f"{error} (--help lists the options)") from error

@@ -1,0 +1,8 @@
+"""A page that paints photos in the browser: python scripts/demo.py --network gallery.onnx"""
+
+import sys
+
+from impasto.cli import run
+
+if __name__ == "__main__":
+    sys.exit(run("demo", *sys.argv[1:]))

@@ -1,0 +1,165 @@
+"""The demo's server gives page, network and runtime, to this machine only; its command explains mistakes."""
+
+import http.client
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from impasto.cli import run
+from impasto.demo.runtime import FILES, find_runtime
+from impasto.demo.server import PAGE, open_server
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture
+def runtime(tmp_path: Path) -> Path:
+    """A folder that has what the page asks for, by name."""
+    folder = tmp_path / "dist"
+    folder.mkdir()
+    for name in FILES:
+        (folder / name).write_text(f"this is {name}")
+    (folder / "ort.all.js").write_text("not asked for")
+    return folder
+
+
+@pytest.fixture
+def network(tmp_path: Path) -> Path:
+    path = tmp_path / "other_name.onnx"
+    path.write_bytes(bytes(range(256)) * 100)
+    return path
+
+
+@pytest.fixture
+def port(network: Path, runtime: Path) -> Iterator[int]:
+    with open_server(network, runtime, 0) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield server.server_port
+        server.shutdown()
+
+
+def ask(port: int, path: str, method: str = "GET", host: str = "127.0.0.1") -> tuple[int, dict[str, str], bytes]:
+    """Status, headers and body; the path goes out as it is, which a browser would not do with `..`."""
+    connection = http.client.HTTPConnection(host, port, timeout=10)
+    connection.request(method, path)
+    answer = connection.getresponse()
+    return answer.status, dict(answer.getheaders()), answer.read()
+
+
+def test_page_network_and_runtime_are_served_with_their_types(port: int, network: Path) -> None:
+    types = {"/": "text/html", "/gallery.onnx": "application/octet-stream", f"/runtime/{FILES[0]}": "text/javascript",
+             f"/runtime/{FILES[1]}": "application/wasm"}  # fmt: skip
+    bodies = dict(zip(types, (PAGE.read_bytes(), network.read_bytes(), b"this is " + FILES[0].encode()), strict=False))
+    for path, kind in types.items():
+        status, headers, body = ask(port, path)
+        assert (status, headers["Content-Type"].split(";")[0]) == (200, kind)
+        assert body == bodies.get(path, body)
+        assert headers["Cross-Origin-Opener-Policy"] == "same-origin"  # both, or WASM has one thread
+        assert headers["Cross-Origin-Embedder-Policy"] == "require-corp"
+    assert ask(port, "/?backend=wasm")[2] == PAGE.read_bytes()
+    assert ask(port, "/", "HEAD")[::2] == (200, b"")
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/server.py", "/__init__.py", "/runtime/", "/runtime", "/runtime/ort.all.js", "/runtime/../other_name.onnx",
+     "/../../../../../../etc/passwd", "/%2e%2e/%2e%2e/etc/passwd", "/runtime/..%2fother_name.onnx", "//etc/passwd",
+     "/other_name.onnx", "/favicon.ico"],
+)  # fmt: skip
+def test_nothing_else_is_served(path: str, port: int) -> None:
+    status, _, body = ask(port, path)
+    assert status == 404
+    assert b"root:" not in body and b"Directory" not in body
+    assert ask(port, "/", "POST")[0] == 501
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have one loopback address only")
+def test_only_loopback_is_listened_on(port: int) -> None:
+    with pytest.raises(ConnectionRefusedError):
+        ask(port, "/", host="127.0.0.2")  # would answer if the server listened on every address
+
+
+def test_the_page_needs_nothing_from_elsewhere() -> None:
+    text = PAGE.read_text().replace("http://www.w3.org/2000/svg", "")
+    assert "http://" not in text and "https://" not in text
+
+
+def test_the_command_serves_until_it_is_interrupted(network: Path, runtime: Path) -> None:
+    command = [sys.executable, ROOT / "scripts" / "demo.py", "--network", network, "--runtime", runtime,
+               "--port", "0", "--open", "false"]  # fmt: skip
+    with subprocess.Popen([*map(str, command)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout and process.stderr
+        line = process.stdout.readline()
+        assert line.startswith("http://127.0.0.1:") and str(network) in line, process.stderr.read()
+        assert ask(int(line.split("/")[2].split(":")[1]), "/")[0] == 200
+        process.send_signal(signal.SIGINT)
+        assert process.wait(20) == 0
+        assert process.stderr.read() == ""
+
+
+def complaint(capsys: pytest.CaptureFixture[str], *options: str | Path) -> str:
+    """The one line that the command says of a mistake."""
+    assert run("demo", "--open=false", *map(str, options)) == 2
+    said = capsys.readouterr().err.strip()
+    return said.splitlines()[-1]
+
+
+def test_mistakes_are_explained(
+    network: Path, runtime: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert "--network gallery.onnx: no such file; make it with `python scripts/export_onnx.py" in complaint(capsys)
+    assert "must be an exported network" in complaint(capsys, "--network=gallery.safetensors")
+    (runtime / FILES[3]).unlink()
+    assert f"has no {FILES[3]}" in complaint(capsys, f"--network={network}", f"--runtime={runtime}")
+
+
+@pytest.mark.parametrize("port", [-1, 65536])
+def test_ports_that_do_not_exist(port: int, network: Path, runtime: Path) -> None:
+    with pytest.raises(ValueError, match=f"--port {port}: must be from 0"):
+        open_server(network, runtime, port)
+
+
+def test_a_taken_port(network: Path, runtime: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        taken = other.getsockname()[1]
+        said = complaint(capsys, f"--network={network}", f"--runtime={runtime}", f"--port={taken}")
+    assert said == f"impasto demo: --port {taken}: is taken; choose another, or 0 for any free one"
+
+
+def test_without_npm_both_ways_out_are_said(
+    network: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path / "nothing"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    said = complaint(capsys, f"--network={network}")
+    assert "install npm" in said and "--runtime" in said
+
+
+def test_npm_that_fails_leaves_no_half_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    npm = tmp_path / "bin" / "npm"
+    npm.parent.mkdir()
+    npm.write_text("#!/bin/sh\necho 'npm error network: no way out' >&2\nexit 1\n")
+    npm.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{npm.parent}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    with pytest.raises(ValueError, match=r"npm pack onnxruntime-web@.*no way out.*--runtime"):
+        find_runtime()
+    assert list((tmp_path / "cache" / "impasto").iterdir()) == []
+
+
+def test_a_filled_cache_needs_no_npm(runtime: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from impasto.demo.runtime import cache_folder
+
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    cache_folder().parent.mkdir(parents=True)
+    runtime.rename(cache_folder())
+    assert find_runtime() == cache_folder()
