@@ -26,10 +26,10 @@ def demo(network: str = "gallery.onnx", port: int = 8000, runtime: str | None = 
     path = _exported(network)
     with open_server(path, find_runtime(runtime), port) as server:
         address = f"http://{HOST}:{server.server_port}/"
-        print(f"{address} paints with {path}; Ctrl-C ends it", flush=True)
-        if open:
-            webbrowser.open(address)
         try:
+            print(f"{address} paints with {path}; Ctrl-C ends it", flush=True)
+            if open:
+                webbrowser.open(address)
             server.serve_forever()
         except KeyboardInterrupt:
             print()
