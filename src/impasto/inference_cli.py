@@ -11,15 +11,18 @@ from jsonargparse import ArgumentParser
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from impasto.images import read_image, write_image
+from impasto.images import Picture, explained, open_image, read_image, write_image
 from impasto.inference import Stylizer
 from impasto.inference.backends import Backend, Painter, open_painter
+from impasto.inference.tiles import Tiling
 from impasto.jobs import Job, check_new, check_outputs, find, plan
 from impasto.networks import find_network, published_networks
+from impasto.scanlines import LARGEST, Scan, read_scan, write_rows
 
 _PHOTOS = "photo files, folders (searched with their sub-folders), or quoted patterns such as 'trip/**/*.jpg'"
 _EXPECTED = {
     "strength": "a number from 0 to 1", "size": "a whole number of pixels", "backend": "auto, torch or onnx",
+    "tile": "auto, never or a whole number of pixels",
 }  # fmt: skip
 _BOOLEANS = ("true", "false", "True", "False")
 
@@ -48,6 +51,7 @@ def stylize_photos(
     strength: float = 1.0,
     keep_colors: bool = False,
     size: int | None = None,
+    tile: Tiling = "auto",
     output: str = "stylized",
     device: str = "auto",
     backend: Backend = "auto",
@@ -63,6 +67,8 @@ def stylize_photos(
         strength: from 0 (the photo) to 1 (fully stylized)
         keep_colors: keep the colours of the photo, paint its brightness only
         size: longer side of the result in pixels; the size of the photo if not given
+        tile: auto paints photos of more than 4 megapixels in tiles, without seams, in memory that hardly grows with the
+            photo; never paints them whole; a number, in tiles of that side in pixels
         output: a folder, or for one photo a file
         device: auto (cuda, else mps, else cpu), cpu, cuda, cuda:N or mps
         backend: torch, or onnx for exported files; auto: whichever the file is for
@@ -75,7 +81,7 @@ def stylize_photos(
         return 0
     found = find(photos, Path(output).expanduser())
     stylizer = Stylizer(
-        path, style, strength=strength, keep_colors=keep_colors, size=size, device=device, backend=backend
+        path, style, strength=strength, keep_colors=keep_colors, size=size, device=device, backend=backend, tile=tile
     )
     jobs = plan(found, Path(output).expanduser(), _label(stylizer, style, path))
     check_outputs(jobs, overwrite)
@@ -145,36 +151,73 @@ def _label(stylizer: Stylizer, style: str | None, network: Path) -> str:
 def _run(stylizer: Stylizer, jobs: list[Job], overwrite: bool) -> int:
     """Stylizes one after another; of several, those that cannot be are skipped with a line each."""
     done, single = 0, len(jobs) == 1
-    columns = (TextColumn("stylizing"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    console = Console(stderr=True)
+    progress = _progress()
     try:
-        with Progress(*columns, console=console, disable=single or not console.is_terminal) as progress:
-            for job in progress.track(jobs):
-                try:
-                    line = _stylize(stylizer, job, overwrite)
-                    done += 1
-                except (ValueError, OSError) as error:
-                    if single:
-                        raise
-                    print(f"skipped {_explain(job, error)}", file=sys.stderr)
+        if not single:
+            progress.start()
+        for job in progress.track(jobs, description="stylizing") if not single else jobs:
+            try:
+                line = _stylize(stylizer, job, overwrite, progress)
+                done += 1
+            except (ValueError, OSError) as error:
+                if single:
+                    raise
+                print(f"skipped {_explain(job, error)}", file=sys.stderr)
     except KeyboardInterrupt:
+        progress.stop()
         print(f"interrupted: {done} of {len(jobs)} stylized", file=sys.stderr)
         return 130
+    finally:
+        progress.stop()
     print(line if single else f"{done} stylized, {len(jobs) - done} skipped")
     return 0 if done == len(jobs) else 1
 
 
-def _stylize(stylizer: Stylizer, job: Job, overwrite: bool) -> str:
+def _progress() -> Progress:
+    """A bar for several photos, and one for a large photo; on a terminal only."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    console = Console(stderr=True)
+    return Progress(*columns, console=console, disable=not console.is_terminal)
+
+
+def _stylize(stylizer: Stylizer, job: Job, overwrite: bool, progress: Progress) -> str:
     """Reads, stylizes and writes one photo; returns the line that tells of it."""
     started = time.perf_counter()
     check_new(job, overwrite)
-    picture = read_image(job.photo)
-    if picture.note:
-        print(f"{job.photo}: {picture.note}", file=sys.stderr)
-    stylized = stylizer.stylize(picture)
-    write_image(job.output, stylized, overwrite=overwrite)
-    height, width = stylized.pixels.shape[-2:]
+    photo = _read(stylizer, job.photo)
+    if photo.note:
+        print(f"{job.photo}: {photo.note}", file=sys.stderr)
+    if isinstance(photo, Scan):
+        height, width = photo.shape
+        _write_in_tiles(stylizer, photo, job, overwrite, progress)
+    else:
+        stylized = stylizer.stylize(photo)
+        write_image(job.output, stylized, overwrite=overwrite)
+        height, width = stylized.pixels.shape[-2:]
     return f"{job.output}  {width}×{height}, {time.perf_counter() - started:.1f} s"
+
+
+def _read(stylizer: Stylizer, path: Path) -> Picture | Scan:
+    """A photo, once (it may be a pipe): whole, or as a scan where it is to be painted in tiles."""
+    if stylizer.tile == "never":
+        return read_image(path)
+    with explained(path):
+        data = path.read_bytes()
+    image = open_image(path, data, LARGEST)
+    tiled = stylizer.in_tiles(image.height, image.width)
+    return read_scan(path, data, stylizer.size) if tiled else read_image(path, data)
+
+
+def _write_in_tiles(stylizer: Stylizer, photo: Scan, job: Job, overwrite: bool, progress: Progress) -> None:
+    """Paints a large photo, tile after tile, into its file, with a bar of its own."""
+    task = progress.add_task(f"painting {job.photo.name}", total=None)
+    progress.start()
+    try:
+        rows = stylizer.rows(photo, lambda done, total: progress.update(task, completed=done, total=total))
+        size, profile = photo.image.size, photo.icc_profile
+        write_rows(job.output, rows, size, alpha=photo.transparent, icc_profile=profile, overwrite=overwrite)
+    finally:
+        progress.remove_task(task)
 
 
 def _explain(job: Job, error: Exception) -> str:
