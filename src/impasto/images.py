@@ -72,13 +72,12 @@ def read_image(path: str | Path, data: bytes | None = None) -> Picture:
 def open_image(path: str | Path, data: bytes | None = None, limit: int | None = None) -> Image.Image:
     """Format and size of a file, or of `data`, what it holds; its pixels wait for `decoded`. `ImageError` as of
     `read_image`, for more than `limit` pixels as well (None: as many as Pillow takes, 89 million)."""
-    limit = limit or Image.MAX_IMAGE_PIXELS
     with explained(path, limit=limit):
         if not (data := Path(path).read_bytes() if data is None else data):
             raise _error(path, "the file is empty, get it again")
         with _quiet(limit):
             image = Image.open(io.BytesIO(data), formats=_READABLE)
-        if image.width * image.height > (limit or math.inf):
+        if image.width * image.height > (limit or Image.MAX_IMAGE_PIXELS or math.inf):
             raise Image.DecompressionBombError  # where Pillow itself only warns, up to twice its limit
         return image
 
@@ -125,6 +124,7 @@ def new_file(path: Path, overwrite: bool) -> Iterator[BinaryIO]:
         temporary = path.parent / f".impasto-{secrets.token_hex(8)}.tmp"
         undo.callback(temporary.unlink, missing_ok=True)
         file = undo.enter_context(temporary.open("x+b"))  # follows the umask, which tempfile does not
+        undo.callback(file.raw.close)  # first, or what a full disk refused would be written, and refused, once more
         later = undo.pop_all()
     with later:
         yield file  # what goes wrong here is for the caller to explain

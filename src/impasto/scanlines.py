@@ -68,7 +68,8 @@ class Scan:
             part = self.image.crop((0, top, width, min(top + rows, height)))
             small.paste(part.convert("RGB").reduce(factor), (0, top // factor))  # colours under alpha count as well
         shape = max(1, round(width * scale)), max(1, round(height * scale))
-        return images.tensors(small.resize(shape, Image.Resampling.BICUBIC))[0]
+        box = 0, 0, width / factor, height / factor  # the last averages may be of fewer pixels
+        return images.tensors(small.resize(shape, Image.Resampling.BICUBIC, box))[0]
 
 
 def read_scan(path: str | Path, data: bytes | None = None, size: int | None = None) -> Scan:

@@ -24,6 +24,7 @@ from impasto.inference.tiles import (
     Tell,
     Tiling,
     check_tiling,
+    least_side,
     paint_floats,
     paint_rows,
     plan,
@@ -120,7 +121,7 @@ class Stylizer:
             ValueError: a tile does not fit in memory.
         """
         side = tile_side(self.tile, *scan.shape) or max(scan.shape)
-        with self._memory_explained(scan.shape, side):
+        with self._memory_explained(scan.shape):
             tiles, paint = plan(*scan.shape, side, self.painter.reach), self._brush(scan, side)
             yield from paint_rows(scan, tiles, paint, tell)
 
@@ -192,14 +193,17 @@ class Stylizer:
         painted = self._tensor(values.permute(2, 0, 1)).permute(1, 2, 0).contiguous() * levels
         return (painted.round() if levels == 255 else painted).numpy().astype(image.dtype)
 
-    def _memory_explained(self, shape: Sequence[int], side: int | None = None) -> AbstractContextManager[None]:
-        """`side`: of the tiles that were tried."""
+    def _memory_explained(self, shape: Sequence[int]) -> AbstractContextManager[None]:
         height, width = shape
         longer = self.size or max(height, width)
-        said = f"{width}×{height} pixels, longer side {longer}: does not fit in the memory of {self.painter.device}; "
-        if side is None or side >= longer:
-            return memory_explained(f"{said}work at a smaller size, such as --size {max(1, longer // 2)}")
-        return memory_explained(f"{said}paint smaller tiles, such as --tile {side // 2}")
+        side = tile_side(self.tile, *images.scaled((height, width), longer)) or longer
+        least = least_side(self.painter.reach)
+        work = f"work at a smaller size, such as --size {max(1, longer // 2)}"
+        if least < side < longer:
+            work = f"paint smaller tiles, such as --tile {max(least, side // 2)}"
+        return memory_explained(
+            f"{width}×{height} pixels, longer side {longer}: does not fit in the memory of {self.painter.device}; {work}"
+        )
 
 
 def _within_range(image: Tensor) -> Tensor:

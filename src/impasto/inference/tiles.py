@@ -69,14 +69,19 @@ class Tile:
         return part[..., first - top : last - top, start - left : end - left]
 
 
+def least_side(reach: int) -> int:
+    """Of the smallest tiles: half of their width is overlap, so a quarter of what is painted is kept."""
+    return 4 * _fours(reach)
+
+
 def check_tiling(tile: Tiling, reach: int) -> None:
-    """`ValueError` for a tile that has no pixels left after its overlap, or another word."""
-    least = 2 * _fours(reach) + 4
+    """`ValueError` for another word, or for tiles that are too small."""
+    least = least_side(reach)
     if tile in ("auto", "never") or (isinstance(tile, int) and tile >= least):
         return
     raise ValueError(
-        f"tile {tile}: must be auto, never, or a side of at least {least} pixels: tiles of this network overlap by "
-        f"{2 * _fours(reach)}"
+        f"tile {tile}: must be auto, never, or a side of at least {least} pixels "
+        f"(this network's tiles overlap by {least // 2})"
     )
 
 
