@@ -198,11 +198,12 @@ class Stylizer:
         longer = self.size or max(height, width)
         side = tile_side(self.tile, *images.scaled((height, width), longer)) or longer
         least = least_side(self.painter.reach)
-        work = f"work at a smaller size, such as --size {max(1, longer // 2)}"
+        instead = f"work at a smaller size, such as --size {max(1, longer // 2)}"
         if least < side < longer:
-            work = f"paint smaller tiles, such as --tile {max(least, side // 2)}"
+            instead = f"paint smaller tiles, such as --tile {max(least, side // 2)}"
         return memory_explained(
-            f"{width}×{height} pixels, longer side {longer}: does not fit in the memory of {self.painter.device}; {work}"
+            f"{width}×{height} pixels, longer side {longer}: does not fit in the memory of {self.painter.device}; "
+            f"{instead}"
         )
 
 
