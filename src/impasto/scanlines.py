@@ -156,6 +156,7 @@ def write_rows(
             with unwritable():
                 encoder.add(band)
             written += len(band)
+            del band  # or it would be kept while the next is made
         assert written == size[1], f"{written} rows of {size[1]}"
         with unwritable():
             encoder.finish()
@@ -166,15 +167,19 @@ class _Collected:
 
     def __init__(self, file: BinaryIO, kind: str, size: tuple[int, int], channels: int, profile: bytes | None) -> None:
         self._file, self._kind, self._profile, self._top = file, kind, profile, 0
-        self._image = Image.new("RGBA" if channels == 4 and kind != "JPEG" else "RGB", size, "white")
+        self._mode, self._size = "RGBA" if channels == 4 and kind != "JPEG" else "RGB", size
+        self._image: Image.Image | None = None
 
     def add(self, rows: Rows) -> None:
         part = Image.fromarray(rows)
+        # Not before: while a picture is measured, memory is needed for that.
+        self._image = self._image or Image.new(self._mode, self._size, "white")
         blend = part.mode == "RGBA" and self._image.mode == "RGB"
         self._image.paste(part, (0, self._top), part if blend else None)
         self._top += len(rows)
 
     def finish(self) -> None:
+        assert self._image is not None
         self._image.save(self._file, self._kind, icc_profile=self._profile, **images.QUALITY.get(self._kind, {}))
 
 

@@ -71,7 +71,7 @@ def test_rows_of_the_plan_go_down_and_none_is_almost_empty():
     heights = [row[0].painted[2] - row[0].painted[0] for row in rows]
     assert min(heights) > 0.95 * max(heights)
     overlap = sum(math.prod((t.painted[2] - t.painted[0], t.painted[3] - t.painted[1])) for r in rows for t in r)
-    assert overlap < 1.3 * 9000 * 12000
+    assert overlap < 1.35 * 9000 * 12000
 
 
 @pytest.mark.parametrize("side", [SIDE, 200, 1000])
@@ -152,7 +152,7 @@ def test_larger_tiles_measure_more(network, monkeypatch):
 
 
 def test_a_thumbnail_measures_nearly_what_the_whole_does_and_no_border_shows(monkeypatch):
-    """As a picture of 2048×1536 pixels, with MEASURED at 2 megapixels, whose steps at borders were 0.99 of others."""
+    """As a picture of 2048×1536 pixels, where borders had 1.001 and 0.999 of the steps that the whole has there."""
     image = photo(512)
     monkeypatch.setattr(tiles, "MEASURED", round(512 * 512 * tiles.MEASURED / (2048 * 1536)))
     content = images.from_pil(image).pixels

@@ -20,9 +20,11 @@ from impasto.scanlines import Rows, Scan
 Tiling = Literal["auto", "never"] | int
 
 WHOLE = 4_000_000  # pixels of the largest picture that auto paints whole: 3 GB of memory at width 32
-SIDE = 1408  # of auto's tiles, in pixels: 1.5 GB. A third of what is painted is overlap; at 1024, half.
-# Pixels of the picture that statistics are measured on, however small the tiles are. At 2048×1536 pixels, gallery,
-# measured on 2 megapixels, was 1.3 to 1.7 grey levels from the picture painted whole, on 1 megapixel 3.2 to 4.7.
+# Of auto's tiles, in pixels: 1 GB, so that 100 megapixels, decoded, and collected for a JPEG, stay below 3 GB. Overlap
+# and margin make 1.4 times the arithmetic of the whole; 1408 would make 1.3.
+SIDE = 1152
+# Pixels of the picture that statistics are measured on, however small the tiles are. At 2048×1536 pixels, what gallery
+# painted was 1.0 to 1.7 levels of 255 from the whole if measured on 2 megapixels, 3.2 to 4.7 on 1, 5.0 to 7.1 on ½.
 MEASURED = 2_000_000
 
 Box = tuple[int, int, int, int]  # top, left, bottom, right, the last two excluded
