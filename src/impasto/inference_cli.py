@@ -164,7 +164,7 @@ def _run(stylizer: Stylizer, jobs: list[Job], overwrite: bool) -> int:
                     raise
                 print(f"skipped {_explain(job, error)}", file=sys.stderr)
     except KeyboardInterrupt:
-        progress.stop()
+        progress.stop()  # before the line, which the bar would cover
         print(f"interrupted: {done} of {len(jobs)} stylized", file=sys.stderr)
         return 130
     finally:
@@ -177,7 +177,8 @@ def _progress() -> Progress:
     """A bar for several photos, and one for a large photo; on a terminal only."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     console = Console(stderr=True)
-    return Progress(*columns, console=console, disable=not console.is_terminal)
+    # rich estimates from the last 30 seconds, in which a slow machine paints no two tiles.
+    return Progress(*columns, console=console, disable=not console.is_terminal, speed_estimate_period=3600)
 
 
 def _stylize(stylizer: Stylizer, job: Job, overwrite: bool, progress: Progress) -> str:

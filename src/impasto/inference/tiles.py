@@ -140,6 +140,7 @@ def paint_rows(scan: Scan, tiles: list[list[Tile]], paint: Paint, tell: Tell) ->
         if scan.transparent:
             rows[..., 3:] = scan.alpha(top, bottom)
         yield rows
+        del rows  # or two rows of tiles would be held while the next is painted
 
 
 def paint_floats(floats: Floats, tiles: list[list[Tile]], paint: Paint) -> Float[Tensor, "1 3 h w"]:
