@@ -9,7 +9,7 @@ import pytest
 SOURCE = Path(__file__).parents[1] / "src" / "impasto"
 LAYERS = {
     "images": 0, "vgg": 0,
-    "features": 1, "video": 1, "targets": 1,
+    "features": 1, "video": 1, "targets": 1, "scanlines": 1, "sheets": 1, "jobs": 1,
     "networks": 2, "losses": 2, "data": 2,
     "training": 3, "callbacks": 3, "optimization": 3, "inference": 3,
     "export": 4, "evaluation": 4, "distillation": 4, "demo": 4,

@@ -1,5 +1,7 @@
 """`impasto infer`: what is found, where it goes, what is refused, skipped and said."""
 
+import os
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -225,6 +227,9 @@ REFUSED = [
     (["a.png", "--size", "1.5"], "--size 1.5: must be a whole number of pixels"),
     (["a.png", "--size", "-3"], "size -3: the longer side must be at least 1 pixel"),
     (["a.png", "--size"], "argument --size: expected one argument"),
+    (["a.png", "--tile", "small"], "--tile small: must be auto, never or a whole number of pixels"),
+    (["a.png", "--tile", "1.5"], "--tile 1.5: must be auto, never or a whole number of pixels"),
+    (["a.png", "--tile", "100"], "tile 100: must be auto, never, or a side of at least 144 pixels (this network"),
     (["a.png", "--keep_colors=maybe"], "--keep_colors maybe: must be true or false"),
     (["a.png", "--stile=wave"], "unrecognized arguments: --stile=wave"),
     (["a.png", "--device", "gpu"], "device 'gpu': must be auto, cpu, cuda, cuda:N or mps"),
@@ -301,3 +306,116 @@ def test_progress_is_shown_on_a_terminal_for_more_than_one(infer, monkeypatch):
     a, b = photo("a.png"), photo("b.png")
     assert infer(a)[2] == []
     assert "stylizing" in "".join(infer(a, b, "--overwrite")[2])
+
+
+# Tiles
+
+TILED = ["--tile", "144"]  # the least for networks of one block: 72 pixels of each are kept
+LARGE = (260, 200)
+
+
+def hidden() -> list[str]:
+    return [str(path) for path in Path().rglob(".impasto-*")]
+
+
+def at_tile(monkeypatch, number: int, error: BaseException) -> None:
+    """The network raises the error where the tile of that number is to be painted."""
+    forward, calls = TransformNet.forward, []
+
+    def failing(self, *given, **more):
+        calls.append(given)
+        if len(calls) > number:  # the first call measures the statistics
+            raise error
+        return forward(self, *given, **more)
+
+    monkeypatch.setattr(TransformNet, "forward", failing)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "L"])
+@pytest.mark.parametrize("suffix", ["png", "tif", "jpg", "webp"])
+def test_tiles_make_the_file_that_the_whole_makes(infer, suffix, mode):
+    given = photo("a.png", LARGE, mode)
+    status, out, err = infer(given, "--output", f"tiled.{suffix}", *TILED)
+    assert (status, err, hidden()) == (0, [], []) and out[0].startswith(f"tiled.{suffix}  260×200, ")
+    assert infer(given, "--output", f"whole.{suffix}", "--tile", "never")[0] == 0
+    with Image.open(f"tiled.{suffix}") as tiled, Image.open(f"whole.{suffix}") as whole:
+        assert (tiled.mode, tiled.format, tiled.size) == (whole.mode, whole.format, LARGE)
+        difference = np.abs(np.asarray(tiled).astype(int) - np.asarray(whole))
+    assert difference.mean() < 0.3 and (suffix in ("jpg", "webp") or difference.max() <= 1)
+
+
+def test_options_reach_the_tiles(infer):
+    given = photo("a.png", LARGE)
+    options = ["--style", "wave", "--strength=0.5", "--keep-colors", "--size", 220]
+    assert infer(*options, given, *TILED, network="two.safetensors")[0] == 0
+    bound = {"style": "wave", "strength": 0.5, "keep_colors": True, "size": 220, "tile": "never"}
+    expected = Stylizer("two.safetensors", device="cpu", **bound).stylize(read_image(given)).pixels
+    written = read_image("stylized/a_wave.png").pixels
+    assert written.shape == expected.shape and (written - expected).abs().mean() < 1 / 255
+
+
+def test_auto_takes_what_is_a_bomb_to_the_whole(infer, monkeypatch):
+    given = photo("a.png", LARGE)
+    monkeypatch.setattr("impasto.inference.tiles.WHOLE", 200 * 200)
+    monkeypatch.setattr("impasto.inference.tiles.SIDE", 144)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 20_000)
+    bomb = "impasto infer: a.png: more than {} pixels, refused as a decompression bomb: scale it down"
+    assert infer(given, "--tile", "never") == (2, [], [bomb.format("20,000")])
+    status, out, _ = infer(given)
+    assert status == 0 and out[0].startswith("stylized/a_one.png  260×200, ")
+    monkeypatch.setattr("impasto.inference_cli.LARGEST", 50_000)
+    assert infer(given, "--output", "b.png") == (2, [], [bomb.format("50,000")])
+
+
+@pytest.mark.parametrize("suffix", ["png", "tif", "jpg"])
+def test_an_interruption_among_tiles_leaves_no_half_file(infer, monkeypatch, suffix):
+    given, output = photo("a.png", LARGE), Path(f"out/result.{suffix}")
+    output.parent.mkdir()
+    output.write_bytes(b"earlier")
+    at_tile(monkeypatch, 5, KeyboardInterrupt())
+    options = ["--output", output, "--overwrite", *TILED]
+    assert infer(given, *options) == (130, [], ["interrupted: 0 of 1 stylized"])
+    assert results("out") == [output.name] and output.read_bytes() == b"earlier"
+
+
+def test_a_failure_among_tiles_is_a_line_and_leaves_nothing(infer, monkeypatch):
+    given = photo("a.png", LARGE)
+    at_tile(monkeypatch, 5, MemoryError())
+    status, out, err = infer(given, "--tile", "160")
+    assert (status, out) == (2, []) and results() == []
+    assert err == [
+        "impasto infer: 260×200 pixels, longer side 260: does not fit in the memory of cpu; "
+        "paint smaller tiles, such as --tile 144"
+    ]
+
+
+def test_a_photo_is_never_written_over_by_tiles_either(infer):
+    given = photo("a.png", LARGE)
+    before = given.read_bytes()
+    status, _, err = infer(given, "--output", "a.png", "--overwrite", *TILED)
+    assert status == 2 and "is a picture given, never written over" in err[0] and given.read_bytes() == before
+    assert infer(given, *TILED)[0] == 0
+    assert infer(given, *TILED) == (
+        2,
+        [],
+        ["impasto infer: a.png: stylized/a_one.png exists already; --overwrite replaces it"],
+    )
+
+
+def test_a_large_photo_has_a_bar_of_its_own(infer, monkeypatch):
+    given, small = photo("large.png", LARGE), photo("b.png")
+    assert infer(given, "--output", "quiet.png", *TILED)[2] == []
+    monkeypatch.setenv("FORCE_COLOR", "1")  # what rich takes for a terminal
+    assert "painting large.png" in "".join(infer(given, *TILED)[2])
+    both = "".join(infer(given, small, "--output", "both", *TILED)[2])
+    assert "painting large.png" in both and "stylizing" in both
+
+
+def test_a_pipe_is_read_once(infer, folder):
+    os.mkfifo("pipe.png")
+    data = photo("a.png").read_bytes()
+    writer = threading.Thread(target=lambda: Path("pipe.png").write_bytes(data))
+    writer.start()
+    status = infer("pipe.png", "--output", "result.png")[0]
+    writer.join()
+    assert status == 0 and Image.open("result.png").size == (20, 14)

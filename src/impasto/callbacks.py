@@ -16,7 +16,7 @@ from pytorch_lightning.loggers import TensorBoardLogger
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from impasto.images import contact_sheet
+from impasto.sheets import contact_sheet
 
 
 class ShowProgress(pl.callbacks.ProgressBar):

@@ -17,7 +17,7 @@ from impasto.evaluation.report import Compared, compare
 from impasto.images import read_image, resize
 from impasto.inference.devices import find_device
 from impasto.inference.styles import style_names
-from impasto.inference_cli import make_folder, spare_inputs
+from impasto.jobs import make_folder, spare_inputs
 from impasto.losses import LossOptions
 from impasto.networks import load_network, published_networks
 from impasto.optimization import OptimizeOptions

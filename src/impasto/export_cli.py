@@ -7,7 +7,7 @@ from impasto.arguments import parsed
 from impasto.data.files import find_images
 from impasto.export import OPSETS, ExportOptions, export_network
 from impasto.inference.backends import PARTS
-from impasto.inference_cli import make_folder
+from impasto.jobs import make_folder
 from impasto.networks import find_network, load_network
 
 

@@ -8,19 +8,17 @@ import math
 import os
 import secrets
 import shutil
-import textwrap
 import threading
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
-from itertools import zip_longest
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
-from jaxtyping import Float
-from PIL import ExifTags, Image, ImageCms, ImageDraw, ImageFont, ImageOps, UnidentifiedImageError
+from jaxtyping import Float, UInt8
+from PIL import ExifTags, Image, ImageCms, UnidentifiedImageError
 from torch import Tensor
 from torchvision.transforms.functional import pil_to_tensor, to_pil_image
 
@@ -29,7 +27,8 @@ IMAGE_SUFFIXES: tuple[str, ...] = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".t
 # Named, because Pillow would otherwise try everything it knows, and for EPS start Ghostscript.
 _READABLE = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF")
 WRITABLE = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP", ".tif": "TIFF", ".tiff": "TIFF"}
-_OPTIONS: dict[str, dict[str, Any]] = {"JPEG": {"quality": 95, "subsampling": 0}, "WEBP": {"quality": 95}}
+DEEP = ("I", "I;16", "I;16L", "I;16B", "I;16N", "F")  # modes of greyscale with more than 8 bits
+QUALITY: dict[str, dict[str, Any]] = {"JPEG": {"quality": 95, "subsampling": 0}, "WEBP": {"quality": 95}}
 _LONGEST = {"JPEG": 65500, "WEBP": 16383}  # JPEG's own limit is 65535, libjpeg's is 65500
 _REASONS = {
     errno.ENOENT: "no such file",
@@ -39,7 +38,7 @@ _REASONS = {
     errno.EEXIST: "exists already: choose another name, or pass --overwrite to replace it",
 }
 _TURNS = {"TRANSPOSE": (5, 6, 7, 8), "FLIP_LEFT_RIGHT": (2, 3, 6, 7), "FLIP_TOP_BOTTOM": (3, 4, 7, 8)}
-_GAP = 8  # pixels between everything on a contact sheet
+_DAMAGED = "damaged, get the file again"
 
 # Warning filters belong to the whole process: one thread at a time, and no fork while they are changed.
 _LOCK = threading.Lock()
@@ -65,30 +64,42 @@ class Picture:
 
 def read_image(path: str | Path, data: bytes | None = None) -> Picture:
     """Read a file, or `data`, what it holds: upright, in RGB. `ImageError` if missing, damaged, no image, too large."""
-    with _explained(path, "damaged, get the file again"):
+    image = open_image(path, data)
+    with explained(path):
+        return _picture(image)
+
+
+def open_image(path: str | Path, data: bytes | None = None, limit: int | None = None) -> Image.Image:
+    """Format and size of a file, or of `data`, what it holds; its pixels wait for `decoded`. `ImageError` as of
+    `read_image`, for more than `limit` pixels as well (None: as many as Pillow takes, 89 million)."""
+    with explained(path, limit=limit):
         if not (data := Path(path).read_bytes() if data is None else data):
             raise _error(path, "the file is empty, get it again")
-        with _quiet():
+        with _quiet(limit):
             image = Image.open(io.BytesIO(data), formats=_READABLE)
-        if image.width * image.height > (Image.MAX_IMAGE_PIXELS or math.inf):
+        if image.width * image.height > (limit or Image.MAX_IMAGE_PIXELS or math.inf):
             raise Image.DecompressionBombError  # where Pillow itself only warns, up to twice its limit
-        return _picture(image)
+        return image
 
 
 def from_pil(image: Image.Image) -> Picture:
     """`read_image` for an image that is already open; of an animation, its current frame."""
-    with _explained(getattr(image, "filename", "") or "image", "cannot be converted"):
+    with explained(getattr(image, "filename", "") or "image", "cannot be converted"):
         return _picture(image)
 
 
 def to_pil(picture: Picture) -> Image.Image:
     """RGB, or RGBA where the picture has alpha; 8 bit, rounded to the nearest; the profile is in `.info`."""
     parts = [picture.pixels] if picture.alpha is None else [picture.pixels, picture.alpha]
-    levels = torch.cat(parts, dim=1)[0].detach().float().mul(255).round().clamp(0, 255)
-    image: Image.Image = to_pil_image(levels.to("cpu", torch.uint8))
+    image: Image.Image = to_pil_image(to_levels(torch.cat(parts, dim=1)[0]))
     if picture.icc_profile:
         image.info["icc_profile"] = picture.icc_profile
     return image
+
+
+def to_levels(image: Float[Tensor, "*b c h w"]) -> UInt8[Tensor, "*b c h w"]:
+    """[0, 1] as 8 bit, rounded to the nearest, on the CPU."""
+    return image.detach().float().mul(255).round().clamp(0, 255).to("cpu", torch.uint8)
 
 
 def write_image(path: str | Path, picture: Picture, *, overwrite: bool = False) -> None:
@@ -96,31 +107,45 @@ def write_image(path: str | Path, picture: Picture, *, overwrite: bool = False) 
 
     `ImageError` for other suffixes, an existing file (unless `overwrite`), too many pixels, an unfit place.
     """
-    path = Path(path)
-    with _explained(path, "cannot be written"):
-        kind = _writable(path, picture, overwrite)
+    with explained(path, "cannot be written"):
+        kind = writable(Path(path), picture.pixels.shape[:-3:-1], overwrite)
         if kind == "JPEG" and picture.alpha is not None:
             picture = Picture(picture.pixels * picture.alpha + 1 - picture.alpha, None, picture.icc_profile)
+        with new_file(Path(path), overwrite) as file:
+            to_pil(picture).save(file, kind, icc_profile=picture.icc_profile, **QUALITY.get(kind, {}))
+
+
+@contextmanager
+def new_file(path: Path, overwrite: bool) -> Iterator[BinaryIO]:
+    """A file to fill, in a folder made for it, that gets the name `path` at the end: whole or not at all."""
+    with explained(path, "cannot be written"), ExitStack() as undo:
         if not path.parent.exists():  # a file of that name is left for open() to complain about
             path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.parent / f".impasto-{secrets.token_hex(8)}.tmp"
-        try:
-            with temporary.open("x+b") as file:  # follows the umask, which tempfile does not
-                to_pil(picture).save(file, kind, icc_profile=picture.icc_profile, **_OPTIONS.get(kind, {}))
+        undo.callback(temporary.unlink, missing_ok=True)
+        file = undo.enter_context(temporary.open("x+b"))  # follows the umask, which tempfile does not
+        undo.callback(file.raw.close)  # first, or what a full disk refused would be written, and refused, once more
+        later = undo.pop_all()
+    with later:
+        yield file  # what goes wrong here is for the caller to explain
+        with explained(path, "cannot be written"):
+            file.close()
             _publish(temporary, path, overwrite)
-        finally:
-            temporary.unlink(missing_ok=True)
 
 
 def resize(image: Float[Tensor, "b c h w"], size: int) -> Float[Tensor, "b c h2 w2"]:
     """Scale [0, 1] images so that the longer side becomes `size`; antialiased bicubic, clamped to [0, 1]."""
     if size < 1:
         raise ImageError(f"size {size}: must be at least 1 pixel")
-    height, width = image.shape[-2:]
-    shape = [max(1, round(side * size / max(height, width))) for side in (height, width)]
-    if shape != [height, width]:
+    shape = scaled(image.shape[-2:], size)
+    if shape != image.shape[-2:]:
         image = torch.nn.functional.interpolate(image, size=shape, mode="bicubic", antialias=True)
     return image.clamp(0, 1)
+
+
+def scaled(shape: Sequence[int], size: int) -> tuple[int, int]:
+    """Two sides, the longer made `size`."""
+    return max(1, round(shape[0] * size / max(shape))), max(1, round(shape[1] * size / max(shape)))
 
 
 def keep_colors(stylized: Images, content: Images) -> Images:
@@ -144,30 +169,12 @@ def match_colors(image: Float[Tensor, "1 3 _ _"], like: Float[Tensor, "1 3 _ _"]
     return matched.view_as(image).clamp(0, 1)
 
 
-def contact_sheet(
-    rows: Sequence[Sequence[Float[Tensor, "1 3 _ _"]]],
-    row_labels: Sequence[str] = (),
-    column_labels: Sequence[str] = (),
-    cell: int = 256,
-) -> Image.Image:
-    """Grid on white, no picture wider or higher than `cell`. `ImageError` if it is empty or labels lack."""
-    columns = max(map(len, rows), default=0)
-    if not columns or len(row_labels) not in (0, len(rows)) or len(column_labels) not in (0, columns):
-        labels = f"{len(row_labels)} and {len(column_labels)} labels"
-        raise ImageError(f"contact sheet: {labels} for {len(rows)} rows, {columns} columns; give all or none")
-    grid = [[_label(text, cell) for text in column_labels]]
-    for row in rows:
-        grid.append([ImageOps.contain(to_pil(Picture(pixels)), (cell, cell)) for pixels in row])
-    beside = [_label(text, cell) for text in ("", *(row_labels or [""] * len(rows)))]
-    return _sheet([[label, *images] for label, images in zip(beside, grid, strict=True)])
-
-
 def _error(name: object, reason: str) -> ImageError:
     return ImageError(" ".join(f"{name}: {reason}".splitlines()))
 
 
 @contextmanager
-def _explained(name: object, otherwise: str) -> Iterator[None]:
+def explained(name: object, otherwise: str = _DAMAGED, limit: int | None = None) -> Iterator[None]:
     """Turn whatever goes wrong with a file into an `ImageError` of one line."""
     try:
         yield
@@ -176,22 +183,32 @@ def _explained(name: object, otherwise: str) -> Iterator[None]:
     except UnidentifiedImageError:
         raise _error(name, f"no image that can be read ({', '.join(_READABLE)}), or damaged") from None
     except Image.DecompressionBombError:
-        limit = f"{Image.MAX_IMAGE_PIXELS:,} pixels"
-        raise _error(name, f"more than {limit}, refused as a decompression bomb: scale it down") from None
+        bomb = f"more than {limit or Image.MAX_IMAGE_PIXELS:,} pixels, refused as a decompression bomb: scale it down"
+        raise _error(name, bomb) from None
     except Exception as error:  # damaged files make decoders raise almost anything
         known = _REASONS.get(getattr(error, "errno", None) or 0) or getattr(error, "strerror", None)
         raise _error(name, known or f"{otherwise} ({error or type(error).__name__})") from error
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """Without Pillow's warnings about metadata: they are noise where the pixels are fine."""
+def _quiet(limit: int | None = None) -> Iterator[None]:
+    """Without Pillow's warnings about metadata: they are noise where the pixels are fine; with its limit at ours."""
     with _LOCK, warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        yield
+        before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, limit or Image.MAX_IMAGE_PIXELS
+        try:
+            yield
+        finally:
+            Image.MAX_IMAGE_PIXELS = before
 
 
 def _picture(image: Image.Image) -> Picture:
+    image, profile, note = decoded(image)
+    return Picture(*tensors(image), profile, note)
+
+
+def decoded(image: Image.Image) -> tuple[Image.Image, bytes | None, str]:
+    """The image with its pixels, upright, in whatever mode; the profile of the RGB made of it; a note for people."""
     note = _note(image)
     with _quiet() if image.format == "TIFF" else nullcontext():  # TIFF alone parses metadata while decoding
         image.load()
@@ -199,7 +216,7 @@ def _picture(image: Image.Image) -> Picture:
     profile = image.info.get("icc_profile") or b""
     # One that came with CMYK or greyscale does not describe the RGB pixels made of them.
     kept = profile[16:20] == b"RGB " and image.mode in ("RGB", "RGBA", "RGBX", "RGBa", "P", "PA")
-    return Picture(*_tensors(image), profile if kept else None, note)
+    return image, profile if kept else None, note
 
 
 def _note(image: Image.Image) -> str:
@@ -223,22 +240,33 @@ def _upright(image: Image.Image) -> Image.Image:
     return image
 
 
-def _tensors(image: Image.Image) -> tuple[Tensor, Tensor | None]:
-    """Pixels 1×3×H×W and alpha 1×1×H×W, if there is any, of an image in any mode."""
-    if image.mode.startswith("I") or image.mode == "F":
-        return _deep_grey(image)
+def tensors(image: Image.Image, brightest: float | None = None) -> tuple[Tensor, Tensor | None]:
+    """Pixels 1×3×H×W and alpha 1×1×H×W, if any, of an image in any mode; of a part of a deep one, by the `brightest`
+    value of the whole."""
+    if image.mode in DEEP:
+        return _deep_grey(image, brightest)
+    image = eight_bit(image)
+    values = pil_to_tensor(image)[None].contiguous().float() / 255
+    return values[:, :3], values[:, 3:] if image.mode == "RGBA" else None
+
+
+def eight_bit(image: Image.Image) -> Image.Image:
+    """RGB, or RGBA where something is transparent, of an image in any mode but `DEEP`."""
     transparent = image.has_transparency_data
     image = _through_profile(image) if image.mode == "CMYK" else image
-    image = image.convert("RGBA" if transparent else "RGB")
-    values = pil_to_tensor(image)[None].contiguous().float() / 255
-    return values[:, :3], values[:, 3:] if transparent else None
+    return image.convert("RGBA" if transparent else "RGB")
 
 
-def _deep_grey(image: Image.Image) -> tuple[Tensor, Tensor | None]:
-    """More than 8 bits, unclipped. White is 65535; of floats, the least of 1, 255, 65535 that holds them."""
+def deep_values(image: Image.Image) -> Float[Tensor, "1 1 h w"]:
+    """The finite numbers in an image of a mode in `DEEP`; others count as 0."""
     values = pil_to_tensor(image if image.mode == "F" else image.convert("I"))[None].float()
-    values = values.nan_to_num(0.0, 0.0, 0.0)
-    brightest = float(values.max())
+    return values.nan_to_num(0.0, 0.0, 0.0)
+
+
+def _deep_grey(image: Image.Image, brightest: float | None) -> tuple[Tensor, Tensor | None]:
+    """More than 8 bits, unclipped. White is 65535; of floats, the least of 1, 255, 65535 that holds them."""
+    values = deep_values(image)
+    brightest = float(values.max()) if brightest is None else brightest
     whites = (1.0, 255.0, 65535.0) if image.mode == "F" else (65535.0,)
     white = next((white for white in whites if brightest <= white), brightest)
     transparent = image.info.get("transparency")
@@ -256,16 +284,15 @@ def _through_profile(image: Image.Image) -> Image.Image:
         return image
 
 
-def _writable(path: Path, picture: Picture, overwrite: bool) -> str:
-    """Pillow's name of the format, after everything that can be refused before any work is done."""
+def writable(path: Path, size: Sequence[int], overwrite: bool) -> str:
+    """Pillow's name of the format for that width and height; `ImageError` for what can be refused before any work."""
     kind = WRITABLE.get(path.suffix.lower())
     if kind is None:
         raise _error(path, f"suffix '{path.suffix}' cannot be written: choose one of {', '.join(WRITABLE)}")
-    height, width = picture.pixels.shape[-2:]
-    if max(height, width) > _LONGEST.get(kind, max(height, width)):
-        raise _error(path, f"{width}×{height} pixels, {kind} holds {_LONGEST[kind]} a side: use .png or .tif")
+    if max(size) > _LONGEST.get(kind, max(size)):
+        raise _error(path, f"{size[0]}×{size[1]} pixels, {kind} holds {_LONGEST[kind]} a side: use .png or .tif")
     if not overwrite and os.path.lexists(path):
-        raise FileExistsError(errno.EEXIST, "")
+        raise _error(path, _REASONS[errno.EEXIST])
     return kind
 
 
@@ -281,30 +308,3 @@ def _publish(temporary: Path, path: Path, overwrite: bool) -> None:
     except (OSError, NotImplementedError):  # a file system without hard links: claim the name, then move
         path.open("xb").close()
         temporary.replace(path)
-
-
-def _label(text: str, width: int) -> Image.Image:
-    """Black on white, in lines of at most `width`; letters differ in width, so long lines are tried first."""
-    font = ImageFont.load_default(size=max(14, width // 16))
-    draw = ImageDraw.Draw(Image.new("RGB", (1, 1)))
-    for letters in range(max(1, len(text)), 0, -1):
-        lines = "\n".join(textwrap.wrap(text, letters))
-        right, bottom = map(math.ceil, draw.multiline_textbbox((0, 0), lines, font)[2:])
-        if right <= width:
-            break
-    label = Image.new("RGB", (right, bottom), "white")
-    ImageDraw.Draw(label).multiline_text((0, 0), lines, "black", font, align="center")
-    return label
-
-
-def _sheet(grid: list[list[Image.Image]]) -> Image.Image:
-    """Images of any size in rows and columns, each in the middle of its place."""
-    widths = [max(image.width for image in column if image) + _GAP for column in zip_longest(*grid)]
-    heights = [max(image.height for image in row) + _GAP for row in grid]
-    sheet = Image.new("RGB", (_GAP + sum(widths), _GAP + sum(heights)), "white")
-    for y, row in enumerate(grid):
-        for x, image in enumerate(row):
-            left = sum(widths[:x]) + (_GAP + widths[x] - image.width) // 2
-            top = sum(heights[:y]) + (_GAP + heights[y] - image.height) // 2
-            sheet.paste(image, (left, top))
-    return sheet

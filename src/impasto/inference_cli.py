@@ -1,33 +1,27 @@
 """The command `impasto infer`: photos, folders and patterns in, stylized photos out."""
 
-import glob
-import os
 import re
 import sys
 import time
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from impasto.arguments import parsed
-from impasto.images import IMAGE_SUFFIXES, WRITABLE, read_image, write_image
+from impasto.images import Picture, explained, open_image, read_image, write_image
 from impasto.inference import Stylizer
 from impasto.inference.backends import Backend, Painter, open_painter
+from impasto.inference.tiles import Tiling
+from impasto.jobs import Job, check_new, check_outputs, find, plan
 from impasto.networks import find_network, published_networks
+from impasto.scanlines import LARGEST, Scan, read_scan, write_rows
 
-_ALLOWED = {"strength": "a number from 0 to 1", "size": "a whole number of pixels"}
+_ALLOWED = {
+    "strength": "a number from 0 to 1", "size": "a whole number of pixels",
+    "tile": "auto, never or a whole number of pixels",
+}  # fmt: skip
 _PHOTOS = "photo files, folders (searched with their sub-folders), or quoted patterns such as 'trip/**/*.jpg'"
-
-
-@dataclass(frozen=True)
-class Job:
-    """A photo, and where the result goes."""
-
-    photo: Path
-    output: Path
 
 
 def infer(arguments: list[str]) -> int:
@@ -48,6 +42,7 @@ def stylize_photos(
     strength: float = 1.0,
     keep_colors: bool = False,
     size: int | None = None,
+    tile: Tiling = "auto",
     output: str = "stylized",
     device: str = "auto",
     backend: Backend = "auto",
@@ -63,6 +58,8 @@ def stylize_photos(
         strength: from 0 (the photo) to 1 (fully stylized)
         keep_colors: keep the colours of the photo, paint its brightness only
         size: longer side of the result in pixels; the size of the photo if not given
+        tile: auto paints photos of more than 4 megapixels in tiles, without seams, in memory that hardly grows with the
+            photo; never paints them whole; a number, in tiles of that side in pixels
         output: a folder, or for one photo a file
         device: auto (cuda, else mps, else cpu), cpu, cuda, cuda:N or mps
         backend: torch, or onnx for exported files; auto: whichever the file is for
@@ -73,12 +70,12 @@ def stylize_photos(
     if list_styles:
         print(_styles_table(open_painter(path, backend, device)))
         return 0
-    found = _find(photos, Path(output).expanduser())
+    found = find(photos, Path(output).expanduser())
     stylizer = Stylizer(
-        path, style, strength=strength, keep_colors=keep_colors, size=size, device=device, backend=backend
+        path, style, strength=strength, keep_colors=keep_colors, size=size, device=device, backend=backend, tile=tile
     )
-    jobs = _plan(found, Path(output).expanduser(), _label(stylizer, style, path))
-    _check_outputs(jobs, overwrite)
+    jobs = plan(found, Path(output).expanduser(), _label(stylizer, style, path))
+    check_outputs(jobs, overwrite)
     return _run(stylizer, jobs, overwrite)
 
 
@@ -107,147 +104,77 @@ def _label(stylizer: Stylizer, style: str | None, network: Path) -> str:
     return re.sub(r"[^\w.+-]+", "-", label)
 
 
-def _find(photos: list[str], output: Path) -> list[tuple[Path, Path]]:
-    """Every photo once, with the sub-folder its result belongs in; what names nothing is refused."""
-    if not photos:
-        raise ValueError("no photos given: name files, folders or a pattern such as 'trip/**/*.jpg'")
-    found: dict[Path, tuple[Path, Path]] = {}
-    for text in photos:
-        path = Path(text).expanduser()
-        for photo in _expand(path, output):
-            below = photo.parent.relative_to(path) if path.is_dir() else Path()
-            found.setdefault(photo.resolve(), (photo, below))
-    return list(found.values())
-
-
-def _expand(path: Path, output: Path) -> list[Path]:
-    # A photo may be called trip[1].jpg: what exists is no pattern.
-    pattern = not path.exists() and glob.has_magic(str(path))
-    if not path.exists() and not pattern:
-        raise ValueError(f"{path}: no such file or folder")
-    searched = _search_folder(path, output) if path.is_dir() else _search_pattern(path, output)
-    photos = list(searched) if pattern or path.is_dir() else [path]
-    if not photos:
-        raise ValueError(f"{path}: no images found; they end in {', '.join(IMAGE_SUFFIXES)}")
-    return photos
-
-
-def _search_folder(folder: Path, output: Path) -> Iterator[Path]:
-    """Images in a folder and below, sorted, without hidden ones and without earlier results."""
-    for place, folders, files in os.walk(folder):
-        inside = (Path(place) / name for name in sorted(folders) if not name.startswith("."))
-        folders[:] = [sub.name for sub in inside if sub.resolve() != output.resolve()]
-        yield from (Path(place) / name for name in sorted(files) if _is_image(name))
-
-
-def _search_pattern(pattern: Path, output: Path) -> Iterator[Path]:
-    """Images that match, sorted, without earlier results, unless the pattern itself starts among them."""
-    start = next(parent for parent in pattern.parents if not glob.has_magic(str(parent)))
-    asked = start.resolve().is_relative_to(output.resolve())
-    # Not Path.glob, which finds hidden files and takes no absolute pattern.
-    for path in map(Path, sorted(glob.glob(str(pattern), recursive=True))):  # noqa: PTH207
-        earlier = not asked and output.resolve() in path.resolve().parents
-        if path.is_file() and _is_image(path.name) and not earlier:
-            yield path
-
-
-def _is_image(name: str) -> bool:
-    return name.lower().endswith(IMAGE_SUFFIXES) and not name.startswith(".")
-
-
-def _plan(found: list[tuple[Path, Path]], output: Path, label: str) -> list[Job]:
-    """Where each result goes; where two would get one name, the later is numbered."""
-    if len(found) == 1 and output.suffix.lower() in IMAGE_SUFFIXES and not output.is_dir():
-        if output.suffix.lower() not in WRITABLE:
-            raise ValueError(f"--output {output}: cannot be written; name it {', '.join(WRITABLE)}")
-        return [Job(found[0][0], output)]
-    if output.suffix.lower() in IMAGE_SUFFIXES and not output.is_dir():
-        raise ValueError(f"--output {output}: names one image, and there are {len(found)} photos; name a folder")
-    jobs: list[Job] = []
-    taken: set[str] = set()
-    for photo, below in found:
-        suffix = photo.suffix if photo.suffix.lower() in WRITABLE else ".png"
-        result, number = output / below / f"{photo.stem}_{label}{suffix}", 1
-        while str(result).lower() in taken:  # on some file systems A.jpg and a.jpg are one file
-            number += 1
-            result = result.with_name(f"{photo.stem}_{label}-{number}{suffix}")
-        taken.add(str(result).lower())
-        jobs.append(Job(photo, result))
-    return jobs
-
-
-def _check_outputs(jobs: list[Job], overwrite: bool) -> None:
-    """Refuses to write over a photo, over an earlier result of a single photo, and where nothing can be."""
-    spare_inputs([job.output for job in jobs], [job.photo for job in jobs])
-    if len(jobs) == 1:
-        _check_new(jobs[0], overwrite)
-    for folder in dict.fromkeys(job.output.parent for job in jobs):
-        make_folder(folder)
-
-
-def spare_inputs(outputs: Iterable[Path], inputs: Iterable[Path]) -> None:
-    """`ValueError` where an output would be written over a picture given: by inode, so that neither links nor the case
-    of letters hide one."""
-    given = {_inode(path) for path in inputs if path.exists()}
-    for output in outputs:
-        if output.exists() and _inode(output) in given:
-            raise ValueError(f"{output}: is a picture given, never written over; choose another --output")
-
-
-def _inode(path: Path) -> tuple[int, int]:
-    status = path.stat()
-    return status.st_dev, status.st_ino
-
-
-def _check_new(job: Job, overwrite: bool) -> None:
-    if os.path.lexists(job.output) and not overwrite:
-        raise ValueError(f"{job.photo}: {job.output} exists already; --overwrite replaces it")
-
-
-def make_folder(folder: Path) -> None:
-    """Makes the folder of --output; `ValueError` where nothing can be written there."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        reason = "" if os.access(folder, os.W_OK | os.X_OK) else "permission denied"
-    except OSError as error:
-        reason = error.strerror or str(error)
-    if reason:
-        raise ValueError(f"--output: {folder} cannot be written ({reason}); choose another folder")
-
-
 def _run(stylizer: Stylizer, jobs: list[Job], overwrite: bool) -> int:
     """Stylizes one after another; of several, those that cannot be are skipped with a line each."""
     done, single = 0, len(jobs) == 1
-    columns = (TextColumn("stylizing"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    console = Console(stderr=True)
+    progress = _progress()
     try:
-        with Progress(*columns, console=console, disable=single or not console.is_terminal) as progress:
-            for job in progress.track(jobs):
-                try:
-                    line = _stylize(stylizer, job, overwrite)
-                    done += 1
-                except (ValueError, OSError) as error:
-                    if single:
-                        raise
-                    print(f"skipped {_explain(job, error)}", file=sys.stderr)
+        if not single:
+            progress.start()
+        for job in progress.track(jobs, description="stylizing") if not single else jobs:
+            try:
+                line = _stylize(stylizer, job, overwrite, progress)
+                done += 1
+            except (ValueError, OSError) as error:
+                if single:
+                    raise
+                print(f"skipped {_explain(job, error)}", file=sys.stderr)
     except KeyboardInterrupt:
+        progress.stop()  # before the line, which the bar would cover
         print(f"interrupted: {done} of {len(jobs)} stylized", file=sys.stderr)
         return 130
+    finally:
+        progress.stop()
     print(line if single else f"{done} stylized, {len(jobs) - done} skipped")
     return 0 if done == len(jobs) else 1
 
 
-def _stylize(stylizer: Stylizer, job: Job, overwrite: bool) -> str:
+def _progress() -> Progress:
+    """A bar for several photos, and one for a large photo; on a terminal only."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    console = Console(stderr=True)
+    # rich estimates from the last 30 seconds, in which a slow machine paints no two tiles.
+    return Progress(*columns, console=console, disable=not console.is_terminal, speed_estimate_period=3600)
+
+
+def _stylize(stylizer: Stylizer, job: Job, overwrite: bool, progress: Progress) -> str:
     """Reads, stylizes and writes one photo; returns the line that tells of it."""
     started = time.perf_counter()
-    _check_new(job, overwrite)
-    picture = read_image(job.photo)
-    if picture.note:
-        print(f"{job.photo}: {picture.note}", file=sys.stderr)
-    stylized = stylizer.stylize(picture)
-    write_image(job.output, stylized, overwrite=overwrite)
-    height, width = stylized.pixels.shape[-2:]
+    check_new(job, overwrite)
+    photo = _read(stylizer, job.photo)
+    if photo.note:
+        print(f"{job.photo}: {photo.note}", file=sys.stderr)
+    if isinstance(photo, Scan):
+        height, width = photo.shape
+        _write_in_tiles(stylizer, photo, job, overwrite, progress)
+    else:
+        stylized = stylizer.stylize(photo)
+        write_image(job.output, stylized, overwrite=overwrite)
+        height, width = stylized.pixels.shape[-2:]
     return f"{job.output}  {width}×{height}, {time.perf_counter() - started:.1f} s"
+
+
+def _read(stylizer: Stylizer, path: Path) -> Picture | Scan:
+    """A photo, once (it may be a pipe): whole, or as a scan where it is to be painted in tiles."""
+    if stylizer.tile == "never":
+        return read_image(path)
+    with explained(path):
+        data = path.read_bytes()
+    image = open_image(path, data, LARGEST)
+    tiled = stylizer.in_tiles(image.height, image.width)
+    return read_scan(path, data, stylizer.size) if tiled else read_image(path, data)
+
+
+def _write_in_tiles(stylizer: Stylizer, photo: Scan, job: Job, overwrite: bool, progress: Progress) -> None:
+    """Paints a large photo, tile after tile, into its file, with a bar of its own."""
+    task = progress.add_task(f"painting {job.photo.name}", total=None)
+    progress.start()
+    try:
+        rows = stylizer.rows(photo, lambda done, total: progress.update(task, completed=done, total=total))
+        size, profile = photo.image.size, photo.icc_profile
+        write_rows(job.output, rows, size, alpha=photo.transparent, icc_profile=profile, overwrite=overwrite)
+    finally:
+        progress.remove_task(task)
 
 
 def _explain(job: Job, error: Exception) -> str:

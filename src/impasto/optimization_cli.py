@@ -17,11 +17,12 @@ from torch.nn import functional as F
 
 from impasto.data.files import find_images, shipped_config
 from impasto.evaluation.plots import plot_terms
-from impasto.images import WRITABLE, Picture, contact_sheet, keep_colors, match_colors, read_image, resize, write_image
+from impasto.images import WRITABLE, Picture, keep_colors, match_colors, read_image, resize, write_image
 from impasto.inference.devices import find_device, memory_explained
-from impasto.inference_cli import make_folder, spare_inputs
+from impasto.jobs import make_folder, spare_inputs
 from impasto.losses import LossOptions, PerceptualLoss
 from impasto.optimization import OptimizeOptions, optimize_image
+from impasto.sheets import contact_sheet
 
 GAP_PHOTOS = 32  # of a folder, on which the balance is measured: as many as in training
 GAP_SIZE = 256

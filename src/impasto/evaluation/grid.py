@@ -11,9 +11,9 @@ from torch import Tensor
 
 from impasto.evaluation.cells import LAST, Cell, Cells, Judge, Reference, digest
 from impasto.evaluation.plots import plot_terms
-from impasto.images import contact_sheet
 from impasto.losses import LossOptions
 from impasto.optimization import OptimizeOptions
+from impasto.sheets import contact_sheet
 
 NUMBERS = ("content", "style", "loss", "ssim", "gmd")
 Axes = Mapping[str, list[Any]]

@@ -16,10 +16,11 @@ from impasto.evaluation.cells import LAST, Cell, Cells, Judge, Reference, digest
 from impasto.evaluation.cost import Cost, cost_of_network, cost_of_reference
 from impasto.evaluation.metrics import grid_pattern
 from impasto.evaluation.plots import plot_terms
-from impasto.images import contact_sheet, match_colors
+from impasto.images import match_colors
 from impasto.inference import Stylizer
 from impasto.inference.styles import style_names
 from impasto.networks import find_network, load_network
+from impasto.sheets import contact_sheet
 
 COLUMNS = {
     "ssim": "SSIM", "psnr": "PSNR, dB", "lpips": "LPIPS", "gmd": "GMD", "content": "content", "style": "style",

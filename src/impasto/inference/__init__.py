@@ -1,6 +1,6 @@
 """Stylize pictures with a trained network: bind a style once, then call with one picture after another."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +17,22 @@ from impasto.images import Picture
 from impasto.inference.backends import Backend, open_painter
 from impasto.inference.devices import memory_explained
 from impasto.inference.styles import Number, style_weights
+from impasto.inference.tiles import (
+    Floats,
+    Paint,
+    Source,
+    Tell,
+    Tiling,
+    check_tiling,
+    least_side,
+    paint_floats,
+    paint_rows,
+    plan,
+    statistics_of,
+    tile_side,
+)
 from impasto.networks import TransformNet
+from impasto.scanlines import Rows, Scan, scan
 
 _TOLERANCE = 0.01  # beyond [0, 1]: bicubic resampling overshoots, 0…255 is a mistake
 
@@ -31,26 +46,30 @@ class Stylizer:
         strength: from 0, exactly the photo, to 1, fully stylized.
         keep_colors: take the luminance from the stylized picture, the colours from the photo.
         size: the longer side, in pixels, to work at and to return; None: that of the photo.
+        tile: auto: what is larger than 4 megapixels is painted in tiles, in memory that does not grow with the picture,
+            under statistics of the picture scaled down (see `impasto.inference.tiles`), which makes it a little another
+            picture than painted whole; a number: in tiles of that side, whatever the size; never: always whole.
         device: auto (cuda, else mps, else cpu), cpu, cuda, cuda:N or mps.
         backend: see `open_painter`.
 
     Raises:
-        ValueError: a network, style, strength, size or device that does not exist or is out of range.
+        ValueError: a network, style, strength, size, tile or device that does not exist or is out of range.
     """
 
     def __init__(
         self, network: TransformNet | str | Path, style: str | Mapping[str, Number] | None = None, *,
         strength: Number = 1.0, keep_colors: bool = False, size: int | None = None, device: str = "auto",
-        backend: Backend = "auto",
+        backend: Backend = "auto", tile: Tiling = "auto",
     ) -> None:  # fmt: skip
         if not 0 <= strength <= 1:
             raise ValueError(f"strength {strength}: must be from 0 (the photo) to 1 (fully stylized)")
         if size is not None and size < 1:
             raise ValueError(f"size {size}: the longer side must be at least 1 pixel")
         self.painter = open_painter(network, backend, device)
+        check_tiling(tile, self.painter.reach)
         weights = style_weights(style, self.painter.styles)
         self.mixture = {name: w for name, w in zip(self.painter.styles, weights[0].tolist(), strict=True) if w > 0}
-        self.strength, self.keep_colors, self.size = strength, keep_colors, size
+        self.strength, self.keep_colors, self.size, self.tile = strength, keep_colors, size, tile
         self.weights = weights.to(self.painter.device)
 
     def __call__(self, image: Any) -> Any:
@@ -64,7 +83,7 @@ class Stylizer:
             ValueError: anything else, or a picture that does not fit in memory.
         """
         if isinstance(image, Image.Image):
-            return images.to_pil(self.stylize(images.from_pil(image)))
+            return self._image(image)
         if isinstance(image, Tensor):
             return self._tensor(image)
         if hasattr(image, "__array__"):
@@ -81,26 +100,78 @@ class Stylizer:
             ValueError: it does not fit in memory.
         """
         pixels, alpha = picture.pixels, picture.alpha
-        with self._memory_explained(pixels):
+        with self._memory_explained(pixels.shape[-2:]):
             if alpha is not None and self.size is not None:
                 alpha = images.resize(alpha, self.size)
             return replace(picture, pixels=self._paint(pixels).cpu(), alpha=alpha)
 
+    def in_tiles(self, height: int, width: int) -> bool:
+        """Whether a picture of that size is to go as a `Scan` through `rows`: it, or what is made of it, is large."""
+        sides = (height, width) if self.size is None else images.scaled((height, width), self.size)
+        return any(tile_side(self.tile, *shape) for shape in ((height, width), sides))
+
+    def rows(self, scan: Scan, tell: Tell = lambda done, total: None) -> Iterator[Rows]:
+        """The picture stylized, as it is painted, from top to bottom: h×W×3, or h×W×4 with alpha, in 8 bit.
+
+        Args:
+            scan: at the `size` wanted (`read_scan` scales).
+            tell: is called after every tile with the number of tiles done, and of all.
+
+        Raises:
+            ValueError: a tile does not fit in memory.
+        """
+        side = tile_side(self.tile, *scan.shape) or max(scan.shape)
+        with self._memory_explained(scan.shape):
+            tiles, paint = plan(*scan.shape, side, self.painter.reach), self._brush(scan, side)
+            yield from paint_rows(scan, tiles, paint, tell)
+
+    def _brush(self, source: Source, side: int) -> Paint:
+        """What paints the parts of that picture, after measuring it."""
+        statistics = None
+        if self.strength > 0:
+            with torch.inference_mode():
+                statistics = statistics_of(source, lambda whole: self.painter.statistics(whole, self.weights), side)
+
+        def paint(part: Tensor, origin: tuple[int, int]) -> Tensor:
+            with torch.inference_mode():  # not around the loop: it would hold for whoever the rows go to
+                return self._blended(part.to(self.painter.device), statistics, origin)
+
+        return paint
+
     def _paint(self, content: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 h2 w2"]:
         with torch.inference_mode():
-            content = content.to(self.painter.device, memory_format=torch.channels_last)
             content = content if self.size is None else images.resize(content, self.size)
-            painted = self._blended(content) if self.strength > 0 else content
+        height, width = content.shape[-2:]
+        if side := tile_side(self.tile, height, width):
+            tiles, pictures = plan(height, width, side, self.painter.reach), map(Floats, content.split(1))
+            return torch.cat([paint_floats(each, tiles, self._brush(each, side)) for each in pictures])
+        with torch.inference_mode():
+            painted = self._blended(content.to(self.painter.device, memory_format=torch.channels_last))
         # A copy made outside: what inference mode itself makes is refused by autograd later on.
         return painted.clone(memory_format=torch.contiguous_format)
 
-    def _blended(self, content: Tensor) -> Tensor:
-        stylized = self.painter.paint(content, self.weights)
+    def _blended(self, content: Tensor, statistics: Tensor | None = None, origin: tuple[int, int] = (0, 0)) -> Tensor:
+        if self.strength == 0:
+            return content
+        stylized = self.painter.paint(content, self.weights, statistics, origin)
         if self.keep_colors:
             stylized = images.keep_colors(stylized, content)
         # Pixels are blended, so the photo shows through. Painting less strongly, which is not the same, takes
         # a network with a "no style" entry among its styles.
         return stylized if self.strength == 1 else content.lerp(stylized, self.strength).clamp(0, 1)
+
+    def _image(self, image: Image.Image) -> Image.Image:
+        if not self.in_tiles(image.height, image.width):
+            return images.to_pil(self.stylize(images.from_pil(image)))
+        with self._memory_explained((image.height, image.width)):
+            photo = scan(image, self.size)
+            painted = Image.new(photo.image.mode, photo.image.size)
+        painted.info = {"icc_profile": photo.icc_profile} if photo.icc_profile else {}
+        top = 0
+        for rows in self.rows(photo):
+            painted.paste(Image.fromarray(rows), (0, top))
+            top += len(rows)
+        return painted
 
     def _tensor(self, image: Tensor) -> Tensor:
         if image.ndim not in (3, 4) or image.shape[-3] != 3 or image.numel() == 0:
@@ -108,7 +179,7 @@ class Stylizer:
         if not image.is_floating_point():
             raise ValueError(f"tensor of {image.dtype}: must be float in [0, 1]; divide 8-bit values by 255")
         batch = _within_range(image if image.ndim == 4 else image[None])
-        with self._memory_explained(batch):
+        with self._memory_explained(batch.shape[-2:]):
             painted = self._paint(batch).to(image.device, image.dtype)
         return painted if image.ndim == 4 else painted[0]
 
@@ -122,12 +193,17 @@ class Stylizer:
         painted = self._tensor(values.permute(2, 0, 1)).permute(1, 2, 0).contiguous() * levels
         return (painted.round() if levels == 255 else painted).numpy().astype(image.dtype)
 
-    def _memory_explained(self, content: Tensor) -> AbstractContextManager[None]:
-        height, width = content.shape[-2:]
-        side = self.size or max(height, width)
+    def _memory_explained(self, shape: Sequence[int]) -> AbstractContextManager[None]:
+        height, width = shape
+        longer = self.size or max(height, width)
+        side = tile_side(self.tile, *images.scaled((height, width), longer)) or longer
+        least = least_side(self.painter.reach)
+        instead = f"work at a smaller size, such as --size {max(1, longer // 2)}"
+        if least < side < longer:
+            instead = f"paint smaller tiles, such as --tile {max(least, side // 2)}"
         return memory_explained(
-            f"{width}×{height} pixels, longer side {side}: does not fit in the memory of {self.painter.device}; "
-            f"work at a smaller size, such as --size {max(1, side // 2)}"
+            f"{width}×{height} pixels, longer side {longer}: does not fit in the memory of {self.painter.device}; "
+            f"{instead}"
         )
 
 

@@ -1,0 +1,125 @@
+"""Which photos a command is to stylize, where the results go, and what is never written over."""
+
+import glob
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from impasto.images import IMAGE_SUFFIXES, WRITABLE
+
+
+@dataclass(frozen=True)
+class Job:
+    """A photo, and where the result goes."""
+
+    photo: Path
+    output: Path
+
+
+def find(photos: list[str], output: Path) -> list[tuple[Path, Path]]:
+    """Every photo once, with the sub-folder its result belongs in; what names nothing is refused."""
+    if not photos:
+        raise ValueError("no photos given: name files, folders or a pattern such as 'trip/**/*.jpg'")
+    found: dict[Path, tuple[Path, Path]] = {}
+    for text in photos:
+        path = Path(text).expanduser()
+        for photo in _expand(path, output):
+            below = photo.parent.relative_to(path) if path.is_dir() else Path()
+            found.setdefault(photo.resolve(), (photo, below))
+    return list(found.values())
+
+
+def _expand(path: Path, output: Path) -> list[Path]:
+    # A photo may be called trip[1].jpg: what exists is no pattern.
+    pattern = not path.exists() and glob.has_magic(str(path))
+    if not path.exists() and not pattern:
+        raise ValueError(f"{path}: no such file or folder")
+    searched = _search_folder(path, output) if path.is_dir() else _search_pattern(path, output)
+    photos = list(searched) if pattern or path.is_dir() else [path]
+    if not photos:
+        raise ValueError(f"{path}: no images found; they end in {', '.join(IMAGE_SUFFIXES)}")
+    return photos
+
+
+def _search_folder(folder: Path, output: Path) -> Iterator[Path]:
+    """Images in a folder and below, sorted, without hidden ones and without earlier results."""
+    for place, folders, files in os.walk(folder):
+        inside = (Path(place) / name for name in sorted(folders) if not name.startswith("."))
+        folders[:] = [sub.name for sub in inside if sub.resolve() != output.resolve()]
+        yield from (Path(place) / name for name in sorted(files) if _is_image(name))
+
+
+def _search_pattern(pattern: Path, output: Path) -> Iterator[Path]:
+    """Images that match, sorted, without earlier results, unless the pattern itself starts among them."""
+    start = next(parent for parent in pattern.parents if not glob.has_magic(str(parent)))
+    asked = start.resolve().is_relative_to(output.resolve())
+    # Not Path.glob, which finds hidden files and takes no absolute pattern.
+    for path in map(Path, sorted(glob.glob(str(pattern), recursive=True))):  # noqa: PTH207
+        earlier = not asked and output.resolve() in path.resolve().parents
+        if path.is_file() and _is_image(path.name) and not earlier:
+            yield path
+
+
+def _is_image(name: str) -> bool:
+    return name.lower().endswith(IMAGE_SUFFIXES) and not name.startswith(".")
+
+
+def plan(found: list[tuple[Path, Path]], output: Path, label: str) -> list[Job]:
+    """Where each result goes; where two would get one name, the later is numbered."""
+    if len(found) == 1 and output.suffix.lower() in IMAGE_SUFFIXES and not output.is_dir():
+        if output.suffix.lower() not in WRITABLE:
+            raise ValueError(f"--output {output}: cannot be written; name it {', '.join(WRITABLE)}")
+        return [Job(found[0][0], output)]
+    if output.suffix.lower() in IMAGE_SUFFIXES and not output.is_dir():
+        raise ValueError(f"--output {output}: names one image, and there are {len(found)} photos; name a folder")
+    jobs: list[Job] = []
+    taken: set[str] = set()
+    for photo, below in found:
+        suffix = photo.suffix if photo.suffix.lower() in WRITABLE else ".png"
+        result, number = output / below / f"{photo.stem}_{label}{suffix}", 1
+        while str(result).lower() in taken:  # on some file systems A.jpg and a.jpg are one file
+            number += 1
+            result = result.with_name(f"{photo.stem}_{label}-{number}{suffix}")
+        taken.add(str(result).lower())
+        jobs.append(Job(photo, result))
+    return jobs
+
+
+def check_outputs(jobs: list[Job], overwrite: bool) -> None:
+    """Refuses to write over a photo, over an earlier result of a single photo, and where nothing can be."""
+    spare_inputs([job.output for job in jobs], [job.photo for job in jobs])
+    if len(jobs) == 1:
+        check_new(jobs[0], overwrite)
+    for folder in dict.fromkeys(job.output.parent for job in jobs):
+        make_folder(folder)
+
+
+def spare_inputs(outputs: Iterable[Path], inputs: Iterable[Path]) -> None:
+    """`ValueError` where an output would be written over a picture given: by inode, so that neither links nor the case
+    of letters hide one."""
+    given = {_inode(path) for path in inputs if path.exists()}
+    for output in outputs:
+        if output.exists() and _inode(output) in given:
+            raise ValueError(f"{output}: is a picture given, never written over; choose another --output")
+
+
+def _inode(path: Path) -> tuple[int, int]:
+    status = path.stat()
+    return status.st_dev, status.st_ino
+
+
+def check_new(job: Job, overwrite: bool) -> None:
+    if os.path.lexists(job.output) and not overwrite:
+        raise ValueError(f"{job.photo}: {job.output} exists already; --overwrite replaces it")
+
+
+def make_folder(folder: Path) -> None:
+    """Makes the folder of --output; `ValueError` where nothing can be written there."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        reason = "" if os.access(folder, os.W_OK | os.X_OK) else "permission denied"
+    except OSError as error:
+        reason = error.strerror or str(error)
+    if reason:
+        raise ValueError(f"--output: {folder} cannot be written ({reason}); choose another folder")
