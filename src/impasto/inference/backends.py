@@ -100,9 +100,8 @@ class OnnxPainter:
     def _second_file(self) -> Path:
         path = self._path.with_suffix(PARTS)
         if not path.is_file():
-            raise ValueError(
-                f"{path}: not there, and needed for pictures in tiles; export again with --parts, or paint whole with --tile never"
-            )
+            more = "needed for pictures in tiles; export again with --parts, or paint whole with --tile never"
+            raise ValueError(f"{path}: not there, and {more}")
         return path
 
     def _opened(self, path: Path) -> Any:
