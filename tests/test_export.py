@@ -83,6 +83,15 @@ def test_parts_with_the_statistics_of_the_whole_equal_the_whole(folder) -> None:
     torch.testing.assert_close(part[..., edge:, :], whole[..., 32 + edge :, :], rtol=0, atol=1e-4)
 
 
+def test_tiles_are_the_same_as_with_torch(folder) -> None:
+    content = picture(190, 160)
+    bound = {"style": "wave=0.5,lilies=0.5", "tile": 144, "device": "cpu"}
+    network = folder / "three.safetensors"
+    wanted, whole = (Stylizer(network, **{**bound, "tile": tile})(content) for tile in (144, "never"))
+    torch.testing.assert_close(Stylizer(folder / "three.onnx", **bound)(content), wanted, rtol=0, atol=1e-3)
+    torch.testing.assert_close(wanted, whole, rtol=0, atol=1e-3)  # its statistics were not scaled down
+
+
 def test_one_style_needs_no_weights(folder) -> None:
     session = ort.InferenceSession(folder / "one.onnx")
     assert [value.name for value in session.get_inputs()] == ["photo"]
