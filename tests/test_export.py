@@ -2,7 +2,10 @@
 
 import json
 import os
+import signal
+import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +23,7 @@ from impasto.networks import TransformNet, load_network, published_networks, sav
 onnx = pytest.importorskip("onnx", reason="the export extra is not installed")
 ort = pytest.importorskip("onnxruntime", reason="the export extra is not installed")
 pytest.importorskip("onnxscript", reason="the export extra is not installed")
+ROOT = Path(__file__).parents[1]
 STYLES = [{"name": "wave", "artist": "Hokusai", "licence": "public domain"}, {"name": "scream"}, {"name": "lilies"}]
 
 
@@ -108,7 +112,8 @@ def test_the_file_describes_itself(folder) -> None:
     assert json.loads(properties["styles"])[0] == STYLES[0]
     assert json.loads(properties["impasto"])["network"] == "TransformNet"
     assert (properties["pixels"], properties["part"], properties["format"]) == ("uint8", "whole", "1")
-    assert "0 to 255" in properties["value_range"] and "MIT" in properties["licence"]
+    assert "0 to 255" in properties["value_range"]
+    assert properties["licence"].endswith("wave: public domain, scream: not stated, lilies: not stated")
     assert [item.version for item in model.opset_import] == [18]
     assert not any(tensor.external_data for tensor in model.graph.initializer)
     assert str(Path(__file__).parents[1]).encode() not in (folder / "bytes.onnx").read_bytes()
@@ -156,6 +161,17 @@ def test_a_file_that_differs_is_not_left_behind(tmp_path, monkeypatch) -> None:
     monkeypatch.setattr("impasto.export.compared.LARGEST", {"fp32": -1.0})
     with pytest.raises(ValueError, match=r"differs from PyTorch by .* nothing was written"):
         export_network(small(1), tmp_path / "one.onnx")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_ctrl_c_leaves_nothing(tmp_path) -> None:
+    command = [sys.executable, ROOT / "scripts" / "export_onnx.py", "starry_night", "--output", tmp_path / "s.onnx"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout and "exporting" in process.stdout.readline()
+        time.sleep(1)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(30) == 130
+        assert process.stderr and process.stderr.read() == "interrupted; nothing was written\n"
     assert list(tmp_path.iterdir()) == []
 
 

@@ -2,13 +2,15 @@
 
 import copy
 import os
-import secrets
+from contextlib import ExitStack
 from importlib import import_module
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from impasto.export.compared import Difference, compare
 from impasto.export.graphs import OPSETS, ExportOptions, Part, Whole, exported
 from impasto.export.quantized import quantize
+from impasto.images import new_file
 from impasto.inference.backends import PARTS
 from impasto.networks import TransformNet
 
@@ -42,19 +44,16 @@ def export_network(
     _check(outputs, overwrite)
     _check_extra()
     calibrating, judging = _divided(photos or [], options)
-    temporary = [path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp") for path in outputs]
     painted = copy.deepcopy(network).half() if options.precision == "fp16" else network
-    try:
-        for path, graph in zip(temporary, (Whole, Part), strict=False):
-            path.write_bytes(exported(network, graph(painted, options.pixels), options))
+    with TemporaryDirectory() as place, ExitStack() as written:
+        files = [Path(place, path.name) for path in outputs]
+        for file, graph in zip(files, (Whole, Part), strict=False):
+            file.write_bytes(exported(network, graph(painted, options.pixels), options))
             if calibrating:
-                quantize(path, network, calibrating, pixels=options.pixels, part=graph is Part)
-        differences = compare(network, temporary, options, judging)
-        for path, final in zip(temporary, outputs, strict=True):
-            path.replace(final)
-    finally:
-        for path in temporary:
-            path.unlink(missing_ok=True)
+                quantize(file, network, calibrating, pixels=options.pixels, part=graph is Part)
+        differences = compare(network, files, options, judging)
+        for path, file in zip(outputs, files, strict=True):
+            written.enter_context(new_file(path, overwrite)).write(file.read_bytes())
     return differences
 
 

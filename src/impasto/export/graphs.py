@@ -19,7 +19,6 @@ from impasto.networks.layers import Moments
 
 # 18 is the lowest that torch's exporter writes (its converter fails at 17); ONNX Runtime has read it since 1.14, 2023.
 OPSETS = (18, 19, 20, 21, 22, 23)
-_LICENCE = "MIT"
 
 
 @dataclass(frozen=True)
@@ -131,11 +130,17 @@ def _properties(network: TransformNet, options: ExportOptions, part: str) -> dic
     ranges = {"uint8": "RGB, bytes 0 to 255, B×H×W×3", "float32": "RGB, 0 to 1, B×3×H×W"}
     return {
         "impasto": json.dumps({**metadata, "styles": styles}), "format": str(metadata["format"]),
-        "styles": json.dumps(styles), "licence": f"{_LICENCE}; the paintings' are in styles",
+        "styles": json.dumps(styles), "licence": _licence(metadata.get("licence"), styles),
         "value_range": ranges[options.pixels], "pixels": options.pixels, "precision": options.precision,
         "quantize": options.quantize,
         "part": part, "reach": str(network.reach),
     }  # fmt: skip
+
+
+def _licence(network: str | None, styles: list[dict[str, Any]]) -> str:
+    """Of the network, and of the paintings it was made from."""
+    paintings = ", ".join(f"{style['name']}: {style.get('licence', 'not stated')}" for style in styles)
+    return f"network: {network or 'not stated'}; {paintings}"
 
 
 @contextmanager
