@@ -28,7 +28,7 @@ def quantize(file: Path, network: TransformNet, photos: list[Path], *, pixels: s
         part: whether it is the graph of a part.
     """
     import onnx
-    from onnxruntime.quantization import CalibrationDataReader, QuantFormat, quantize_static
+    from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 
     class Reader(CalibrationDataReader):
         """What ONNX Runtime asks photos from."""
@@ -46,6 +46,7 @@ def quantize(file: Path, network: TransformNet, photos: list[Path], *, pixels: s
         quantize_static(
             file, file, Reader(), quant_format=QuantFormat.QDQ, per_channel=True, op_types_to_quantize=["Conv"],
             nodes_to_quantize=_convolutions(file, network),
+            activation_type=QuantType.QUInt8,  # on x86, with signed features most would still be computed in float32
         )  # fmt: skip
     finally:
         quiet.setLevel(before)
