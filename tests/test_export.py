@@ -17,7 +17,7 @@ from impasto.cli import run
 from impasto.export import ExportOptions, export_network
 from impasto.images import Picture, to_pil
 from impasto.inference import Stylizer
-from impasto.inference.backends import OnnxPainter, TorchPainter
+from impasto.inference.backends import OnnxPainter, TorchPainter, open_painter
 from impasto.networks import TransformNet, load_network, published_networks, save_network
 
 onnx = pytest.importorskip("onnx", reason="the export extra is not installed")
@@ -90,7 +90,7 @@ def test_parts_with_the_statistics_of_the_whole_equal_the_whole(folder) -> None:
 def test_tiles_are_the_same_as_with_torch(folder) -> None:
     content = picture(190, 160)
     bound = {"style": "wave=0.5,lilies=0.5", "tile": 144, "device": "cpu"}
-    network = folder / "three.safetensors"
+    network = small(3)
     wanted, whole = (Stylizer(network, **{**bound, "tile": tile})(content) for tile in (144, "never"))
     torch.testing.assert_close(Stylizer(folder / "three.onnx", **bound)(content), wanted, rtol=0, atol=1e-3)
     torch.testing.assert_close(wanted, whole, rtol=0, atol=1e-3)  # its statistics were not scaled down
@@ -124,11 +124,24 @@ def test_stylizer_takes_what_it_takes_with_torch(folder) -> None:
     """Files by name, mixtures by name, strength; PIL pictures in and out."""
     image = Image.fromarray((picture(50, 70)[0].permute(1, 2, 0) * 255).byte().numpy())
     bound = {"style": "wave=0.5,lilies=0.5", "strength": 0.7, "device": "cpu"}
-    wanted = Stylizer(folder / "three.safetensors", **bound)(image)
+    wanted = Stylizer(small(3), **bound)(image)
     for name in ("three", "bytes"):
         stylized = Stylizer(folder / f"{name}.onnx", **bound)(image)
         difference = np.abs(np.asarray(stylized, int) - np.asarray(wanted, int))
         assert difference.max() <= 1, name
+
+
+def test_auto_takes_the_export_beside_a_network_if_it_is_of_that_network(folder, tmp_path) -> None:
+    for name in ("three.safetensors", "three.onnx", "three.parts.onnx"):
+        (tmp_path / name).write_bytes((folder / name).read_bytes())
+    network = tmp_path / "three.safetensors"
+    assert isinstance(open_painter(network, device="cpu"), OnnxPainter)
+    assert isinstance(open_painter(network, "torch"), TorchPainter)
+    (tmp_path / "three.parts.onnx").unlink()  # it could not paint large pictures
+    assert isinstance(open_painter(network, device="cpu"), TorchPainter)
+    (tmp_path / "three.parts.onnx").touch()
+    save_network(network, small(3), overwrite=True, commit="trained further")
+    assert isinstance(open_painter(network, device="cpu"), TorchPainter)
 
 
 def test_the_command(folder, tmp_path, capsys, monkeypatch) -> None:

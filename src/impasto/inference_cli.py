@@ -62,7 +62,8 @@ def stylize_photos(
             photo; never paints them whole; a number, in tiles of that side in pixels
         output: a folder, or for one photo a file
         device: auto (cuda, else mps, else cpu), cpu, cuda, cuda:N or mps
-        backend: torch, or onnx for exported files; auto: whichever the file is for
+        backend: torch, or onnx for exported files; auto: whichever the file is for, and on a CPU the faster ONNX
+            Runtime where the export of a network lies beside it
         overwrite: replace earlier results (never a photo)
         list_styles: print the styles of the network and stop
     """
