@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from heeding import HEEDING
 
 from impasto.cli import run
 from impasto.demo.runtime import FILES, find_runtime
@@ -94,7 +95,9 @@ def test_the_page_needs_nothing_from_elsewhere() -> None:
 def test_the_command_serves_until_it_is_interrupted(network: Path, runtime: Path) -> None:
     command = [sys.executable, ROOT / "scripts" / "demo.py", "--network", network, "--runtime", runtime,
                "--port", "0", "--open", "false"]  # fmt: skip
-    with subprocess.Popen([*map(str, command)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        [*map(str, command)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **HEEDING
+    ) as process:
         assert process.stdout and process.stderr
         line = process.stdout.readline()
         assert line.startswith("http://127.0.0.1:") and str(network) in line, process.stderr.read()

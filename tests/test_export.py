@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from heeding import HEEDING
 from PIL import Image
 
 from impasto.cli import run
@@ -179,7 +180,7 @@ def test_a_file_that_differs_is_not_left_behind(tmp_path, monkeypatch) -> None:
 
 def test_ctrl_c_leaves_nothing(tmp_path) -> None:
     command = [sys.executable, ROOT / "scripts" / "export_onnx.py", "starry_night", "--output", tmp_path / "s.onnx"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **HEEDING) as process:
         assert process.stdout and "exporting" in process.stdout.readline()
         time.sleep(1)
         process.send_signal(signal.SIGINT)

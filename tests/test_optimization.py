@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from heeding import HEEDING
 from pictures import draw, save
 
 from impasto.cli import run
@@ -319,9 +320,7 @@ def test_an_interrupted_run_keeps_what_there_is(playground: Path) -> None:
     command = [sys.executable, str(ROOT / "scripts" / "optimize.py"), "--content=photo.png", f"--styles=[{PAINTING}]",
                *QUICK, "--steps=100000", "--snapshots=[3]", "--output=o.png"]  # fmt: skip
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    # A shell has what it starts in the background ignore SIGINT, and that is inherited: by the tests, and from them.
-    heeding = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)}
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment, **heeding) as process:
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment, **HEEDING) as process:
         for _ in range(600):
             if Path("o_00003.png").exists():
                 break

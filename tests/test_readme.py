@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from heeding import HEEDING
 from pictures import save
 
 from impasto.demo.runtime import FILES
@@ -103,7 +104,7 @@ def test_the_demo_command(newcomer: Path) -> None:
         (newcomer / name).parent.mkdir(exist_ok=True)
         (newcomer / name).touch()
     command = [sys.executable, *shlex.split(line)[1:], "--runtime=runtime", "--port=0", "--open=false"]
-    with subprocess.Popen(command, cwd=newcomer, stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(command, cwd=newcomer, stdout=subprocess.PIPE, text=True, **HEEDING) as process:
         assert process.stdout and process.stdout.readline().startswith("http://127.0.0.1:")
         process.send_signal(signal.SIGINT)
         assert process.wait(20) == 0
