@@ -22,10 +22,10 @@ HEAVY = {
     "datasets": {"data/sources.py"},
     "av": {"video.py"},
     "onnx": {"export/graphs.py", "export/quantized.py"},
-    "onnxruntime": {"export/compared.py", "export/quantized.py", "inference/backends.py"},
+    "onnxruntime": {"export/quantized.py", "inference/backends.py"},
     "matplotlib": {"evaluation/plots.py"},
     "torchmetrics": {"evaluation/metrics.py", "training.py"},
-    "jsonargparse": {"arguments.py", "cli.py", "training_cli.py", "optimization_cli.py"},
+    "jsonargparse": {"arguments.py", "training_cli.py", "optimization_cli.py"},
 }
 IMAGES_MAY_IMPORT = {"torch", "torchvision", "PIL", "jaxtyping"}
 FILES = sorted(SOURCE.rglob("*.py"))

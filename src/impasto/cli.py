@@ -1,10 +1,10 @@
 """The commands. Each script, and the console command `impasto`, is a door to one of them."""
 
+import inspect
 import logging
 import os
 import sys
 import warnings
-from collections.abc import Callable
 from importlib import import_module
 
 COMMANDS = {
@@ -48,9 +48,12 @@ def run(command: str, *arguments: str) -> int:
     try:
         if command in ("train", "distill"):
             return _train(command, list(arguments))
+        from impasto.arguments import parsed
+
         function = getattr(import_module(f"impasto.{_HOMES[command]}"), command)
         if command in ("benchmark", "demo"):
-            return _by_signature(command, function, list(arguments))
+            description = (inspect.getdoc(function) or "").split("\n\nArgs:")[0]
+            return function(**parsed(command, description, function, list(arguments), {}, {}))
         return function(list(arguments))
     except (ValueError, OSError) as error:
         if os.environ.get("IMPASTO_DEBUG"):
@@ -74,18 +77,3 @@ def _train(command: str, arguments: list[str]) -> int:
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
     getattr(training_cli, command)(arguments)
     return 0
-
-
-def _by_signature(command: str, function: Callable[..., int], arguments: list[str]) -> int:
-    """Calls the function with the options that its signature and docstring describe."""
-    from argparse import ArgumentError
-
-    from jsonargparse import auto_cli
-
-    try:
-        return auto_cli(
-            function, args=arguments, as_positional=False,
-            prog=f"impasto {command}", exit_on_error=False, allow_abbrev=False,
-        )  # fmt: skip
-    except ArgumentError as error:
-        raise ValueError(f"{error} (--help lists the options)") from error

@@ -304,7 +304,7 @@ def _publish(temporary: Path, path: Path, overwrite: bool) -> None:
         temporary.replace(path)
         return
     try:
-        path.hardlink_to(temporary)
-    except (OSError, NotImplementedError):  # a file system without hard links: claim the name, then move
+        os.link(temporary, path)
+    except (OSError, AttributeError):  # a file system, or a system, without hard links: claim the name, then move
         path.open("xb").close()
         temporary.replace(path)

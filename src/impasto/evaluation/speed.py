@@ -20,7 +20,7 @@ _MATRIX = 2048  # side: large enough for a matrix product to run at the machine'
 def inference_table(network: str, files: list[str], device: str, rounds: int, sizes: tuple[int, ...] = SIZES) -> str:
     """Markdown: milliseconds for a square photo, × faster than eager torch, at each size; the ways take turns."""
     painters: dict[str, Painter] = {
-        "torch": open_painter(network, device=device),
+        "torch": open_painter(network, "torch", device),
         "torch.compile": _compiled(network, device),
     }
     painters |= {Path(file).name: open_painter(file, "onnx", device) for file in files}
@@ -40,7 +40,7 @@ def inference_table(network: str, files: list[str], device: str, rounds: int, si
 
 
 def arithmetic_rate(device: str) -> float:
-    """Operations a second of a float32 matrix product, the best of five."""
+    """Operations a second of a float32 matrix product, the best of six."""
     matrix = torch.rand(_MATRIX, _MATRIX, device=device)
     return 2 * _MATRIX**3 / min(seconds_of(lambda: matrix @ matrix, device) for _ in range(6))
 

@@ -51,7 +51,7 @@ def export_network(
             file.write_bytes(exported(network, graph(painted, options.pixels), options))
             if calibrating:
                 quantize(file, network, calibrating, pixels=options.pixels, part=graph is Part)
-        differences = compare(network, files, options, judging)
+        differences = compare(network, files[0], options, judging)
         for path, file in zip(outputs, files, strict=True):
             written.enter_context(new_file(path, overwrite)).write(file.read_bytes())
     return differences

@@ -3,14 +3,13 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
 from impasto.export.graphs import ExportOptions
 from impasto.images import read_image, resize
+from impasto.inference.backends import OnnxPainter
 from impasto.networks import TransformNet
 from impasto.networks.layers import Moments
 
@@ -34,24 +33,22 @@ class Difference:
 
 
 def compare(
-    network: TransformNet, files: list[Path], options: ExportOptions, photos: list[Path] | None = None
+    network: TransformNet, file: Path, options: ExportOptions, photos: list[Path] | None = None
 ) -> list[Difference]:
     """The differences to PyTorch of the whole picture and, with a second file, of a part.
 
     Args:
         network: what was exported.
-        files: one, or two.
+        file: the first file; the second, if asked for, lies beside it.
         options: what they were exported with.
         photos: to compare on, as is done for eight bits; without, on waves at each of SIZES.
 
     Raises:
         ValueError: a difference is larger than LARGEST, or than MEAN in eight bits.
     """
-    import onnxruntime
-
-    sessions = [onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"]) for path in files]
+    painter = OnnxPainter(file, "cpu")
     cases = photo_cases(photos, network.num_styles) if photos else _waves(network.num_styles)
-    found = [_difference(network, sessions, options, *case) for case in cases]
+    found = [_difference(network, painter, options, *case) for case in cases]
     for difference in found:
         _check(difference, options)
     return found
@@ -77,30 +74,20 @@ def _waves(num_styles: int) -> Iterator[tuple[Tensor, Tensor]]:
 
 @torch.inference_mode()
 def _difference(
-    network: TransformNet, sessions: list[Any], options: ExportOptions, content: Tensor, style: Tensor
+    network: TransformNet, painter: OnnxPainter, options: ExportOptions, content: Tensor, style: Tensor
 ) -> Difference:
-    moments, origin = Moments(), torch.tensor([8, 12])
-    wanted = [network(content, style, moments=moments)]
-    statistics = moments.statistics[:1]
-    wanted.append(network(content[:1], style[:1], origin=origin, moments=Moments(statistics)))
-    photo = content
+    moments = Moments()
+    pairs = [(painter.paint(content, style), network(content, style, moments=moments))]
+    if options.parts:
+        statistics, origin, first, its = moments.statistics[:1], (8, 12), content[:1], style[:1]
+        part = network(first, its, origin=origin, moments=Moments(statistics))
+        pairs.append((painter.paint(first, its, statistics, origin), part))
     if options.pixels == "uint8":
-        photo = (content * 255).round().permute(0, 2, 3, 1).to(torch.uint8)
-        wanted = [(picture * 255).round() / 255 for picture in wanted]
-    given = [(photo, style), (photo[:1], style[:1], statistics, origin)]
-    found = [_run(session, values) for session, values in zip(sessions, given, strict=False)]
-    apart = [(one - other).abs() for one, other in zip(found, wanted, strict=False)]
+        pairs = [(found, (wanted * 255).round() / 255) for found, wanted in pairs]
+    apart = [(found - wanted).abs() for found, wanted in pairs]
     batch, _, height, width = content.shape
     largest, mean = (max(map(float, values)) for values in ((x.max() for x in apart), (x.mean() for x in apart)))
     return Difference(height, width, batch, largest, mean)
-
-
-def _run(session: Any, values: tuple[Tensor, ...]) -> Float[Tensor, "b 3 h w"]:
-    """The first output, as B×3×H×W in [0, 1]; graphs of one style take no style."""
-    names = [value.name for value in session.get_inputs()]
-    given = zip(("photo", "style", "statistics", "origin"), values, strict=False)
-    output = torch.from_numpy(session.run(None, {k: v.contiguous().numpy() for k, v in given if k in names})[0])
-    return output.permute(0, 3, 1, 2) / 255 if output.dtype == torch.uint8 else output
 
 
 def _check(difference: Difference, options: ExportOptions) -> None:

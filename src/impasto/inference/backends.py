@@ -28,7 +28,7 @@ class TorchPainter:
         self.network = network.eval().to(self.device, torch.float32).to(memory_format=torch.channels_last)
 
     def paint(
-        self, content: Float[Tensor, "b 3 h w"], weights: Float[Tensor, "1 n"],
+        self, content: Float[Tensor, "b 3 h w"], weights: Float[Tensor, "_ n"],
         statistics: Float[Tensor, "1 s"] | None = None, origin: Origin = (0, 0),
     ) -> Float[Tensor, "b 3 h w"]:  # fmt: skip
         """The stylized picture; with the `statistics` of a whole one, the part of it that begins at `origin`."""
@@ -66,10 +66,10 @@ class OnnxPainter:
         self.reach = int(self.metadata["reach"])
 
     def paint(
-        self, content: Float[Tensor, "b 3 h w"], weights: Float[Tensor, "1 n"],
+        self, content: Float[Tensor, "b 3 h w"], weights: Float[Tensor, "_ n"],
         statistics: Float[Tensor, "1 s"] | None = None, origin: Origin = (0, 0),
     ) -> Float[Tensor, "b 3 h w"]:  # fmt: skip
-        """As of `TorchPainter`; `ValueError` where a part is to be painted and there is no second file for that."""
+        """As of `TorchPainter`, but an `origin` needs `statistics`; `ValueError` without a second file."""
         if statistics is None:
             return self._run(self._session, content, weights)[0]
         self._parts = self._parts or self._opened(self._second_file())
@@ -81,12 +81,10 @@ class OnnxPainter:
         return self._run(self._session, content, weights)[1]
 
     def _run(self, session: Any, content: Tensor, weights: Tensor, **more: Tensor) -> list[Tensor]:
-        """What a session makes of it; bytes and half precision are put in and out as the file has them."""
-        pixels = self.metadata["pixels"]
-        if pixels == "uint8":
+        """What a session makes of it; bytes are put in and out where the file has them."""
+        photo, bytes_wanted = content, self.metadata["pixels"] == "uint8"
+        if bytes_wanted:
             photo = content.permute(0, 2, 3, 1).mul(255).round().to(torch.uint8)
-        else:
-            photo = content.to(torch.float16 if pixels == "float16" else torch.float32)
         given = {"photo": photo, "style": weights.expand(len(content), -1), **more}
         names = {value.name for value in session.get_inputs()}
         arrays = {name: value.contiguous().cpu().numpy() for name, value in given.items() if name in names}
@@ -94,9 +92,9 @@ class OnnxPainter:
             found = [torch.from_numpy(value) for value in session.run(None, arrays)]
         except Exception as error:  # ONNX Runtime's have no common class
             raise RuntimeError(f"{self._path}: {error}") from error
-        if pixels == "uint8":
+        if bytes_wanted:
             found[0] = found[0].permute(0, 3, 1, 2).float() / 255
-        return [value.float() for value in found]
+        return found
 
     def _second_file(self) -> Path:
         path = self._path.with_suffix(PARTS)

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 GRAIN = 2 / 255  # standard deviation of what `without_grain` takes for noise: two grey levels, as JPEG files have
-CANVAS = 6 / 255  # standard deviation of `canvas`; with 3, as in training, dark flat parts kept dots in even rows
+CANVAS = 6 / 255  # standard deviation of `canvas`; with 3, dark flat parts had dots in even rows
 
 Origin = tuple[int, int] | Int[Tensor, "2"]  # where in a larger picture a part of it begins: pixels down, right
 
