@@ -11,14 +11,21 @@ LAYERS = {
     "images": 0, "vgg": 0,
     "features": 1, "video": 1, "targets": 1, "scanlines": 1, "sheets": 1, "jobs": 1,
     "networks": 2, "losses": 2, "data": 2,
-    "training": 3, "callbacks": 3, "optimization": 3, "inference": 3,
+    "training": 3, "callbacks": 3, "runs": 3, "optimization": 3, "inference": 3,
     "export": 4, "evaluation": 4, "distillation": 4, "demo": 4,
     "arguments": 5, "cli": 5, "training_cli": 5, "inference_cli": 5, "optimization_cli": 5,
     "evaluation_cli": 5, "export_cli": 5,
 }  # fmt: skip
 APART = {("data", "training"), ("training", "data"), ("data", "callbacks"), ("callbacks", "data")}
 HEAVY = {
-    "pytorch_lightning": {"data/modules.py", "training.py", "callbacks.py", "distillation.py", "training_cli.py"},
+    "pytorch_lightning": {
+        "data/modules.py",
+        "training.py",
+        "callbacks.py",
+        "runs.py",
+        "distillation.py",
+        "training_cli.py",
+    },
     "datasets": {"data/sources.py"},
     "av": {"video.py"},
     "onnx": {"export/graphs.py", "export/quantized.py"},

@@ -39,6 +39,11 @@ def command(*options: str) -> list[str]:
     return [sys.executable, str(ROOT / "scripts" / "train.py"), "fit", *SMOKE, *options]
 
 
+def newest(folder: str) -> Path:
+    """The last checkpoint, by its step."""
+    return max(Path(folder, "checkpoints").glob("step-*.ckpt"))
+
+
 def losses(folder: str) -> dict[int, dict[str, str]]:
     """The rows of training steps in losses.csv, as the text they are."""
     with Path(folder, "losses.csv").open(newline="") as file:
@@ -52,7 +57,7 @@ def terms(row: dict[str, str]) -> dict[str, str]:
 def test_a_run_leaves_everything_in_its_folder(capsys: pytest.CaptureFixture) -> None:
     assert fit("--run", "here") == 0
     left = {str(path.relative_to("here")) for path in Path("here").rglob("*") if path.is_file()}
-    assert {"losses.csv", "config.yaml", "checkpoints/last.ckpt", "smoke.safetensors",
+    assert {"losses.csv", "config.yaml", "checkpoints/step-000006.ckpt", "smoke.safetensors",
             "previews/step-000003.jpg", "previews/step-000006.jpg"} <= left  # fmt: skip
     assert any(name.startswith("tensorboard/events") for name in left)
     assert "python scripts/infer.py PHOTO --network here/smoke.safetensors" in capsys.readouterr().out
@@ -100,9 +105,9 @@ def test_a_network_goes_on_from_another_by_the_names_of_its_styles(capsys: pytes
 
 def test_the_loss_network_is_in_no_checkpoint() -> None:
     assert fit() == 0
-    checkpoint = torch.load("runs/smoke/checkpoints/last.ckpt", weights_only=True)
+    checkpoint = torch.load(newest("runs/smoke"), weights_only=True)
     assert all(name.startswith("network.") for name in checkpoint["state_dict"])
-    trained = load_network("runs/smoke/checkpoints/last.ckpt")
+    trained = load_network(newest("runs/smoke"))
     published = load_network("runs/smoke/smoke.safetensors")
     for name, value in published.state_dict().items():
         assert torch.equal(value, trained.state_dict()[name].half().float())
@@ -125,11 +130,11 @@ def test_killed_and_resumed_goes_on_bit_for_bit(extra: tuple[str, ...]) -> None:
     whole = subprocess.run(command("--run", "whole", *options), env=ENVIRONMENT, capture_output=True, text=True)
     assert whole.returncode == 0, whole.stderr
     process = subprocess.Popen(command("--run", "killed", *options), env=ENVIRONMENT, stderr=subprocess.DEVNULL)
-    wait_for(Path("killed/checkpoints/last.ckpt"), process)
+    wait_for(Path("killed/checkpoints/step-000010.ckpt"), process)
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert not Path("killed/smoke.safetensors").exists(), "the kill came too late"
-    from_step = torch.load("killed/checkpoints/last.ckpt", weights_only=True)["global_step"]
+    from_step = torch.load(newest("killed"), weights_only=True)["global_step"]
     again = subprocess.run(command("--run", "killed", "--ckpt_path", "last", *options), env=ENVIRONMENT,
                            capture_output=True, text=True)  # fmt: skip
     assert again.returncode == 0, again.stderr
@@ -137,7 +142,7 @@ def test_killed_and_resumed_goes_on_bit_for_bit(extra: tuple[str, ...]) -> None:
     assert list(found) == list(expected)
     for step in range(from_step + 1, min(from_step + 21, 61)):
         assert terms(found[step]) == terms(expected[step]), f"step {step} after going on from {from_step}"
-    a, b = (torch.load(f"{name}/checkpoints/last.ckpt", weights_only=True) for name in ("whole", "killed"))
+    a, b = (torch.load(newest(name), weights_only=True) for name in ("whole", "killed"))
     assert all(torch.equal(value, b["state_dict"][name]) for name, value in a["state_dict"].items())
 
 
@@ -160,20 +165,20 @@ def test_stopped_by_a_signal_it_says_how_to_go_on(number: int) -> None:
     wait_for(Path("stopped/losses.csv"), process)
     os.killpg(process.pid, number)  # as Ctrl-C and `timeout` do: the workers that read photos are signalled too
     out, error = process.communicate(timeout=60)
-    assert process.returncode == 0 and "Traceback" not in error, error
+    assert process.returncode == 128 + number and "Traceback" not in error, error
     assert "--ckpt_path last goes on from there" in out
-    step = torch.load("stopped/checkpoints/last.ckpt", weights_only=True)["global_step"]
+    step = torch.load(newest("stopped"), weights_only=True)["global_step"]
     assert step == max(losses("stopped"))
-    assert [file.name for file in Path("stopped/checkpoints").iterdir()] == ["last.ckpt"]
+    assert [file.name for file in Path("stopped/checkpoints").glob("step*")] == [f"step-{step:06d}.ckpt"]
     assert not Path("stopped/smoke.safetensors").exists()
 
 
 def test_an_earlier_run_is_not_overwritten(capsys: pytest.CaptureFixture) -> None:
     assert fit() == 0
-    before = Path("runs/smoke/checkpoints/last.ckpt").read_bytes()
+    before = newest("runs/smoke").read_bytes()
     assert fit() == 2
     assert "go on with --ckpt_path last, or choose another folder" in capsys.readouterr().err
-    assert Path("runs/smoke/checkpoints/last.ckpt").read_bytes() == before
+    assert newest("runs/smoke").read_bytes() == before
     assert run("train", "validate", *SMOKE) == 0, "which writes over nothing"
 
 
@@ -195,16 +200,15 @@ def test_non_finite_loss_names_term_and_step_and_keeps_the_checkpoint(capsys: py
     error = capsys.readouterr().err
     assert "step " in error and "learning_rate" in error and "Traceback" not in error
     assert not Path("runs/smoke/smoke.safetensors").exists()
-    last = Path("runs/smoke/checkpoints/last.ckpt")
-    if last.exists():
-        state = torch.load(last, weights_only=True)["state_dict"]
+    for path in Path("runs/smoke/checkpoints").glob("*.ckpt"):
+        state = torch.load(path, weights_only=True)["state_dict"]
         assert all(torch.isfinite(value).all() for value in state.values())
 
 
 def test_weights_average_through_lightnings_callback() -> None:
     callback = '[{"class_path": "pytorch_lightning.callbacks.EMAWeightAveraging", "init_args": {"decay": 0.5}}]'
     assert fit("--trainer.callbacks", callback) == 0
-    checkpoint = torch.load("runs/smoke/checkpoints/last.ckpt", weights_only=True)
+    checkpoint = torch.load(newest("runs/smoke"), weights_only=True)
     published = load_network("runs/smoke/smoke.safetensors").state_dict()
     name = "to_rgb.weight"
     assert torch.equal(published[name], checkpoint["state_dict"][f"network.{name}"].half().float())
@@ -216,7 +220,7 @@ def test_several_styles_are_learned_in_turns_and_published_by_name() -> None:
     assert fit("--model.styles.second", "smoke/second.png", "--run", "two") == 0
     network = load_network("two/two.safetensors")
     assert [style["name"] for style in network.metadata["styles"]] == ["smoke", "second"]
-    gamma = load_network("two/checkpoints/last.ckpt").state_dict()["layers.0.norm.gamma"]
+    gamma = load_network(newest("two")).state_dict()["layers.0.norm.gamma"]
     assert not torch.equal(gamma[0], gamma[1]) and not (gamma == 1).all(1).any(), "both styles were trained"
 
 

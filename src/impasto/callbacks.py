@@ -1,7 +1,6 @@
-"""What a training run shows and leaves behind: progress, losses, previews, and a checkpoint when it is stopped."""
+"""What a training run shows and leaves behind: progress, losses, previews; and how it is stopped."""
 
 import csv
-import io
 import os
 import signal
 import time
@@ -11,7 +10,6 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.loggers import TensorBoardLogger
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -89,9 +87,8 @@ class LossTable(pl.Callback):
         if trainer.is_global_zero and self.path.exists():
             with self.path.open(newline="") as file:
                 rows = [row for row in csv.DictReader(file) if int(row["step"]) <= trainer.global_step]
-            self.path.unlink()
-            for row in rows:
-                self._write(row)
+            self.rows = rows
+            self._write_anew()
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -111,16 +108,21 @@ class LossTable(pl.Callback):
     def _write(self, row: dict[str, str]) -> None:
         """Appends; a column seen for the first time (validation comes later) makes the table be written anew."""
         self.rows.append(row)
-        columns = list(dict.fromkeys(name for known in self.rows for name in known))
-        fresh = len(self.rows) == 1 or any(name not in self.columns for name in row)
-        self.columns = columns
-        text = io.StringIO()
-        writer = csv.DictWriter(text, columns)
-        if fresh:
+        if any(name not in self.columns for name in row):
+            self._write_anew()
+            return
+        with self.path.open("a", newline="") as file:
+            csv.DictWriter(file, self.columns).writerow(row)
+
+    def _write_anew(self) -> None:
+        """Beside its place, then moved there: killed on the way, the run has its old table."""
+        self.columns = list(dict.fromkeys(name for row in self.rows for name in row))
+        partial = self.path.with_name(".losses.csv.partial")
+        with partial.open("w", newline="") as file:
+            writer = csv.DictWriter(file, self.columns)
             writer.writeheader()
-        writer.writerows(self.rows if fresh else [row])
-        with self.path.open("w" if fresh else "a", newline="") as file:
-            file.write(text.getvalue())
+            writer.writerows(self.rows)
+        partial.replace(self.path)
 
 
 def _metrics(trainer: pl.Trainer, prefix: str) -> dict[str, float]:
@@ -167,11 +169,10 @@ class Previews(pl.Callback):
 
 
 class StopSafely(pl.Callback):
-    """Ctrl-C or SIGTERM ends the run after the step at hand, a second at once; the last step leaves a checkpoint."""
+    """Ctrl-C or SIGTERM ends the run after the step at hand, a second at once; its checkpoint is from that step."""
 
     def __init__(self) -> None:
-        self.asked = False
-        self.stopped = False
+        self.number = 0  # of the signal
         self._former: dict[int, Any] = {}
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -179,31 +180,23 @@ class StopSafely(pl.Callback):
         self._former = {number: signal.signal(number, self._ask) for number in (signal.SIGINT, signal.SIGTERM)}
 
     def _ask(self, number: int, frame: FrameType | None) -> None:
-        if self.asked:
+        if self.number:
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
-        self.asked = True
+        self.number = number
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        asked = self.asked
+        if (batch_idx + 1) % trainer.accumulate_grad_batches:  # what is accumulated is in no checkpoint
+            return
+        asked = bool(self.number)
         if trainer.world_size > 1:  # every rank must stop at the same step
             asked = trainer.strategy.reduce_boolean_decision(asked, all=False)
-        finished = trainer.global_step >= trainer.max_steps
-        if (asked and not self.stopped) or finished:
-            self.stopped = True
-            trainer.save_checkpoint(last_checkpoint(trainer))
+        if asked:
             trainer.should_stop = True
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         for number, handler in self._former.items():
             signal.signal(number, handler)
         self._former = {}
-
-
-def last_checkpoint(trainer: pl.Trainer) -> Path:
-    """Where `fit --ckpt_path last` looks."""
-    checkpoint = trainer.checkpoint_callback
-    folder = checkpoint.dirpath if isinstance(checkpoint, ModelCheckpoint) and checkpoint.dirpath else None
-    return Path(folder or Path(trainer.default_root_dir) / "checkpoints") / "last.ckpt"

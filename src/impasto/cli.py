@@ -75,5 +75,4 @@ def _train(command: str, arguments: list[str]) -> int:
     ):
         warnings.filterwarnings("ignore", message)
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
-    getattr(training_cli, command)(arguments)
-    return 0
+    return getattr(training_cli, command)(arguments)

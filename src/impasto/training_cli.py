@@ -1,14 +1,17 @@
 """The training commands: LightningCLI over a module and Photos, with one folder for everything a run leaves."""
 
+import os
 from argparse import ArgumentError
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
+from pytorch_lightning.plugins.io import CheckpointIO
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
+from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
 from impasto.callbacks import LossTable, Previews, ShowProgress, StopSafely
 from impasto.data.files import located, shipped_config
@@ -16,12 +19,19 @@ from impasto.data.modules import Photos
 from impasto.distillation import Distillation, faithfulness
 from impasto.images import read_image, write_image
 from impasto.inference import Stylizer
+from impasto.runs import Checkpoints, WholeCheckpoints, claim, damage, holds_run, newest_checkpoint
 from impasto.training import FixedStyles
 from impasto.vgg import COMPACT_FILE
 
 
 class TrainingCLI(LightningCLI):
-    """`fit` and `validate` of `train`; `configs/default.yaml` is always read, other files and options go on top."""
+    """`fit` and `validate` of `train`; `configs/default.yaml` is always read, other files and options go on top.
+
+    Its `status` is what the process is to exit with: 0, or 128 and the number of the signal that stopped the run, as
+    shells and schedulers know it (143: SIGTERM).
+    """
+
+    status = 0
 
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
@@ -33,7 +43,7 @@ class TrainingCLI(LightningCLI):
             "--run", type=str | None, default=None,
             help="folder of the run: checkpoints, losses, the network, previews (default: runs/ and its name)",
         )  # fmt: skip
-        parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
+        parser.add_lightning_class_args(Checkpoints, "checkpoint")
         self.add_pictures(parser)
 
     def add_pictures(self, parser: LightningArgumentParser) -> None:
@@ -47,14 +57,21 @@ class TrainingCLI(LightningCLI):
         """The name of a run that was given none: its styles."""
         return "+".join(config.model.styles or ["none"])
 
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        """Also finds the checkpoint, which Lightning opens next."""
+        super().parse_arguments(parser, args)
+        config = self.config[self.config.subcommand]
+        config.run = config.run or f"runs/{self.default_run(config)}"
+        config.ckpt_path = _checkpoint_to_go_on_from(config.ckpt_path, Path(config.run))
+
     def before_instantiate_classes(self) -> None:
         config = self.config[self.subcommand]
-        run = Path(config.run or f"runs/{self.default_run(config)}")
+        run = Path(config.run)
         if config.get("try_on"):
             read_image(located(config.try_on))  # a mistake costs seconds now, a run at its end
-        _refuse_bad_run(config, run, fit=self.subcommand == "fit")
+        if self.subcommand == "fit" and rank_zero_only.rank == 0 and os.environ.get("NODE_RANK", "0") == "0":
+            _refuse_bad_run(config, run)
         config.trainer.default_root_dir = str(run)
-        config.checkpoint.dirpath = str(run / "checkpoints")
         interval = config.trainer.val_check_interval
         if self.subcommand == "fit" and isinstance(interval, int):  # a short run ends with a validation too
             config.trainer.val_check_interval = min(interval, config.trainer.max_steps)
@@ -62,18 +79,23 @@ class TrainingCLI(LightningCLI):
             config.trainer.precision = "bf16-mixed"
 
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
-        """Adds the callbacks every run has, and TensorBoard in the run's folder."""
-        self.trainer_defaults = {"callbacks": [StopSafely(), LossTable(), ShowProgress()]}
-        trainer = super().instantiate_trainer(**kwargs)
+        """Adds the callbacks every run has, checkpoints written whole, and TensorBoard in the run's folder."""
+        self.stop = StopSafely()
+        self.trainer_defaults = {"callbacks": [self.stop, LossTable(), ShowProgress()]}
+        asked = self._get(self.config_init, "trainer").plugins or []
+        plugins = asked if isinstance(asked, list) else [asked]
+        if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
+            plugins = [*plugins, WholeCheckpoints()]
+        trainer = super().instantiate_trainer(plugins=plugins, **kwargs)
         if trainer.loggers and isinstance(trainer.logger, pl.loggers.TensorBoardLogger):
             trainer.logger = pl.loggers.TensorBoardLogger(trainer.default_root_dir, name="", version="tensorboard")
         return trainer
 
     def before_fit(self) -> None:
-        """Keeps the config beside the results, and in the published file."""
+        """Claims the folder, and keeps the config beside the results, and in the published file."""
         run = Path(self.trainer.default_root_dir)
         if self.trainer.is_global_zero:
-            run.mkdir(parents=True, exist_ok=True)
+            claim(run)
             self.parser.save(self.config, run / "config.yaml", overwrite=True, multifile=False)
         config = self.config[self.subcommand]
         self.model.run_config = {
@@ -93,6 +115,7 @@ class TrainingCLI(LightningCLI):
             print(
                 f"stopped at step {self.trainer.global_step}; the same command with --ckpt_path last goes on from there"
             )
+            self.status = 128 + self.stop.number if self.stop.number else 0
             return
         self.publish(run)
 
@@ -130,20 +153,30 @@ class DistillationCLI(TrainingCLI):
               f"--model.loss.network compact --model.loss.weights {published} …")  # fmt: skip
 
 
-def _refuse_bad_run(config: Any, run: Path, fit: bool) -> None:
-    """What would lose an earlier run, never end, or fail after hours for want of a folder."""
-    last = run / "checkpoints" / "last.ckpt"
-    if config.ckpt_path == "last" and not last.exists():
+def _checkpoint_to_go_on_from(asked: str | None, run: Path) -> str | None:
+    """The file that `last`, or `auto` where there is one, means; ValueError for one that cannot be gone on from."""
+    if asked in ("last", "auto"):
+        found = newest_checkpoint(run)
+        if found is None and asked == "last":
+            raise ValueError(
+                f"{run} holds no checkpoint to go on from: check --run and the styles, or leave --ckpt_path out"
+            )
+        return found and str(found)
+    if asked and (why := damage(Path(asked))):
         raise ValueError(
-            f"{run} holds no checkpoint to go on from: check --run and the styles, or leave --ckpt_path out"
+            f"--ckpt_path {asked}: cannot be read ({why}); it may be last (the newest that is whole), auto (the same, "
+            f"or a new run where there is none), or a .ckpt file"
         )
-    if not fit:
-        return
+    return asked
+
+
+def _refuse_bad_run(config: Any, run: Path) -> None:
+    """What would lose an earlier run, never end, or fail after hours for want of a folder."""
     if config.trainer.max_epochs not in (None, -1):
         raise ValueError("training is counted in steps, not epochs: use --trainer.max_steps N")
     if (config.trainer.max_steps or -1) < 1:
         raise ValueError(f"--trainer.max_steps {config.trainer.max_steps}: must be at least 1")
-    if last.exists() and not config.ckpt_path:
+    if holds_run(run) and not config.ckpt_path:
         raise ValueError(f"{run} holds a run already: go on with --ckpt_path last, or choose another folder with --run")
     new = not run.exists()
     try:
@@ -165,33 +198,35 @@ def _has_bf16(accelerator: str) -> bool:
     return any(getattr(torch.cpu, name, bool)() for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"))
 
 
-def train(arguments: list[str]) -> None:
-    """`impasto train`: runs `fit` or `validate` with the arguments of a command line."""
-    _start(TrainingCLI, FixedStyles, "train", "default.yaml", arguments)
+def train(arguments: list[str]) -> int:
+    """`impasto train`: runs `fit` or `validate` with the arguments of a command line; gives the exit status."""
+    return _start(TrainingCLI, FixedStyles, "train", "default.yaml", arguments)
 
 
-def distill(arguments: list[str]) -> None:
+def distill(arguments: list[str]) -> int:
     """`impasto distill`: likewise, for the compact loss network."""
-    _start(DistillationCLI, Distillation, "distill", "distill.yaml", arguments)
+    return _start(DistillationCLI, Distillation, "distill", "distill.yaml", arguments)
 
 
 def _start(
     cli: type[TrainingCLI], module: type[pl.LightningModule], command: str, config: str, arguments: list[str]
-) -> None:
+) -> int:
     options = {"exit_on_error": False, "allow_abbrev": False}
     commands = {name: {"default_config_files": shipped_config(config), **options} for name in cli.subcommands()}
     try:
-        cli(
+        return cli(
             module,
             Photos,
             args=arguments,
             save_config_callback=None,
             seed_everything_default=0,
             parser_kwargs={"prog": f"impasto {command}", **options, **commands},
-        )
+        ).status
     except ArgumentError as error:
         raise ValueError(f"{error} (--help lists the options)") from error
     except MisconfigurationException as error:  # an accelerator or a number of devices that is not there
         raise ValueError(str(error)) from error
+    except UnpicklingError as error:
+        raise ValueError(f"--ckpt_path: not a checkpoint of impasto ({str(error).split('.')[0]})") from error
     except torch.OutOfMemoryError as error:
         raise ValueError("the GPU's memory is full: lower --data.batch_size, --data.crop or --model.width") from error
