@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from pictures import smoke_pictures
+from survive_kills import differences, survive
 from test_training import command, fit, losses, newest, terms
 
 from impasto.cli import run
@@ -163,3 +164,9 @@ def test_a_run_that_fills_the_disk_stops_and_goes_on_when_there_is_room(small_di
     assert kept is not None
     subprocess.run(["mount", "-o", "remount,size=4m", str(small_disk)], check=True)
     assert fit(*options, "--ckpt_path", "last", "--trainer.max_steps", str(global_step(kept) + 1)) == 0
+
+
+def test_kills_change_nothing_in_what_a_run_comes_to(tmp_path: Path) -> None:
+    """At a random moment, and in saving; `survive_kills.py` kills more often."""
+    told = survive(tmp_path / "runs", kills=2, seed=0, steps=45)
+    assert "in saving" in told[1] and differences(tmp_path / "runs", 45) == []

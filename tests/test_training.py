@@ -114,9 +114,8 @@ def test_the_loss_network_is_in_no_checkpoint() -> None:
     assert trained.metadata["styles"] == published.metadata["styles"]
 
 
-@pytest.mark.parametrize("extra", [(), ("--model.loss.balance", "dynamic")])
-def test_killed_and_resumed_goes_on_bit_for_bit(extra: tuple[str, ...]) -> None:
-    """SIGKILL in mid-run; the next 20 losses equal those of the run that was not interrupted."""
+def test_killed_and_resumed_goes_on_bit_for_bit() -> None:
+    """SIGKILL in mid-run under moving weights; the next 20 losses equal those of the run that was not interrupted."""
     # The steps must not be over before the kill; 60 leaves time even on a fast machine.
     options = (
         "--trainer.max_steps",
@@ -125,7 +124,8 @@ def test_killed_and_resumed_goes_on_bit_for_bit(extra: tuple[str, ...]) -> None:
         "10",
         "--previews.every_n_steps",
         "0",
-        *extra,
+        "--model.loss.balance",
+        "dynamic",
     )
     whole = subprocess.run(command("--run", "whole", *options), env=ENVIRONMENT, capture_output=True, text=True)
     assert whole.returncode == 0, whole.stderr
@@ -255,20 +255,6 @@ def test_the_shift_term_is_part_of_the_loss() -> None:
     row = {name: float(value) for name, value in losses("runs/smoke")[6].items() if value}
     parts = row["train/content"] + row["train/style"] + 0.1 * row["train/tv"] + 10 * row["train/shift"]
     assert row["train/shift"] > 0 and row["train/loss"] == pytest.approx(parts, rel=1e-4)
-
-
-def test_two_ranks_give_the_loss_of_one_process_with_the_doubled_batch() -> None:
-    ranks = ("--trainer.devices", "2", "--trainer.strategy", "ddp", "--data.batch_size", "2", "--run", "ranks")
-    for options in (ranks, ("--data.batch_size", "4", "--run", "one")):
-        done = subprocess.run(
-            command(*options, "--trainer.max_steps", "3"), env=ENVIRONMENT, capture_output=True, text=True
-        )
-        assert done.returncode == 0, done.stderr
-    alone, together = losses("one"), losses("ranks")
-    assert len(together) == 3
-    for name in ("train/loss", "train/content", "train/style", "train/tv"):
-        assert float(together[1][name]) == pytest.approx(float(alone[1][name]), rel=1e-4)
-        assert float(together[3][name]) == pytest.approx(float(alone[3][name]), rel=1e-2)
 
 
 def test_training_lowers_the_validation_loss() -> None:

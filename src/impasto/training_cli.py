@@ -4,13 +4,14 @@ import os
 from argparse import ArgumentError
 from pathlib import Path
 from pickle import UnpicklingError
+from signal import SIGTERM
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 from pytorch_lightning.plugins.io import CheckpointIO
-from pytorch_lightning.utilities.exceptions import MisconfigurationException
+from pytorch_lightning.utilities.exceptions import MisconfigurationException, SIGTERMException
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
 from impasto.callbacks import LossTable, Previews, ShowProgress, StopSafely
@@ -69,7 +70,7 @@ class TrainingCLI(LightningCLI):
         run = Path(config.run)
         if config.get("try_on"):
             read_image(located(config.try_on))  # a mistake costs seconds now, a run at its end
-        if self.subcommand == "fit" and rank_zero_only.rank == 0 and os.environ.get("NODE_RANK", "0") == "0":
+        if self.subcommand == "fit" and _writes():
             _refuse_bad_run(config, run)
         config.trainer.default_root_dir = str(run)
         interval = config.trainer.val_check_interval
@@ -161,13 +162,18 @@ def _checkpoint_to_go_on_from(asked: str | None, run: Path) -> str | None:
             raise ValueError(
                 f"{run} holds no checkpoint to go on from: check --run and the styles, or leave --ckpt_path out"
             )
-        return found and str(found)
+        return str(found) if found else None
     if asked and (why := damage(Path(asked))):
         raise ValueError(
             f"--ckpt_path {asked}: cannot be read ({why}); it may be last (the newest that is whole), auto (the same, "
             f"or a new run where there is none), or a .ckpt file"
         )
     return asked
+
+
+def _writes() -> bool:
+    """Whether this process, of all machines', is the one that writes; known before there is a trainer."""
+    return getattr(rank_zero_only, "rank", 0) == 0 and os.environ.get("NODE_RANK", "0") == "0"
 
 
 def _refuse_bad_run(config: Any, run: Path) -> None:
@@ -226,6 +232,8 @@ def _start(
         raise ValueError(f"{error} (--help lists the options)") from error
     except MisconfigurationException as error:  # an accelerator or a number of devices that is not there
         raise ValueError(str(error)) from error
+    except SIGTERMException:  # Lightning's own answer, to a signal in the moment before training
+        return 128 + SIGTERM
     except UnpicklingError as error:
         raise ValueError(f"--ckpt_path: not a checkpoint of impasto ({str(error).split('.')[0]})") from error
     except torch.OutOfMemoryError as error:
