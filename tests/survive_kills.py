@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -25,7 +26,9 @@ OPTIONS = ("--config", str(ROOT / "configs" / "smoke.yaml"), "--model.width=32",
            "--data.num_workers=2", "--ckpt_path=auto")  # fmt: skip
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
 PARTIAL = "checkpoints/.partial.ckpt"
-LIFE = 4.0  # seconds that a run is left to train, at most
+MOMENTS = ("training", "saving", "any", "training")
+STARTING = 6.0  # seconds that a run may take until it trains
+LIFE = 3.0  # seconds that a run is left to train, at most
 SAVING = 0.005  # seconds after which it is killed in saving, at most
 
 
@@ -43,38 +46,43 @@ def finish(process: subprocess.Popen) -> None:
         raise SystemExit(f"a run failed, status {process.returncode}:\n{error}")
 
 
-def kill(process: subprocess.Popen, run: Path, seconds: float, into_saving: float | None) -> str:
-    """SIGKILL to the run and its workers after so many seconds, and then so many into saving, if asked."""
-    end, partial = time.monotonic() + seconds, run / PARTIAL
-    while time.monotonic() < end or (into_saving is not None and not partial.exists()):
+def wait(process: subprocess.Popen, until: Callable[[], bool]) -> None:
+    """Till then; a run that ends before is too short."""
+    while not until():
         if process.poll() is not None:
             finish(process)
-            return "had ended"
-        time.sleep(0 if time.monotonic() >= end else 0.01)
-    time.sleep(into_saving or 0)
+            raise SystemExit("a run came to its end before it was to be killed: give more --steps")
+        time.sleep(0.0002)
+
+
+def newest(run: Path) -> str:
+    return max((path.name for path in run.glob("checkpoints/step-*")), default="none")
+
+
+def kill(process: subprocess.Popen, run: Path, moment: str, chance: random.Random) -> str:
+    """SIGKILL to the run and its workers: at any moment from its start, while it trains, or while it saves."""
+    had, partial = newest(run), run / PARTIAL
+    if moment != "any":
+        wait(process, lambda: newest(run) != had)
+    end = time.monotonic() + chance.uniform(0, STARTING + LIFE if moment == "any" else LIFE)
+    wait(process, lambda: time.monotonic() > end)
+    if moment == "saving":
+        wait(process, partial.exists)
+        time.sleep(chance.uniform(0, SAVING))
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate()
-    if partial.exists():
-        return f"in saving, {partial.stat().st_size / 1e6:.1f} MB written"
-    newest = max((path.name for path in run.glob("checkpoints/step-*")), default="none")
-    return f"after {seconds:.1f} s; newest checkpoint: {newest}"
+    written = f", {partial.stat().st_size / 1e6:.1f} MB of the next written" if partial.exists() else ""
+    return f"newest checkpoint before {had}, after {newest(run)}{written}"
 
 
 def survive(folder: Path, kills: int, seed: int, steps: int) -> list[str]:
     """Makes both runs in the folder, `whole` and `killed`; what happened at each kill."""
     smoke_pictures(folder)
-    began = time.monotonic()
-    whole = start(folder, "whole", steps)
-    while not (folder / "whole" / "losses.csv").exists() and whole.poll() is None:
-        time.sleep(0.05)
-    starting = time.monotonic() - began
-    finish(whole)
+    finish(start(folder, "whole", steps))
     chance, told = random.Random(seed), []
     for number in track(range(kills), "killing", console=Console(stderr=True)):
-        saving = chance.uniform(0, SAVING) if number % 3 == 1 else None
-        seconds = chance.uniform(0, starting + LIFE) if saving is None else starting + 1
         (folder / "killed" / PARTIAL).unlink(missing_ok=True)  # of the kill before
-        told.append(kill(start(folder, "killed", steps), folder / "killed", seconds, saving))
+        told.append(kill(start(folder, "killed", steps), folder / "killed", MOMENTS[number % len(MOMENTS)], chance))
     finish(start(folder, "killed", steps))
     return told
 
@@ -98,7 +106,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0, help="of the random moments")
-    parser.add_argument("--steps", type=int, default=300, help="length of the run")
+    parser.add_argument("--steps", type=int, default=600, help="length of the run")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         for number, text in enumerate(survive(Path(folder), given.kills, given.seed, given.steps), 1):

@@ -169,8 +169,8 @@ def test_a_run_that_fills_the_disk_stops_and_goes_on_when_there_is_room(small_di
 
 def test_kills_change_nothing_in_what_a_run_comes_to(tmp_path: Path) -> None:
     """At a random moment, and about when it saves; `survive_kills.py` kills more often."""
-    assert len(survive(tmp_path / "runs", kills=2, seed=0, steps=45)) == 2
-    assert differences(tmp_path / "runs", 45) == []
+    assert len(survive(tmp_path / "runs", kills=2, seed=0, steps=60)) == 2
+    assert differences(tmp_path / "runs", 60) == []
 
 
 def test_killed_while_it_writes_a_run_has_its_old_checkpoint(tmp_path: Path) -> None:
