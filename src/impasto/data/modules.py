@@ -22,7 +22,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
-from impasto.data import sources
+from impasto.data import crops, sources
 from impasto.data.files import find_parquet
 from impasto.data.sources import Skipped
 
@@ -100,7 +100,7 @@ class StreamBatches(_Batches):
         """The crop for sample n, of the first record that can be read. `ValueError` if dozens cannot."""
         for record in itertools.islice(records, sources.TRIES):
             with sources.noting(self.photos.title(record), skipped):
-                return sources.crop(sources.decode(record), self.size, sources.seeded("crop", self.seed, n))
+                return crops.crop(sources.opened(record), self.size, sources.seeded("crop", self.seed, n))
         raise sources.unreadable(self.photos.place, skipped)
 
 
@@ -227,7 +227,7 @@ class Photos(pl.LightningDataModule):
         good = []
         for i in indices:
             with sources.noting(photos.name(i), skipped):
-                good.append(sources.center_crop(photos.load(i), self.crop))
+                good.append(crops.center_crop(photos.open(i), self.crop))
         self._report(skipped)
         return torch.stack(good) if good else torch.empty(0, 3, self.crop, self.crop)
 

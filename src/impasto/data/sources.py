@@ -18,11 +18,12 @@ from typing import Any
 
 import torch
 from jaxtyping import Float
+from PIL import Image
 from torch import Tensor
-from torch.nn.functional import interpolate
 
+from impasto.data.crops import UNNAMED, crop
 from impasto.data.files import find_images, located
-from impasto.images import ImageError, read_image
+from impasto.images import ImageError, open_image
 
 # COCO 2017, some 117 000 photos for training, as bytes inside its Parquet files. Other copies on the hub hold
 # links to the photos, or a loading script, which `datasets` has not run since version 4.
@@ -30,7 +31,6 @@ COCO = "detection-datasets/coco"
 
 TRIES = 64  # unreadable photos in a row before a collection is given up
 _BUFFER = 200  # photos a stream is shuffled over, still encoded: some 30 MB for COCO
-_UNNAMED = "image"  # what is read from bytes
 _INSTEAD = "to train on a folder of your own photos, pass --data.photos FOLDER"
 
 Skipped = list[tuple[str, str]]  # (name, reason)
@@ -39,7 +39,7 @@ Source = str | list[str]  # a dataset of the hub, or Parquet files
 
 @dataclass
 class PhotoCollection(ABC):
-    """Photos by number. `load` raises `ImageError` for one that cannot be read; `place` is for messages."""
+    """Photos by number. `open` raises `ImageError` for one that cannot be read; `place` is for messages."""
 
     place: str
     keys: Sequence[Any]
@@ -51,7 +51,7 @@ class PhotoCollection(ABC):
         return str(self.keys[i])
 
     @abstractmethod
-    def load(self, i: int) -> Float[Tensor, "3 h w"]: ...
+    def open(self, i: int) -> Image.Image: ...
 
     def only(self, indices: Iterable[int]) -> "PhotoCollection":
         """These photos alone, renumbered from 0; each keeps its name."""
@@ -70,8 +70,8 @@ class FolderPhotos(PhotoCollection):
             str(names[0]), [photo for place, single in found for photo in ([place] if single else find_images(place))]
         )
 
-    def load(self, i: int) -> Float[Tensor, "3 h w"]:
-        return read_image(self.keys[i]).pixels[0]
+    def open(self, i: int) -> Image.Image:
+        return open_image(self.keys[i])
 
 
 def _open(source: Source, split: str, column: str | None, streaming: bool) -> tuple[Any, str, str]:
@@ -105,13 +105,13 @@ def _image_column(features: Any, wanted: str | None, place: str) -> str:
     return str(found[0])
 
 
-def decode(record: Any) -> Float[Tensor, "3 h w"]:
-    """What `Image(decode=False)` gives, {"bytes", "path"}, as pixels; `ImageError` for a damaged one."""
+def opened(record: Any) -> Image.Image:
+    """What `Image(decode=False)` gives, {"bytes", "path"}, ready for a crop; `ImageError` for no image."""
     if not record or not (record.get("bytes") or record.get("path")):
         raise ImageError("holds no image")
     if not record.get("bytes"):
-        return read_image(record["path"]).pixels[0]
-    return read_image(_UNNAMED, record["bytes"]).pixels[0]
+        return open_image(record["path"])
+    return open_image(UNNAMED, record["bytes"])
 
 
 class DatasetPhotos(PhotoCollection):
@@ -126,8 +126,8 @@ class DatasetPhotos(PhotoCollection):
     def name(self, i: int) -> str:
         return f"{self.place} row {self.keys[i]}"
 
-    def load(self, i: int) -> Float[Tensor, "3 h w"]:
-        return decode(self._rows[self.keys[i]][self._column])
+    def open(self, i: int) -> Image.Image:
+        return opened(self._rows[self.keys[i]][self._column])
 
 
 class StreamedPhotos(PhotoCollection):
@@ -149,8 +149,8 @@ class StreamedPhotos(PhotoCollection):
     def name(self, i: int) -> str:
         return self.title(self.keys[i])
 
-    def load(self, i: int) -> Float[Tensor, "3 h w"]:
-        return decode(self.keys[i])
+    def open(self, i: int) -> Image.Image:
+        return opened(self.keys[i])
 
     def title(self, record: Any) -> str:
         return f"{self.place} {(record or {}).get('path') or _content(record).hex()}"
@@ -194,41 +194,6 @@ def shuffled(length: int, *key: object) -> list[int]:
     return torch.randperm(length, generator=seeded(*key)).tolist()
 
 
-def _scaled(pixels: Float[Tensor, "3 h w"], short: int) -> Float[Tensor, "3 h2 w2"]:
-    height, width = pixels.shape[-2:]
-    size = [max(short, round(side * short / min(height, width))) for side in (height, width)]
-    return interpolate(pixels[None], size=size, mode="bilinear", antialias=True)[0].clamp(0, 1)
-
-
-def _short_side(pixels: Tensor, size: int) -> int:
-    height, width = pixels.shape[-2:]
-    if 2 * min(height, width) < size:
-        least = f"at least {(size + 1) // 2} needed"
-        raise ImageError(f"is {width}×{height} pixels, too small for crops of {size}: {least}")
-    return min(height, width)
-
-
-def crop(pixels: Float[Tensor, "3 h w"], size: int, generator: torch.Generator) -> Float[Tensor, "3 s s"]:
-    """A square at a random scale (shorter side `size` to four times that), place and mirroring.
-
-    Never enlarged beyond `size`; `ImageError` if the photo's shorter side is less than half of it.
-    """
-    scale, down, right, mirror = torch.rand(4, generator=generator, dtype=torch.float64).tolist()
-    largest = max(size, min(_short_side(pixels, size), 4 * size))
-    pixels = _scaled(pixels, size + int(scale * (largest - size + 1)))
-    top, left = (int(d * (n - size + 1)) for d, n in zip((down, right), pixels.shape[-2:], strict=True))
-    square = pixels[:, top : top + size, left : left + size]
-    return square.flip(-1) if mirror < 0.5 else square
-
-
-def center_crop(pixels: Float[Tensor, "3 h w"], size: int) -> Float[Tensor, "3 s s"]:
-    """The largest square in the middle, scaled to `size`. `ImageError` as for `crop`."""
-    _short_side(pixels, size)
-    pixels = _scaled(pixels, size)
-    top, left = ((side - size) // 2 for side in pixels.shape[-2:])
-    return pixels[:, top : top + size, left : left + size]
-
-
 @contextmanager
 def noting(name: str, skipped: Skipped) -> Iterator[None]:
     """Ends quietly at an `ImageError`, adding (name, reason) to `skipped`."""
@@ -236,7 +201,7 @@ def noting(name: str, skipped: Skipped) -> Iterator[None]:
         yield
     except ImageError as error:
         # images.py begins with the file's name.
-        skipped.append((name, str(error).removeprefix(f"{name}: ").removeprefix(f"{_UNNAMED}: ")))
+        skipped.append((name, str(error).removeprefix(f"{name}: ").removeprefix(f"{UNNAMED}: ")))
 
 
 def draw(photos: PhotoCollection, size: int, seed: int, n: int, skipped: Skipped) -> Float[Tensor, "3 s s"]:
@@ -247,7 +212,7 @@ def draw(photos: PhotoCollection, size: int, seed: int, n: int, skipped: Skipped
     failed: Skipped = []
     for i in _candidates(len(photos), seed, n):
         with noting(photos.name(i), failed):
-            sample = crop(photos.load(i), size, seeded("crop", seed, n))
+            sample = crop(photos.open(i), size, seeded("crop", seed, n))
             skipped += failed
             return sample
     raise unreadable(photos.place, failed)
