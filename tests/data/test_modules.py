@@ -15,7 +15,8 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from impasto.data.modules import PhotoBatches, Photos
+from impasto.data.batches import PhotoBatches
+from impasto.data.modules import Photos
 from impasto.data.sources import FolderPhotos
 
 GREYS = 24  # photo i is of one colour, 10·i + 8, by which any crop of it is known

@@ -5,9 +5,7 @@ import itertools
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -15,14 +13,11 @@ from PIL import Image
 from torch import Tensor
 
 from impasto.data.crops import center_crop
-from impasto.data.modules import StreamBatches
 from impasto.data.sources import (
     DatasetPhotos,
     FolderPhotos,
     Skipped,
-    StreamedPhotos,
     draw,
-    opened,
 )
 from impasto.images import ImageError
 
@@ -140,51 +135,6 @@ def test_a_dataset_without_such_a_column_says_which_there_are(parquet: list[str]
         DatasetPhotos(parquet, image_column="photo")
 
 
-def test_a_stream_passes_over_what_it_holds_out(parquet: list[str]) -> None:
-    stream = StreamedPhotos(parquet, "train", None, held_out=4)
-    assert [which_image(stream.open(i)) for i in range(len(stream))] == [9]  # a tenth of 12
-    records = stream.records(0)
-    stored = stream.records()
-    assert [which_image(opened(next(stored))) for _ in range(3)] == [0, 1, 2]
-    first = [stream.title(next(records)) for _ in range(GREYS - 1)]
-    second = [stream.title(next(records)) for _ in range(GREYS - 1)]
-    assert len(set(first)) == GREYS - 1 and sorted(first) == sorted(second)
-    assert first != second and stream.name(0) not in first
-
-
-@pytest.mark.parametrize("world", [2, 3])
-def test_ranks_share_a_stream_without_overlap(parquet: list[str], world: int) -> None:
-    stream = StreamedPhotos(parquet, "train", None, held_out=0)
-    parts = []
-    for rank in range(world):
-        records = stream.records(0, rank=rank, world=world)
-        parts += [stream.title(next(records)) for _ in range(GREYS // world)]
-    assert len(set(parts)) == GREYS
-
-
-def test_bad_records_of_a_stream_are_replaced_by_what_does_not_depend_on_the_start() -> None:
-    class Stream:
-        def records(self, seed: int | None, rank: int, world: int) -> Iterator[Any]:
-            return ({"bytes": b"bad" if photo is None else encoded(photo)} for photo in itertools.cycle(stored))
-
-        def title(self, record: Any) -> str:
-            return "bad"
-
-    def batches(size: int, start: int, count: int) -> list[dict[str, Any]]:
-        return list(itertools.islice(StreamBatches(Stream(), 16, size, start=start), count))
-
-    def seen(found: list[dict[str, Any]]) -> list[int]:
-        return [which(sample) for batch in found for sample in batch["content"]]
-
-    stored = [None, 1, None, 2, None, None, 3, 4]
-    assert seen(batches(4, 0, 4)) == [1, 1, 1, 2, 1, 1, 3, 4] * 2
-    assert [len(batch["skipped"]) for batch in batches(4, 0, 4)] == [2, 2, 2, 2]
-    contents = [[batch["content"] for batch in batches(4, start, 4 - start)] for start in (0, 1)]
-    assert all(torch.equal(a, b) for a, b in zip(contents[0][1:], contents[1], strict=True))
-    stored = [None, None, None, 5, None, None, 6, None]
-    assert seen(batches(8, 0, 1)) == [5, 5, 5, 5, 5, 5, 6, 6]
-
-
 def test_a_dataset_out_of_reach_is_refused_in_one_line_with_a_way_out() -> None:
     code = (
         "from impasto.data.sources import DatasetPhotos\n"
@@ -195,7 +145,7 @@ def test_a_dataset_out_of_reach_is_refused_in_one_line_with_a_way_out() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr
     message = done.stdout.strip()
-    assert message.startswith("cannot load the dataset someone/paintings, split test: ")
+    assert message.startswith("someone/paintings: no such folder, and split test of no dataset to be had: ")
     assert message.endswith("pass --data.photos FOLDER") and "\n" not in message
 
 

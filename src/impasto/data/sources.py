@@ -1,8 +1,8 @@
 """Where photos come from, and which crop of which photo is sample number n.
 
 Of a collection (a folder, or a dataset through `datasets`), sample n is a pure function of (seed, n): ranks,
-workers, batch sizes and interruptions change nothing. A stream can only be read in order: there it takes as
-many ranks and workers to see the same again. What cannot be read is named and replaced.
+workers, batch sizes and interruptions change nothing. (A stream can only be read in order: `streams`.) What
+cannot be read is named and replaced.
 """
 
 import hashlib
@@ -12,7 +12,6 @@ from contextlib import contextmanager
 from copy import copy
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import chain, count, islice
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +29,7 @@ from impasto.images import ImageError, open_image
 COCO = "detection-datasets/coco"
 
 TRIES = 64  # unreadable photos in a row before a collection is given up
-_BUFFER = 200  # photos a stream is shuffled over, still encoded: some 30 MB for COCO
-_INSTEAD = "to train on a folder of your own photos, pass --data.photos FOLDER"
+INSTEAD = "to train on a folder of your own photos, pass --data.photos FOLDER"
 
 Skipped = list[tuple[str, str]]  # (name, reason)
 Source = str | list[str]  # a dataset of the hub, or Parquet files
@@ -74,8 +72,10 @@ class FolderPhotos(PhotoCollection):
         return open_image(self.keys[i])
 
 
-def _open(source: Source, split: str, column: str | None, streaming: bool) -> tuple[Any, str, str]:
-    """A `datasets` dataset of nothing but encoded images; the name of their column, and of the place."""
+def load_dataset(source: Source, split: str, column: str | None, streaming: bool) -> tuple[Any, str, str]:
+    """A `datasets` dataset of nothing but encoded images; the name of their column, and of the place.
+
+    `ValueError` where it cannot be loaded, or which column holds the images is not to be told."""
     import datasets  # here, because a folder of photos has no use for it
 
     files = {} if isinstance(source, str) else {"data_files": source}
@@ -85,7 +85,8 @@ def _open(source: Source, split: str, column: str | None, streaming: bool) -> tu
         dataset: Any = datasets.load_dataset(kind, split=split, streaming=streaming, **files)
     except Exception as error:  # network, hub, file system, Parquet: each raises its own kind
         why = " ".join(str(error).split()) or type(error).__name__
-        raise ValueError(f"cannot load the dataset {place}, split {split}: {why}; {_INSTEAD}") from error
+        what = "no Parquet that can be read" if files else f"no such folder, and split {split} of no dataset to be had"
+        raise ValueError(f"{place}: {what}: {why}; {INSTEAD}") from error
     column = _image_column(dataset.features or {}, column, place)
     # Decoding is ours: one damaged photo would otherwise raise from inside `datasets`.
     return dataset.select_columns([column]).cast_column(column, datasets.Image(decode=False)), column, place
@@ -118,64 +119,16 @@ class DatasetPhotos(PhotoCollection):
     """A dataset of the hub (its id), or local Parquet files (a list), with random access."""
 
     def __init__(self, source: Source, split: str = "train", image_column: str | None = None) -> None:
-        self._rows, self._column, place = _open(source, split, image_column, streaming=False)
+        self._rows, self._column, place = load_dataset(source, split, image_column, streaming=False)
         super().__init__(place, range(len(self._rows)))
         if not self.keys:
-            raise ValueError(f"{place}: the dataset is empty; {_INSTEAD}")
+            raise ValueError(f"{place}: the dataset is empty; {INSTEAD}")
 
     def name(self, i: int) -> str:
         return f"{self.place} row {self.keys[i]}"
 
     def open(self, i: int) -> Image.Image:
         return opened(self._rows[self.keys[i]][self._column])
-
-
-class StreamedPhotos(PhotoCollection):
-    """A dataset read in order, over the network or from local Parquet files, shuffled a buffer at a time.
-
-    Every tenth of the first `10 * held_out` photos is for validation, and those are what it holds as a
-    collection. `records` passes over them by content: once shuffled and shared out, rows have no numbers.
-    """
-
-    def __init__(self, source: Source, split: str, image_column: str | None, held_out: int) -> None:
-        from datasets.distributed import split_dataset_by_node
-
-        self._share = split_dataset_by_node
-        self._dataset, self._column, place = _open(source, split, image_column, streaming=True)
-        first = (row[self._column] for row in islice(self._dataset, 10 * held_out))
-        super().__init__(place, list(islice(first, 9, None, 10)))
-        self._excluded = {_content(record) for record in self.keys}
-
-    def name(self, i: int) -> str:
-        return self.title(self.keys[i])
-
-    def open(self, i: int) -> Image.Image:
-        return opened(self.keys[i])
-
-    def title(self, record: Any) -> str:
-        return f"{self.place} {(record or {}).get('path') or _content(record).hex()}"
-
-    def shards(self, world: int = 1) -> int:
-        """How many workers can share the part of one rank among `world`."""
-        return max(1, self._share(self._dataset, 0, world).num_shards)
-
-    def records(self, seed: int | None = None, rank: int = 0, world: int = 1) -> Iterator[Any]:
-        """Encoded photos for training, endlessly, this rank's and worker's; as they are stored without a seed."""
-        for epoch in count():
-            order = self._dataset
-            if seed is not None:
-                # Shuffled anew, not by set_epoch: that number is shared by workers, who may be an epoch apart.
-                order = order.shuffle(seed=_number("stream", seed, epoch) % 2**32, buffer_size=_BUFFER)
-            rows = (row[self._column] for row in self._share(order, rank, world))
-            kept = (record for record in rows if _content(record) not in self._excluded)
-            if (some := next(kept, self)) is self:
-                raise ValueError(f"{self.place}: too few photos to share out; set --data.num_workers to 0")
-            yield from chain([some], kept)
-
-
-def _content(record: Any) -> bytes:
-    record = record or {}
-    return hashlib.blake2b(record.get("bytes") or str(record.get("path")).encode(), digest_size=8).digest()
 
 
 def _number(*key: object) -> int:
@@ -228,4 +181,4 @@ def _candidates(length: int, seed: int, n: int) -> Iterator[int]:
 def unreadable(place: str, skipped: Skipped) -> ValueError:
     """What to raise when nothing could be read."""
     name, why = skipped[0]
-    return ValueError(f"{place}: no readable photo, {len(skipped)} tried, such as {name}: {why}; {_INSTEAD}")
+    return ValueError(f"{place}: no readable photo, {len(skipped)} tried, such as {name}: {why}; {INSTEAD}")
