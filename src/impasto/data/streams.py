@@ -20,6 +20,7 @@ _LOG = logging.getLogger("impasto")
 
 BLOCK = 200  # photos shuffled together, still encoded: some 30 MB for COCO, in every worker
 PAUSES: Sequence[float] = (1, 2, 4, 8, 16, 32, 60, 60)  # seconds before each new try of a lost connection
+_EMPTY = 8  # epochs in a row in which a part may get nothing, as of files of a few rows
 _NETWORK = ("aiohttp", "fsspec", "httpx", "huggingface_hub", "requests", "urllib3")  # whose errors may pass
 
 
@@ -68,13 +69,14 @@ class StreamedPhotos(PhotoCollection):
         a part that is through begins its next epoch, whatever the others do. Without a seed, as stored.
         `ValueError` where the part has no photo, or the stream breaks off.
         """
-        while True:
+        empty = 0
+        while empty < _EMPTY:
             begun = place
             for record, place in self._epoch(seed, part, parts, begun):
                 yield record, place
-            if begun == place == Place(place.epoch):
-                raise ValueError(f"{self.place}: too few photos to share out; set --data.num_workers to 0")
+            empty = empty + 1 if place == begun else 0
             place = Place(place.epoch + 1)
+        raise ValueError(f"{self.place}: too few photos to share out; set --data.num_workers to 0")
 
     def _epoch(self, seed: int | None, part: int, parts: int, place: Place) -> Iterator[tuple[Any, Place]]:
         rows = self._rows(self._shares(seed, place.epoch, part, parts), place)
@@ -91,8 +93,8 @@ class StreamedPhotos(PhotoCollection):
     def _shares(self, seed: int | None, epoch: int, part: int, parts: int) -> list[tuple[int, int, int]]:
         """What a part reads in an epoch: (file, k, n), every n-th row of that file from the k-th on.
 
-        Whole files, as many as all parts can have; the files left over are shared by rows, so that with files of
-        one length no part is longer than another, and with fewer files than parts none is idle.
+        Whole files, as many as all parts can have; the files left over are shared by rows. So with fewer files
+        than parts none is idle, and with files of one length parts differ by half a file at most.
         """
         files = list(range(self._files)) if seed is None else shuffled(self._files, "files", seed, epoch)
         dealt = len(files) - len(files) % parts
@@ -126,8 +128,9 @@ class StreamedPhotos(PhotoCollection):
                     raise ValueError(f"{self.place}: the stream cannot be read on: {why}; {INSTEAD}") from error
                 if failures == len(PAUSES):
                     raise ValueError(_given_up(self.place, why)) from error
-            _LOG.warning("%s: connection lost (%s); next try in %g s", self.place, why, PAUSES[failures])
-            time.sleep(PAUSES[failures])
+            pause = PAUSES[failures]
+            _LOG.warning("%s: connection lost at row %d (%s); next try in %g s", self.place, row, why, pause)
+            time.sleep(pause)
             failures += 1
 
 
