@@ -52,8 +52,6 @@ def parquet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     import datasets
 
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / ".cache")
-    # At the end of a shuffled stream `datasets` sleeps five seconds, a way round a fault of Arrow's threads.
-    monkeypatch.setattr(datasets.config, "SLEEP_TIME_ON_THREADS_SHUTDOWN", 0.01, raising=False)
     rows = [{"bytes": encoded(i), "path": None} for i in range(GREYS)]
     rows[3]["bytes"] = rows[3]["bytes"][:60]
     features = datasets.Features({"picture": datasets.Image(), "number": datasets.Value("int32")})
@@ -145,7 +143,7 @@ def test_a_dataset_out_of_reach_is_refused_in_one_line_with_a_way_out() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr
     message = done.stdout.strip()
-    assert message.startswith("someone/paintings: no such folder, and split test of no dataset to be had: ")
+    assert message.startswith("someone/paintings: no such folder, and no dataset of the hub with a split test ")
     assert message.endswith("pass --data.photos FOLDER") and "\n" not in message
 
 

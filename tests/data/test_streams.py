@@ -15,6 +15,7 @@ import pytest
 import skimage.data
 import torch
 from PIL import Image
+from test_modules import grey, which
 
 from impasto.data import streams
 from impasto.data.batches import Loader, Places, StreamBatches
@@ -294,3 +295,26 @@ def test_two_ranks_of_two_workers_go_on_from_a_checkpoint(coco: list[str], tmp_p
         rest = take(loader(stream, rank, 2, 2, done, loaded), 9)
         assert told(rest) == told(whole[done:])
         assert all(torch.equal(a["content"], b["content"]) for a, b in zip(rest, whole[done:], strict=True))
+
+
+def test_bad_records_are_replaced_by_what_does_not_depend_on_the_start() -> None:
+    class Stream:
+        def records(self, seed: int | None, part: int, parts: int, place: Place = BEGIN) -> Iterator[Any]:
+            return (({"bytes": b"bad" if n is None else grey(n)}, place) for n in itertools.cycle(stored))
+
+        def title(self, record: Any) -> str:
+            return "bad"
+
+    def batches(size: int, start: int, count: int) -> list[dict[str, Any]]:
+        return take(StreamBatches(Stream(), 16, size, start=start), count)
+
+    def seen(found: list[dict[str, Any]]) -> list[int]:
+        return [number for batch in found for number in which(batch["content"])]
+
+    stored = [None, 1, None, 2, None, None, 3, 4]
+    assert seen(batches(4, 0, 4)) == [1, 1, 1, 2, 1, 1, 3, 4] * 2
+    assert [len(batch["skipped"]) for batch in batches(4, 0, 4)] == [2, 2, 2, 2]
+    contents = [[batch["content"] for batch in batches(4, start, 4 - start)] for start in (0, 1)]
+    assert all(torch.equal(a, b) for a, b in zip(contents[0][1:], contents[1], strict=True))
+    stored = [None, None, None, 5, None, None, 6, None]
+    assert seen(batches(8, 0, 1)) == [5, 5, 5, 5, 5, 5, 6, 6]

@@ -85,7 +85,11 @@ def load_dataset(source: Source, split: str, column: str | None, streaming: bool
         dataset: Any = datasets.load_dataset(kind, split=split, streaming=streaming, **files)
     except Exception as error:  # network, hub, file system, Parquet: each raises its own kind
         why = " ".join(str(error).split()) or type(error).__name__
-        what = "no Parquet that can be read" if files else f"no such folder, and split {split} of no dataset to be had"
+        what = (
+            "cannot be read"
+            if files
+            else f"no such folder, and no dataset of the hub with a split {split} within reach"
+        )
         raise ValueError(f"{place}: {what}: {why}; {INSTEAD}") from error
     column = _image_column(dataset.features or {}, column, place)
     # Decoding is ours: one damaged photo would otherwise raise from inside `datasets`.
