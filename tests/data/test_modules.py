@@ -232,7 +232,7 @@ def test_bad_files_are_replaced_and_each_is_reported_once(
     assert {line.removeprefix("skipped ").split(": ")[0] for line in reported} == bad
     assert not any("\n" in line for line in lines)
     assert len([line for line in lines if line.startswith("no validation: ")]) == 1
-    total = re.fullmatch(r"4 photos could not be read; they were met (\d+) times, and replaced", lines[-1])
+    total = re.fullmatch(r"photos that could not be read: 4, met and replaced (\d+) times", lines[-1])
     assert total and int(total[1]) > 12
 
 

@@ -171,8 +171,8 @@ class Photos(pl.LightningDataModule):
 
     def teardown(self, stage: str) -> None:
         if stage == "fit" and self._skipped:
-            met = self._skipped.total()
-            _LOG.warning("%d photos could not be read; they were met %d times, and replaced", len(self._skipped), met)
+            times = self._skipped.total()
+            _LOG.warning("photos that could not be read: %d, met and replaced %d times", len(self._skipped), times)
 
     def _done(self) -> int:
         # `processed`, because `completed` is counted only after on_train_batch_end, where checkpoints are
