@@ -65,8 +65,9 @@ class StreamedPhotos(PhotoCollection):
     ) -> Iterator[tuple[Any, Place]]:
         """Encoded photos for training, endlessly, those of one part from a place on, each with the place after it.
 
-        In one epoch of all parts each photo comes once. Parts of files of unequal length are not quite as long:
-        a part that is through begins its next epoch, whatever the others do. Without a seed, as stored.
+        In one epoch of all parts each photo comes once. Parts of files of unequal length are unequal, and one that
+        is through begins its next epoch whatever the others do: after as many samples as there are photos, some
+        may have come twice and some not yet; anew dealt each epoch, that evens out. Without a seed, as stored.
         `ValueError` where the part has no photo, or the stream breaks off.
         """
         empty = 0
