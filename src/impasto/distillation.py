@@ -10,8 +10,8 @@ from jaxtyping import Float
 from pytorch_lightning.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
 
+from impasto.data.crops import crop
 from impasto.data.files import find_images
-from impasto.data.sources import crop
 from impasto.features import FeatureNetwork
 from impasto.images import read_image, resize
 from impasto.losses import gram_matrix

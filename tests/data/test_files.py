@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from pictures import save
 
-from impasto.data.files import find_images, find_parquet, located
+from impasto.data.files import find_images, find_parquet, is_hub_id, located
 from impasto.data.sources import FolderPhotos
 from impasto.images import read_image
 
@@ -54,3 +54,11 @@ def test_a_list_of_folders_and_files_is_one_collection(tmp_path: Path) -> None:
     assert [photos.name(i) for i in range(len(photos))] == [str(file) for file in (one, *inside)]
     with pytest.raises(ValueError, match="nowhere: no such folder"):
         FolderPhotos([str(one), str(tmp_path / "nowhere")])
+
+
+def test_two_words_that_are_no_path_are_a_dataset_of_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "my" / "photos").mkdir(parents=True)
+    assert is_hub_id("detection-datasets/coco") and is_hub_id("a/b_c.d-2")
+    paths = ("my/photos", "./photos", "../photos", "~/photos", "/photos", "photos", "photos/", "a/b/c", "a/*", "")
+    assert not any(is_hub_id(path) for path in (*paths, "my/photo.JPG", "my/rows.parquet", "package:skimage/data"))

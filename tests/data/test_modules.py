@@ -2,6 +2,7 @@
 
 import io
 import logging
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -15,7 +16,8 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from impasto.data.modules import PhotoBatches, Photos
+from impasto.data.batches import PhotoBatches
+from impasto.data.modules import Photos
 from impasto.data.sources import FolderPhotos
 
 GREYS = 24  # photo i is of one colour, 10·i + 8, by which any crop of it is known
@@ -60,8 +62,6 @@ def parquet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     import datasets
 
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / ".cache")
-    # At the end of a shuffled stream `datasets` sleeps five seconds, a way round a fault of Arrow's threads.
-    monkeypatch.setattr(datasets.config, "SLEEP_TIME_ON_THREADS_SHUTDOWN", 0.01, raising=False)
     rows = [{"bytes": grey(i)[: 60 if i == 3 else None], "path": None} for i in range(GREYS)]
     whole = datasets.Dataset.from_dict({"image": rows}, features=datasets.Features({"image": datasets.Image()}))
     for part in range(2):
@@ -232,6 +232,15 @@ def test_bad_files_are_replaced_and_each_is_reported_once(
     assert {line.removeprefix("skipped ").split(": ")[0] for line in reported} == bad
     assert not any("\n" in line for line in lines)
     assert len([line for line in lines if line.startswith("no validation: ")]) == 1
+    total = re.fullmatch(r"photos that could not be read: 4, met and replaced (\d+) times", lines[-1])
+    assert total and int(total[1]) > 12
+
+
+def test_nothing_is_said_at_the_end_where_all_could_be_read(
+    folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    fit(tmp_path, photos(folder), 2)
+    assert not [record for record in caplog.records if record.name == "impasto"]
 
 
 def test_one_good_file_among_bad_ones_is_enough(odd: tuple[Path, set[str]]) -> None:
@@ -277,17 +286,6 @@ def test_a_stream_is_the_same_again_and_covers_all_but_validation(parquet: str, 
     assert torch.equal(data.first_photos(3), photos(parquet, **options).first_photos(3))
 
 
-@pytest.mark.parametrize("workers", [0, 2])
-@pytest.mark.parametrize("steps", [4, 13])  # 3 and 12 done: an odd number, and more than an epoch
-def test_a_stream_resumes(parquet: str, tmp_path: Path, workers: int, steps: int) -> None:
-    def data() -> Photos:
-        return photos(parquet, streaming=True, num_workers=workers, batch_size=2)
-
-    whole = fit(tmp_path / "whole", data(), 16)
-    fit(tmp_path, data(), steps)
-    assert same(fit(tmp_path, data(), 16, tmp_path / "last.ckpt"), whole[steps - 1 :])
-
-
 def test_what_is_out_of_range_is_refused() -> None:
     for name, value, least in (("crop", 15, 16), ("batch_size", 0, 1), ("val_photos", -1, 0), ("num_workers", -1, 0)):
         with pytest.raises(ValueError, match=f"^{name} is {value}: must be at least {least}$"):
@@ -298,6 +296,9 @@ def test_a_place_without_photos_is_refused_at_setup(tmp_path: Path) -> None:
     for place, message in ((tmp_path / "nowhere", "no such folder"), (tmp_path, "holds no image")):
         with pytest.raises(ValueError, match=rf"^[^\n]*{message}[^\n]*$"):
             photos(place)
+    for nothing in ("", []):
+        with pytest.raises(ValueError, match=r"^photos is empty: give a folder of photos, Parquet files, or a dataset"):
+            Photos(nothing).setup()
     (tmp_path / "bad.jpg").write_text("not a picture")
     with pytest.raises(ValueError, match=r"^[^\n]*no readable photo, 1 tried[^\n]*$"):
         photos(tmp_path)

@@ -1,1 +1,1 @@
-"""Photos for training: where they are read from (`sources`) and how they reach the trainer (`modules`)."""
+"""Photos for training: where they are read from (`sources`, `streams`) and how they reach the trainer (`modules`)."""

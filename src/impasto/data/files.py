@@ -1,6 +1,7 @@
 """Photos and Parquet files on disk, and inside installed Python packages."""
 
 import os
+import re
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -54,3 +55,9 @@ def find_parquet(photos: str | Path) -> list[str]:
     if others := [file for file in found if not file.endswith(".parquet")]:
         raise ValueError(f"{others[0]}: not a Parquet file; give a folder of photos, or Parquet files")
     return found
+
+
+def is_hub_id(photos: str) -> bool:
+    """Whether it can only be a dataset of the Hugging Face hub, `owner/name`: no path that exists, and no file's."""
+    of_file = photos.lower().endswith((*IMAGE_SUFFIXES, ".parquet"))
+    return not of_file and bool(re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", photos)) and not Path(photos).exists()

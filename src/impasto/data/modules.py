@@ -7,148 +7,35 @@ The batch, for training and validation alike, is a dictionary:
                 (for validation: the place among the validation photos)
 """
 
-import atexit
-import itertools
 import logging
-import multiprocessing
-import signal
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections import Counter
+from collections.abc import Iterable
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
+import torch.distributed as dist
 from jaxtyping import Float
 from torch import Tensor
-from torch.utils.data import DataLoader, IterableDataset, get_worker_info
+from torch.utils.data import DataLoader
 
-from impasto.data import sources
-from impasto.data.files import find_parquet
+from impasto.data import crops, sources
+from impasto.data.batches import Batches, Loader, PhotoBatches, Places, StreamBatches
+from impasto.data.files import find_parquet, is_hub_id
 from impasto.data.sources import Skipped
+from impasto.data.streams import StreamedPhotos
 
 _LOG = logging.getLogger("impasto")
-
-
-class _Batches(IterableDataset[dict[str, Any]]):
-    """Endless whole batches from number `start`; batch k of a rank: samples (k·world + rank)·batch_size + i.
-
-    Two ranks with batches of B therefore see what one process with batches of 2B sees. Worker w of W makes
-    batches w, w + W, …: the order in which `DataLoader(batch_size=None)` asks its workers. (Each worker is
-    held to one thread by the loader itself.)
-    """
-
-    def __init__(
-        self,
-        photos: Any,
-        size: int,
-        batch_size: int,
-        seed: int = 0,
-        start: int = 0,
-        rank: int = 0,
-        world: int = 1,
-    ) -> None:
-        self.photos, self.size, self.batch_size, self.seed = photos, size, batch_size, seed
-        self.start, self.rank, self.world = start, rank, world
-
-    def _numbers(self, k: int) -> range:
-        first = (k * self.world + self.rank) * self.batch_size
-        return range(first, first + self.batch_size)
-
-
-class PhotoBatches(_Batches):
-    """Batches of a collection; "skipped" is a list of (name, reason), besides "content" and "index"."""
-
-    def __iter__(self) -> Iterator[dict[str, Any]]:
-        worker, workers = _worker()
-        for k in itertools.count(self.start + worker, workers):
-            skipped: Skipped = []
-            drawn = [sources.draw(self.photos, self.size, self.seed, n, skipped) for n in self._numbers(k)]
-            yield _batch(drawn, self._numbers(k), skipped)
-
-
-class StreamBatches(_Batches):
-    """The same of a stream: one item, one sample. The same again only for as many ranks and workers.
-
-    An unreadable item is replaced by another crop of the last good photo of its batch, or else of the first
-    good photo its worker has: by nothing that depends on where an interrupted run went on. To go on, the
-    stream is read again up to there. Each worker keeps its part of the stream, so the first batch is the
-    multiple of their number at or below `start`; `_Loader` drops what is too early.
-    """
-
-    def __iter__(self) -> Iterator[dict[str, Any]]:
-        worker, workers = _worker()
-        rounds = self.start // workers
-        records = itertools.islice(self._records(self.seed), rounds * self.batch_size, None)
-        for k in itertools.count(rounds * workers + worker, workers):
-            yield self._next(records, self._numbers(k))
-
-    def _records(self, seed: int | None = None) -> Iterator[Any]:
-        return self.photos.records(seed, self.rank, self.world)
-
-    def _next(self, records: Iterator[Any], numbers: range) -> dict[str, Any]:
-        samples: list[Tensor] = []
-        skipped: Skipped = []
-        good: list[Any] = []
-        for n, record in zip(numbers, records, strict=False):
-            failed: Skipped = []
-            samples.append(self.first_crop(itertools.chain([record], good or self._records()), n, failed))
-            skipped += failed[:1]
-            good = good if failed else [record]
-        return _batch(samples, numbers, skipped)
-
-    def first_crop(self, records: Iterable[Any], n: int, skipped: Skipped) -> Float[Tensor, "3 s s"]:
-        """The crop for sample n, of the first record that can be read. `ValueError` if dozens cannot."""
-        for record in itertools.islice(records, sources.TRIES):
-            with sources.noting(self.photos.title(record), skipped):
-                return sources.crop(sources.decode(record), self.size, sources.seeded("crop", self.seed, n))
-        raise sources.unreadable(self.photos.place, skipped)
-
-
-def _batch(samples: list[Tensor], numbers: range, skipped: Skipped) -> dict[str, Any]:
-    return {"content": torch.stack(samples), "index": torch.tensor(numbers), "skipped": skipped}
-
-
-def _leave_signals_to_the_trainer(worker: int) -> None:
-    """Ctrl-C and `timeout` signal the whole process group; a dead worker would cost the checkpoint at the stop."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-
-
-@atexit.register
-def _end_workers() -> None:
-    """A run that ends in an error may leave workers, and multiprocessing would send them SIGTERM and wait for ever."""
-    for process in multiprocessing.active_children():
-        process.kill()
-
-
-def _worker() -> tuple[int, int]:
-    info = get_worker_info()
-    return (info.id, info.num_workers) if info else (0, 1)
-
-
-class _Loader(DataLoader):
-    """Asks where to start whenever it is begun: `limit_train_batches` begins it once per Lightning epoch."""
-
-    where: Callable[[], int]
-
-    def __iter__(self) -> Any:
-        start = self.where()
-        self.dataset.start = start  # type: ignore[attr-defined]
-        batches = super().__iter__()
-        if isinstance(self.dataset, StreamBatches):
-            for _ in range(start % max(1, self.num_workers)):
-                next(batches)
-        return batches
 
 
 class Photos(pl.LightningDataModule):
     """Random crops of photos, without end: in `fit`, one Lightning epoch is the whole run.
 
     Args:
-        photos: a folder of photos, a list of folders and files, or Parquet: a file, a folder, a pattern; goes
-            before `dataset`
-        dataset: a dataset of the Hugging Face hub, by its id
-        split: the part of that dataset to use
+        photos: a folder of photos; a list of folders and files; Parquet: a file, a folder, a pattern; or a dataset
+            of the Hugging Face hub, by its id, owner/name
+        split: the part of a dataset of the hub to use
         image_column: the column that holds the images, where a dataset has several
         streaming: read a dataset while it downloads, instead of first; no effect on a folder of photos
         crop: side of the square crops in pixels, at least 16
@@ -160,8 +47,7 @@ class Photos(pl.LightningDataModule):
 
     def __init__(
         self,
-        photos: str | list[str] | None = None,
-        dataset: str = sources.COCO,
+        photos: str | list[str] = sources.COCO,
         split: str = "train",
         image_column: str | None = None,
         streaming: bool = False,
@@ -180,20 +66,21 @@ class Photos(pl.LightningDataModule):
         ):
             if value < least:
                 raise ValueError(f"{name} is {value}: must be at least {least}")
-        self.photos, self.dataset, self.split, self.image_column = photos, dataset, split, image_column
+        self.photos, self.split, self.image_column = photos, split, image_column
         self.streaming, self.crop, self.batch_size = streaming, crop, batch_size
         self.val_photos, self.num_workers, self.seed = val_photos, num_workers, seed
         self._source: sources.PhotoCollection | None = None
         self._resumed = 0
-        self._reported: set[str] = set()
+        self._places = Places(num_workers)
+        self._skipped: Counter[str] = Counter()
 
     def setup(self, stage: str | None = None) -> None:
         """Find the photos and read those for validation. `ValueError` if there is none that can be read."""
-        self._resumed = 0  # of this run: Lightning loads a checkpoint after this
+        self._resumed, self._places = 0, Places(self.num_workers)  # of this run: a checkpoint is loaded after this
         if self._source is not None:
             return
         found = self._find()
-        if isinstance(found, sources.StreamedPhotos):
+        if isinstance(found, StreamedPhotos):
             held, self._source = list(range(len(found))), found
         else:
             order = sources.shuffled(len(found), "validation")  # not the seed's: runs are compared on these
@@ -214,12 +101,15 @@ class Photos(pl.LightningDataModule):
             self._source, self._val = found, self._val[:0]
 
     def _find(self) -> sources.PhotoCollection:
-        files = find_parquet(self.photos) if isinstance(self.photos, str) else []
-        if self.photos and not files:
+        if not self.photos:
+            raise ValueError("photos is empty: give a folder of photos, Parquet files, or a dataset of the hub")
+        source: sources.Source = []
+        if isinstance(self.photos, str):
+            source = self.photos if is_hub_id(self.photos) else find_parquet(self.photos)
+        if not source:
             return sources.FolderPhotos(self.photos)
-        source = files or self.dataset
         if self.streaming:
-            return sources.StreamedPhotos(source, self.split, self.image_column, self.val_photos)
+            return StreamedPhotos(source, self.split, self.image_column, self.val_photos)
         return sources.DatasetPhotos(source, self.split, self.image_column)
 
     def _read(self, photos: Any, indices: Iterable[int]) -> Float[Tensor, "n 3 s s"]:
@@ -227,18 +117,18 @@ class Photos(pl.LightningDataModule):
         good = []
         for i in indices:
             with sources.noting(photos.name(i), skipped):
-                good.append(sources.center_crop(photos.load(i), self.crop))
+                good.append(crops.center_crop(photos.open(i), self.crop))
         self._report(skipped)
         return torch.stack(good) if good else torch.empty(0, 3, self.crop, self.crop)
 
     def _report(self, skipped: Iterable[Iterable[str]]) -> None:
         for name, why in skipped:
-            if name not in self._reported:
-                self._reported.add(name)
+            if name not in self._skipped:
                 _LOG.warning("skipped %s: %s", name, why)
+            self._skipped[name] += 1
 
-    def _batches(self, rank: int, world: int) -> _Batches:
-        kind = StreamBatches if isinstance(self._source, sources.StreamedPhotos) else PhotoBatches
+    def _batches(self, rank: int, world: int) -> Batches:
+        kind = StreamBatches if isinstance(self._source, StreamedPhotos) else PhotoBatches
         return kind(self._source, self.crop, self.batch_size, self.seed, rank=rank, world=world)
 
     def first_photos(self, n: int) -> Float[Tensor, "n 3 s s"]:
@@ -246,32 +136,20 @@ class Photos(pl.LightningDataModule):
         skipped: Skipped = []
         batches = self._batches(0, 1)
         if isinstance(batches, StreamBatches):
-            records = batches.photos.records()
-            crops = [batches.first_crop(records, i, skipped) for i in range(n)]
+            records = (record for record, _ in batches.photos.records())
+            samples = [batches.first_crop(records, i, skipped) for i in range(n)]
         else:
-            crops = [sources.draw(batches.photos, self.crop, self.seed, i, skipped) for i in range(n)]
+            samples = [sources.draw(batches.photos, self.crop, self.seed, i, skipped) for i in range(n)]
         self._report(skipped)
-        return torch.stack(crops)
+        return torch.stack(samples)
 
     def preview_photos(self, n: int) -> Float[Tensor, "m 3 s s"]:
         """At most n photos of validation; without validation, the first n of training."""
         return self._val[:n] if len(self._val) else self.first_photos(n)
 
     def train_dataloader(self) -> DataLoader:
-        rank, world = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
-        workers = self.num_workers
-        if isinstance(self._source, sources.StreamedPhotos):
-            workers = min(workers, self._source.shards(world))  # one more would have nothing to read
-        # Not persistent: a worker learns where to start when it is started, and it lives for a whole epoch.
-        loader = _Loader(
-            self._batches(rank, world),
-            None,
-            num_workers=workers,
-            pin_memory=self._on_gpu(),
-            worker_init_fn=_leave_signals_to_the_trainer,
-        )
-        loader.where = self._done
-        return loader
+        batches = self._batches(*self._rank_of_world())
+        return Loader(batches, self._done, self._places, self.num_workers, pinned=self._on_gpu())
 
     def val_dataloader(self) -> DataLoader | list[Any]:
         # They are in memory, cropped: workers would only copy them.
@@ -282,9 +160,19 @@ class Photos(pl.LightningDataModule):
     def _on_gpu(self) -> bool:
         return self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
 
+    def _rank_of_world(self) -> tuple[int, int]:
+        return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+
     def on_before_batch_transfer(self, batch: dict[str, Any], dataloader_idx: int) -> dict[str, Any]:
         self._report(batch.pop("skipped", ()))
+        if "place" in batch:
+            self._places.note(*batch.pop("place"))
         return batch
+
+    def teardown(self, stage: str) -> None:
+        if stage == "fit" and self._skipped:
+            times = self._skipped.total()
+            _LOG.warning("photos that could not be read: %d, met and replaced %d times", len(self._skipped), times)
 
     def _done(self) -> int:
         # `processed`, because `completed` is counted only after on_train_batch_end, where checkpoints are
@@ -294,8 +182,30 @@ class Photos(pl.LightningDataModule):
         progress: Any = self.trainer.fit_loop.epoch_loop.batch_progress if self.trainer else None
         return max(self._resumed, progress.total.processed if progress else 0)
 
-    def state_dict(self) -> dict[str, int]:
-        return {"batches": self._done()}
+    def state_dict(self) -> dict[str, Any]:
+        """How many batches are done; of a stream, also where all workers of all ranks were, which ask each other."""
+        done = self._done()
+        if not isinstance(self._source, StreamedPhotos):
+            return {"batches": done}
+        ranks = [self._places.before(done)]
+        if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
+            (mine,), ranks = ranks, [{}] * dist.get_world_size()
+            dist.all_gather_object(ranks, mine)  # only the first rank's state is written
+        return {"batches": done, "stream": {"workers": self._places.workers, "ranks": ranks}}
 
-    def load_state_dict(self, state_dict: dict[str, int]) -> None:
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """`ValueError` for a stream that other numbers of ranks or workers shared."""
         self._resumed = state_dict["batches"]
+        stream = state_dict.get("stream")
+        if not stream or not isinstance(self._source, StreamedPhotos):
+            return  # such a stream is read again up to there
+        rank, world = self._rank_of_world()
+        was, now = (len(stream["ranks"]), stream["workers"]), (world, self._places.workers)
+        if was != now:
+            shared = "{} devices with {} workers each"
+            raise ValueError(
+                f"the stream of photos was shared by {shared.format(*was)}, and cannot go on with "
+                f"{shared.format(*now)}: set --trainer.devices and --data.num_workers as before, or begin a new run"
+            )
+        for batch, place in stream["ranks"][rank].items():
+            self._places.note(batch, place)

@@ -1,8 +1,8 @@
 """Where photos come from, and which crop of which photo is sample number n.
 
 Of a collection (a folder, or a dataset through `datasets`), sample n is a pure function of (seed, n): ranks,
-workers, batch sizes and interruptions change nothing. A stream can only be read in order: there it takes as
-many ranks and workers to see the same again. What cannot be read is named and replaced.
+workers, batch sizes and interruptions change nothing. (A stream can only be read in order: `streams`.) What
+cannot be read is named and replaced.
 """
 
 import hashlib
@@ -12,26 +12,24 @@ from contextlib import contextmanager
 from copy import copy
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import chain, count, islice
 from pathlib import Path
 from typing import Any
 
 import torch
 from jaxtyping import Float
+from PIL import Image
 from torch import Tensor
-from torch.nn.functional import interpolate
 
+from impasto.data.crops import UNNAMED, crop
 from impasto.data.files import find_images, located
-from impasto.images import ImageError, read_image
+from impasto.images import ImageError, open_image
 
 # COCO 2017, some 117 000 photos for training, as bytes inside its Parquet files. Other copies on the hub hold
 # links to the photos, or a loading script, which `datasets` has not run since version 4.
 COCO = "detection-datasets/coco"
 
 TRIES = 64  # unreadable photos in a row before a collection is given up
-_BUFFER = 200  # photos a stream is shuffled over, still encoded: some 30 MB for COCO
-_UNNAMED = "image"  # what is read from bytes
-_INSTEAD = "to train on a folder of your own photos, pass --data.photos FOLDER"
+INSTEAD = "to train on a folder of your own photos, pass --data.photos FOLDER"
 
 Skipped = list[tuple[str, str]]  # (name, reason)
 Source = str | list[str]  # a dataset of the hub, or Parquet files
@@ -39,7 +37,7 @@ Source = str | list[str]  # a dataset of the hub, or Parquet files
 
 @dataclass
 class PhotoCollection(ABC):
-    """Photos by number. `load` raises `ImageError` for one that cannot be read; `place` is for messages."""
+    """Photos by number. `open` raises `ImageError` for one that cannot be read; `place` is for messages."""
 
     place: str
     keys: Sequence[Any]
@@ -51,7 +49,7 @@ class PhotoCollection(ABC):
         return str(self.keys[i])
 
     @abstractmethod
-    def load(self, i: int) -> Float[Tensor, "3 h w"]: ...
+    def open(self, i: int) -> Image.Image: ...
 
     def only(self, indices: Iterable[int]) -> "PhotoCollection":
         """These photos alone, renumbered from 0; each keeps its name."""
@@ -70,12 +68,14 @@ class FolderPhotos(PhotoCollection):
             str(names[0]), [photo for place, single in found for photo in ([place] if single else find_images(place))]
         )
 
-    def load(self, i: int) -> Float[Tensor, "3 h w"]:
-        return read_image(self.keys[i]).pixels[0]
+    def open(self, i: int) -> Image.Image:
+        return open_image(self.keys[i])
 
 
-def _open(source: Source, split: str, column: str | None, streaming: bool) -> tuple[Any, str, str]:
-    """A `datasets` dataset of nothing but encoded images; the name of their column, and of the place."""
+def load_dataset(source: Source, split: str, column: str | None, streaming: bool) -> tuple[Any, str, str]:
+    """A `datasets` dataset of nothing but encoded images; the name of their column, and of the place.
+
+    `ValueError` where it cannot be loaded, or which column holds the images is not to be told."""
     import datasets  # here, because a folder of photos has no use for it
 
     files = {} if isinstance(source, str) else {"data_files": source}
@@ -85,7 +85,12 @@ def _open(source: Source, split: str, column: str | None, streaming: bool) -> tu
         dataset: Any = datasets.load_dataset(kind, split=split, streaming=streaming, **files)
     except Exception as error:  # network, hub, file system, Parquet: each raises its own kind
         why = " ".join(str(error).split()) or type(error).__name__
-        raise ValueError(f"cannot load the dataset {place}, split {split}: {why}; {_INSTEAD}") from error
+        what = (
+            "cannot be read"
+            if files
+            else f"no such folder, and no dataset of the hub with a split {split} within reach"
+        )
+        raise ValueError(f"{place}: {what}: {why}; {INSTEAD}") from error
     column = _image_column(dataset.features or {}, column, place)
     # Decoding is ours: one damaged photo would otherwise raise from inside `datasets`.
     return dataset.select_columns([column]).cast_column(column, datasets.Image(decode=False)), column, place
@@ -105,77 +110,29 @@ def _image_column(features: Any, wanted: str | None, place: str) -> str:
     return str(found[0])
 
 
-def decode(record: Any) -> Float[Tensor, "3 h w"]:
-    """What `Image(decode=False)` gives, {"bytes", "path"}, as pixels; `ImageError` for a damaged one."""
+def opened(record: Any) -> Image.Image:
+    """What `Image(decode=False)` gives, {"bytes", "path"}, ready for a crop; `ImageError` for no image."""
     if not record or not (record.get("bytes") or record.get("path")):
         raise ImageError("holds no image")
     if not record.get("bytes"):
-        return read_image(record["path"]).pixels[0]
-    return read_image(_UNNAMED, record["bytes"]).pixels[0]
+        return open_image(record["path"])
+    return open_image(UNNAMED, record["bytes"])
 
 
 class DatasetPhotos(PhotoCollection):
     """A dataset of the hub (its id), or local Parquet files (a list), with random access."""
 
     def __init__(self, source: Source, split: str = "train", image_column: str | None = None) -> None:
-        self._rows, self._column, place = _open(source, split, image_column, streaming=False)
+        self._rows, self._column, place = load_dataset(source, split, image_column, streaming=False)
         super().__init__(place, range(len(self._rows)))
         if not self.keys:
-            raise ValueError(f"{place}: the dataset is empty; {_INSTEAD}")
+            raise ValueError(f"{place}: the dataset is empty; {INSTEAD}")
 
     def name(self, i: int) -> str:
         return f"{self.place} row {self.keys[i]}"
 
-    def load(self, i: int) -> Float[Tensor, "3 h w"]:
-        return decode(self._rows[self.keys[i]][self._column])
-
-
-class StreamedPhotos(PhotoCollection):
-    """A dataset read in order, over the network or from local Parquet files, shuffled a buffer at a time.
-
-    Every tenth of the first `10 * held_out` photos is for validation, and those are what it holds as a
-    collection. `records` passes over them by content: once shuffled and shared out, rows have no numbers.
-    """
-
-    def __init__(self, source: Source, split: str, image_column: str | None, held_out: int) -> None:
-        from datasets.distributed import split_dataset_by_node
-
-        self._share = split_dataset_by_node
-        self._dataset, self._column, place = _open(source, split, image_column, streaming=True)
-        first = (row[self._column] for row in islice(self._dataset, 10 * held_out))
-        super().__init__(place, list(islice(first, 9, None, 10)))
-        self._excluded = {_content(record) for record in self.keys}
-
-    def name(self, i: int) -> str:
-        return self.title(self.keys[i])
-
-    def load(self, i: int) -> Float[Tensor, "3 h w"]:
-        return decode(self.keys[i])
-
-    def title(self, record: Any) -> str:
-        return f"{self.place} {(record or {}).get('path') or _content(record).hex()}"
-
-    def shards(self, world: int = 1) -> int:
-        """How many workers can share the part of one rank among `world`."""
-        return max(1, self._share(self._dataset, 0, world).num_shards)
-
-    def records(self, seed: int | None = None, rank: int = 0, world: int = 1) -> Iterator[Any]:
-        """Encoded photos for training, endlessly, this rank's and worker's; as they are stored without a seed."""
-        for epoch in count():
-            order = self._dataset
-            if seed is not None:
-                # Shuffled anew, not by set_epoch: that number is shared by workers, who may be an epoch apart.
-                order = order.shuffle(seed=_number("stream", seed, epoch) % 2**32, buffer_size=_BUFFER)
-            rows = (row[self._column] for row in self._share(order, rank, world))
-            kept = (record for record in rows if _content(record) not in self._excluded)
-            if (some := next(kept, self)) is self:
-                raise ValueError(f"{self.place}: too few photos to share out; set --data.num_workers to 0")
-            yield from chain([some], kept)
-
-
-def _content(record: Any) -> bytes:
-    record = record or {}
-    return hashlib.blake2b(record.get("bytes") or str(record.get("path")).encode(), digest_size=8).digest()
+    def open(self, i: int) -> Image.Image:
+        return opened(self._rows[self.keys[i]][self._column])
 
 
 def _number(*key: object) -> int:
@@ -194,41 +151,6 @@ def shuffled(length: int, *key: object) -> list[int]:
     return torch.randperm(length, generator=seeded(*key)).tolist()
 
 
-def _scaled(pixels: Float[Tensor, "3 h w"], short: int) -> Float[Tensor, "3 h2 w2"]:
-    height, width = pixels.shape[-2:]
-    size = [max(short, round(side * short / min(height, width))) for side in (height, width)]
-    return interpolate(pixels[None], size=size, mode="bilinear", antialias=True)[0].clamp(0, 1)
-
-
-def _short_side(pixels: Tensor, size: int) -> int:
-    height, width = pixels.shape[-2:]
-    if 2 * min(height, width) < size:
-        least = f"at least {(size + 1) // 2} needed"
-        raise ImageError(f"is {width}×{height} pixels, too small for crops of {size}: {least}")
-    return min(height, width)
-
-
-def crop(pixels: Float[Tensor, "3 h w"], size: int, generator: torch.Generator) -> Float[Tensor, "3 s s"]:
-    """A square at a random scale (shorter side `size` to four times that), place and mirroring.
-
-    Never enlarged beyond `size`; `ImageError` if the photo's shorter side is less than half of it.
-    """
-    scale, down, right, mirror = torch.rand(4, generator=generator, dtype=torch.float64).tolist()
-    largest = max(size, min(_short_side(pixels, size), 4 * size))
-    pixels = _scaled(pixels, size + int(scale * (largest - size + 1)))
-    top, left = (int(d * (n - size + 1)) for d, n in zip((down, right), pixels.shape[-2:], strict=True))
-    square = pixels[:, top : top + size, left : left + size]
-    return square.flip(-1) if mirror < 0.5 else square
-
-
-def center_crop(pixels: Float[Tensor, "3 h w"], size: int) -> Float[Tensor, "3 s s"]:
-    """The largest square in the middle, scaled to `size`. `ImageError` as for `crop`."""
-    _short_side(pixels, size)
-    pixels = _scaled(pixels, size)
-    top, left = ((side - size) // 2 for side in pixels.shape[-2:])
-    return pixels[:, top : top + size, left : left + size]
-
-
 @contextmanager
 def noting(name: str, skipped: Skipped) -> Iterator[None]:
     """Ends quietly at an `ImageError`, adding (name, reason) to `skipped`."""
@@ -236,7 +158,7 @@ def noting(name: str, skipped: Skipped) -> Iterator[None]:
         yield
     except ImageError as error:
         # images.py begins with the file's name.
-        skipped.append((name, str(error).removeprefix(f"{name}: ").removeprefix(f"{_UNNAMED}: ")))
+        skipped.append((name, str(error).removeprefix(f"{name}: ").removeprefix(f"{UNNAMED}: ")))
 
 
 def draw(photos: PhotoCollection, size: int, seed: int, n: int, skipped: Skipped) -> Float[Tensor, "3 s s"]:
@@ -247,7 +169,7 @@ def draw(photos: PhotoCollection, size: int, seed: int, n: int, skipped: Skipped
     failed: Skipped = []
     for i in _candidates(len(photos), seed, n):
         with noting(photos.name(i), failed):
-            sample = crop(photos.load(i), size, seeded("crop", seed, n))
+            sample = crop(photos.open(i), size, seeded("crop", seed, n))
             skipped += failed
             return sample
     raise unreadable(photos.place, failed)
@@ -263,4 +185,4 @@ def _candidates(length: int, seed: int, n: int) -> Iterator[int]:
 def unreadable(place: str, skipped: Skipped) -> ValueError:
     """What to raise when nothing could be read."""
     name, why = skipped[0]
-    return ValueError(f"{place}: no readable photo, {len(skipped)} tried, such as {name}: {why}; {_INSTEAD}")
+    return ValueError(f"{place}: no readable photo, {len(skipped)} tried, such as {name}: {why}; {INSTEAD}")
