@@ -13,11 +13,11 @@ from impasto.networks.layers import (
     GRAIN,
     ConditionalInstanceNorm,
     ConvNormRelu,
+    Convolution,
     Moments,
     ResidualBlock,
     by_columns,
     canvas,
-    convolution,
     smoothed,
     without_grain,
 )
@@ -82,7 +82,7 @@ def test_gradients(block: nn.Module) -> None:
 
 def test_by_columns_is_the_convolution_with_its_gradients() -> None:
     torch.manual_seed(0)
-    module, x = convolution(5, 3, 9), torch.randn(2, 5, 12, 17, requires_grad=True)
+    module, x = Convolution(5, 3, 9), torch.randn(2, 5, 12, 17, requires_grad=True)
     wanted, found = module(x), by_columns(module, x)
     torch.testing.assert_close(found, wanted, rtol=0, atol=1e-5)
     upstream, of = torch.randn_like(wanted), [x, *module.parameters()]
