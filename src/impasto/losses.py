@@ -240,15 +240,20 @@ class PerceptualLoss(nn.Module):
         if self.options.balance == "dynamic" and terms["style"].requires_grad:
             self._follow([terms["content"], terms["style"]], output)
         terms["tv"] = total_variation(output)
-        weights = self.weights
+        weights = self.current
         return {name: weights[name] * term for name, term in terms.items()}
 
     @property
-    def weights(self) -> dict[str, float | Tensor]:
-        """The weight of each term at this moment; those that `dynamic` moves stay on the device, so that no step waits
-        for it."""
-        moved = dict(zip(("content", "style"), self.dynamic, strict=True)) if self.options.balance == "dynamic" else {}
-        return {**self.options.asked, **moved}
+    def current(self) -> dict[str, float | Tensor]:
+        """The weight of each term at this moment; those that `dynamic` moves are on the device, where no step waits for
+        them."""
+        moved = zip(("content", "style"), self.dynamic.clone(), strict=True)
+        return self.options.asked | (dict(moved) if self.options.balance == "dynamic" else {})
+
+    @property
+    def weights(self) -> dict[str, float]:
+        """The same, as numbers."""
+        return {name: float(weight) for name, weight in self.current.items()}
 
     def _content_term(self, found: ByKey, wanted: ByKey, target: StyleTarget, name: str) -> Tensor:
         """Σ w_l · MSE(F_l(output), F_l(content)) / gap_l; plain MSE under `fixed`."""

@@ -45,6 +45,7 @@ DECIDED = ("network", "content_layers", "style_layers", "secondary_layers", "sca
 
 
 Compiled = Literal["default", "reduce-overhead", "max-autotune"]  # modes of torch.compile
+PARTS = ("network", "loss")  # what is compiled
 
 
 class NonFiniteLoss(ValueError):
@@ -96,9 +97,8 @@ class FixedStyles(pl.LightningModule):
             raise ValueError(f"shift_weight {shift_weight}, gap_photos {gap_photos}: the first from 0, photos from 2")
         for name, painting in self.styles.items():
             if not Path(painting.image).is_file():
-                raise ValueError(
-                    f"painting {name}: {painting.image} does not exist; give --model.styles.{name}.image PICTURE"
-                )
+                what = f"painting {name}: {painting.image} does not exist"
+                raise ValueError(f"{what}; give --model.styles.{name}.image PICTURE")
         self.network = TransformNet(len(styles), width, residual_blocks).to(memory_format=torch.channels_last)
         if start_from:
             self.network.load_state_dict(self._state_of(start_from))
@@ -117,9 +117,8 @@ class FixedStyles(pl.LightningModule):
         other = load_network(start_from)
         for name in ("width", "residual_blocks"):
             if (theirs := other.arguments[name]) != (ours := self.network.arguments[name]):
-                raise ValueError(
-                    f"start_from {start_from}: its {name} is {theirs}, not {ours}; give --model.{name} {theirs}"
-                )
+                what = f"start_from {start_from}: its {name} is {theirs}, not {ours}"
+                raise ValueError(f"{what}; give --model.{name} {theirs}")
         known = [style["name"] for style in other.metadata.get("styles", [])]
         state = other.state_dict()
         for key, value in state.items():
@@ -164,7 +163,7 @@ class FixedStyles(pl.LightningModule):
         style = F.one_hot(index, len(self.styles)).to(content)
         output = self(content, style)
         weighted = self._quick("loss")(output, content, self.target.select(index))
-        weights = {**self.loss.weights, "shift": self.shift_weight}
+        weights = {**self.loss.current, "shift": self.shift_weight}
         if self.shift_weight:
             weighted["shift"] = self.shift_weight * self._shift(content, style, output)
         asked = {**self.loss_options.asked, "shift": self.shift_weight}
@@ -184,12 +183,11 @@ class FixedStyles(pl.LightningModule):
         unseen, self._unseen = self._unseen, []
         if not unseen or torch.stack([terms["loss"] for _, terms in unseen]).isfinite().all():
             return
-        step, terms = next((step, terms) for step, terms in unseen if not torch.isfinite(terms["loss"]))
-        bad = next(name for name, value in terms.items() if not torch.isfinite(value))
+        step, terms = next((step, terms) for step, terms in unseen if not terms["loss"].isfinite())
+        bad = next(name for name, value in terms.items() if not value.isfinite())
         raise NonFiniteLoss(
-            f"step {step}: the {bad} term is {float(terms[bad])}; training stopped, the last "
-            f"checkpoint is from before. Go on from it with a lower --model.learning_rate, "
-            f"or with --trainer.precision 32-true"
+            f"step {step}: the {bad} term is {float(terms[bad])}; training stopped, the last checkpoint is from "
+            f"before. Go on from it with a lower --model.learning_rate, or with --trainer.precision 32-true"
         )
 
     def _agree_on_dynamic_weights(self) -> None:
@@ -199,12 +197,11 @@ class FixedStyles(pl.LightningModule):
 
     def on_fit_start(self) -> None:
         if self.device.type == "cuda" and "mixed" in str(self.trainer.precision):
-            # Of the products left in float32, Gram matrices are the work; TF32 holds half-precision features exactly.
+            # Of what is left in float32 Gram matrices are most; TF32 holds the half-precision features in them exactly.
             torch.set_float32_matmul_precision("high")
         self._prepare_loss()
-        if self.mode:
-            parts: dict[str, nn.Module] = {"network": self.network, "loss": self.loss}
-            self._compiled = {name: torch.compile(part.forward, mode=self.mode) for name, part in parts.items()}
+        if self.mode:  # of functions: no names of compiled modules in the checkpoints
+            self._compiled = {part: torch.compile(getattr(self, part).forward, mode=self.mode) for part in PARTS}
 
     def on_validation_start(self) -> None:
         self._prepare_loss()
@@ -239,10 +236,8 @@ class FixedStyles(pl.LightningModule):
         self._refuse_non_finite()
         for name, value in self.network.named_parameters():
             if not torch.isfinite(value).all():
-                raise NonFiniteLoss(
-                    f"step {self.global_step}: {name} is no longer finite; the last checkpoint was left as it is. "
-                    f"Go on from it with a lower --model.learning_rate"
-                )
+                what = f"step {self.global_step}: {name} is no longer finite; the last checkpoint was left as it is"
+                raise NonFiniteLoss(f"{what}. Go on from it with a lower --model.learning_rate")
         balance = {"gaps": self.target.gaps(), "dynamic": self.loss.dynamic.tolist()}
         checkpoint["impasto"] = {"network": describe(self.network, **self.metadata()), "balance": balance}
 

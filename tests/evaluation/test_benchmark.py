@@ -3,7 +3,7 @@
 import pytest
 
 from impasto.cli import run
-from impasto.evaluation.benchmark import NETWORKS, Setting, table
+from impasto.evaluation.loss_networks import NETWORKS, Setting, table
 from impasto.evaluation.speed import convolution_flops, inference_table
 
 

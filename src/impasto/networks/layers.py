@@ -76,7 +76,8 @@ class Moments:
     """
 
     def __init__(self, given: Float[Tensor, "b s"] | None = None) -> None:
-        self._given, self._taken, self._measured = given, 0, list[Tensor]()
+        self._given, self._taken = given, 0
+        self._measured: list[Tensor] = []
         self.measures = given is None
 
     def __call__(self, x: Float[Tensor, "b c h w"]) -> tuple[Float[Tensor, "_ c 1 1"], Float[Tensor, "_ c 1 1"]]:
