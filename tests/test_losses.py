@@ -48,6 +48,16 @@ def test_gram_matrix_by_hand() -> None:
     assert torch.equal(gram_matrix(features), torch.tensor([[[5.0, 11.0], [11.0, 25.0]]]) / 4)
 
 
+def test_gram_matrix_has_torchs_gradient_and_keeps_half_precision() -> None:
+    x = torch.rand(2, 3, 4, 5, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(gram_matrix, x)
+    half = torch.rand(1, 8, 16, 16).bfloat16().requires_grad_()
+    kept: list[torch.Tensor] = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda x: kept.append(x) or x, lambda x: x):
+        gram_matrix(half).sum().backward()
+    assert half.grad is not None and {x.dtype for x in kept} == {torch.bfloat16}
+
+
 def test_gram_matrix_ignores_where_things_are() -> None:
     features = torch.rand(2, 5, 6, 7, dtype=torch.float64)
     shuffled = features.flatten(2)[..., torch.randperm(42)].view_as(features)

@@ -14,7 +14,8 @@ from pictures import save, smoke_pictures
 
 from impasto.cli import run
 from impasto.images import read_image
-from impasto.networks import load_network
+from impasto.losses import LossOptions, PerceptualLoss
+from impasto.networks import TransformNet, load_network
 from impasto.networks.layers import canvas
 from impasto.training import FixedStyles
 
@@ -203,6 +204,38 @@ def test_non_finite_loss_names_term_and_step_and_keeps_the_checkpoint(capsys: py
     for path in Path("runs/smoke/checkpoints").glob("*.ckpt"):
         state = torch.load(path, weights_only=True)["state_dict"]
         assert all(torch.isfinite(value).all() for value in state.values())
+
+
+def test_the_last_look_is_before_the_checkpoint(capsys: pytest.CaptureFixture) -> None:
+    """A term that is not finite stops the run though nobody logged its step."""
+    assert fit("--model.learning_rate", "1e30", "--model.warmup_steps", "0", "--trainer.log_every_n_steps", "100") == 2
+    assert "step 1: the " in capsys.readouterr().err
+    assert not Path("runs/smoke/checkpoints/last.ckpt").exists()
+
+
+@pytest.mark.parametrize("part", ["network", "loss"])
+def test_a_step_is_compiled_whole(part: str) -> None:
+    """Without a break in the graph, and with the same gradient; what the machine's compiler then does is torch's."""
+    torch.manual_seed(0)
+    loss = PerceptualLoss(LossOptions("vgg16", "random"))
+    photos, style = torch.rand(2, 3, 32, 32), torch.eye(2)
+    target = loss.style_target([torch.rand(1, 3, 32, 32)] * 2, photos).select(torch.arange(2))
+    network, found = TransformNet(2, 4, 1), []
+    for options in ({}, {"backend": "aot_eager", "fullgraph": True}):
+        parts = {"network": network, "loss": loss}
+        parts[part] = torch.compile(parts[part].forward, **options) if options else parts[part]
+        sum(parts["loss"](parts["network"](photos, style), photos, target).values()).backward()
+        found.append([p.grad.clone() for p in network.parameters()])
+        network.zero_grad()
+    for eager, compiled in zip(*found, strict=True):
+        torch.testing.assert_close(compiled, eager, rtol=1e-4, atol=1e-4 * float(eager.abs().max()) + 1e-6)
+
+
+def test_no_gradient_is_clipped_in_vain() -> None:
+    """Fused Adam, which Lightning clips for in every precision but 16-mixed."""
+    assert fit("--trainer.gradient_clip_val", "1") == 0
+    states = torch.load("runs/smoke/checkpoints/last.ckpt", weights_only=True)["optimizer_states"]
+    assert states[0]["param_groups"][0]["fused"] is True
 
 
 def test_weights_average_through_lightnings_callback() -> None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import torch
 from jaxtyping import Float
@@ -10,7 +10,17 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from impasto.features import Bands, FeatureNetwork, whole
-from impasto.targets import ContentTarget, Key, StyleTarget, exact, gradnorm, pair_distance, read_gaps, squared_error
+from impasto.targets import (
+    ContentTarget,
+    Key,
+    StyleTarget,
+    exact,
+    gradnorm,
+    pair_distance,
+    read_gaps,
+    square_products,
+    squared_error,
+)
 from impasto.vgg import LossNetwork
 
 Balance = Literal["relative", "fixed", "dynamic"]
@@ -68,6 +78,14 @@ class LossOptions:
         if negative := [layer for layer, weight in layers if weight <= 0]:
             raise ValueError(f"layer weight of {', '.join(negative)}: must be above 0; leave the layer out instead")
 
+    @property
+    def asked(self) -> dict[str, float]:
+        """The weight of each term."""
+        return {
+            "content": self.content_weight, "secondary": self.secondary_weight, "combined": self.combined_weight,
+            "style": self.style_strength, "tv": self.tv_weight,
+        }  # fmt: skip
+
 
 def gram_matrix(features: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c c"]:
     """F Fᵀ / (C·H·W) (Johnson et al. 2016, eq. 3), in float32 even under autocast (float64 stays).
@@ -76,28 +94,7 @@ def gram_matrix(features: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c c"]:
     divides by C²·(C·H·W)²: ours is 4 / C² of theirs per layer. A Gram over H·W alone is C times ours, its
     squared error C² times. Constants a layer, which `balance: relative` divides out.
     """
-    return _products(features) / features.shape[1:].numel()
-
-
-def _products(features: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c c"]:
-    with torch.autocast(features.device.type, enabled=False):
-        # A view where the features are channels-last, as those of the loss network are.
-        return _SquareProduct.apply(exact(features).permute(0, 2, 3, 1).flatten(1, 2))
-
-
-class _SquareProduct(torch.autograd.Function):
-    """XᵀX, whose gradient X (D + Dᵀ) takes one product; autograd's own takes two, and adds them up."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        ctx.save_for_backward(x)
-        return x.transpose(1, 2) @ x
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
-        (x,) = ctx.saved_tensors
-        (d,) = gradients
-        return x @ (d + d.transpose(1, 2))
+    return square_products(features) / features.shape[1:].numel()
 
 
 def total_variation(image: Float[Tensor, "b c h w"]) -> Float[Tensor, ""]:
@@ -115,7 +112,7 @@ def _gram_within(features: Tensor | Bands, masks: Float[Tensor, "n 1 _ _"] | Non
         masks = masks * masks.square().mean((2, 3), keepdim=True).clamp(min=1e-6).rsqrt()
 
     def products(part: Tensor, rows: slice = slice(None)) -> Tensor:
-        return _products(part if masks is None else exact(part) * masks[:, :, rows])
+        return square_products(part if masks is None else exact(part) * masks[:, :, rows])
 
     total = products(features) if isinstance(features, Tensor) else features.sum(products)
     return total / features.shape[1:].numel()
@@ -243,18 +240,20 @@ class PerceptualLoss(nn.Module):
         if self.options.balance == "dynamic" and terms["style"].requires_grad:
             self._follow([terms["content"], terms["style"]], output)
         terms["tv"] = total_variation(output)
-        weights = self.weights
+        weights = self.current
         return {name: weights[name] * term for name, term in terms.items()}
 
     @property
+    def current(self) -> dict[str, float | Tensor]:
+        """The weight of each term at this moment; those that `dynamic` moves are on the device, where no step waits for
+        them."""
+        moved = zip(("content", "style"), self.dynamic.clone(), strict=True)
+        return self.options.asked | (dict(moved) if self.options.balance == "dynamic" else {})
+
+    @property
     def weights(self) -> dict[str, float]:
-        """The weight of each term at this moment."""
-        options = self.options
-        content, style = (self.dynamic if options.balance == "dynamic" else self.asked).tolist()
-        return {
-            "content": content, "secondary": options.secondary_weight, "combined": options.combined_weight,
-            "style": style, "tv": options.tv_weight,
-        }  # fmt: skip
+        """The same, as numbers."""
+        return {name: float(weight) for name, weight in self.current.items()}
 
     def _content_term(self, found: ByKey, wanted: ByKey, target: StyleTarget, name: str) -> Tensor:
         """Σ w_l · MSE(F_l(output), F_l(content)) / gap_l; plain MSE under `fixed`."""

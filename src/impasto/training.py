@@ -1,9 +1,10 @@
 """Training of the transform network: FixedStyles learns 1…N paintings."""
 
 import math
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytorch_lightning as pl
 import torch
@@ -43,6 +44,10 @@ class Painting:
 DECIDED = ("network", "content_layers", "style_layers", "secondary_layers", "scales", "balance")
 
 
+Compiled = Literal["default", "reduce-overhead", "max-autotune"]  # modes of torch.compile
+PARTS = ("network", "loss")  # what is compiled
+
+
 class NonFiniteLoss(ValueError):
     """The loss, or a weight of the network, is no longer a finite number."""
 
@@ -63,7 +68,8 @@ class FixedStyles(pl.LightningModule):
         gap_photos: photos on which the balance is measured, once.
         shift_weight: weight of the squared difference between a moved photo's painting and the moved painting;
             above 0 it keeps patterns from locking to the pixel grid, as dots in flat areas do. The canvas moves along.
-        compile: compile the network with torch.compile.
+        compile: compile network and loss with torch.compile, for the training steps: true, or a mode of it, such as
+            reduce-overhead, which replays CUDA graphs.
     """
 
     loss: PerceptualLoss
@@ -81,7 +87,7 @@ class FixedStyles(pl.LightningModule):
         warmup_steps: int = 100,
         gap_photos: int = 32,
         shift_weight: float = 0.0,
-        compile: bool = False,
+        compile: bool | Compiled = False,
     ) -> None:
         super().__init__()
         if not styles:
@@ -91,17 +97,17 @@ class FixedStyles(pl.LightningModule):
             raise ValueError(f"shift_weight {shift_weight}, gap_photos {gap_photos}: the first from 0, photos from 2")
         for name, painting in self.styles.items():
             if not Path(painting.image).is_file():
-                raise ValueError(
-                    f"painting {name}: {painting.image} does not exist; give --model.styles.{name}.image PICTURE"
-                )
+                what = f"painting {name}: {painting.image} does not exist"
+                raise ValueError(f"{what}; give --model.styles.{name}.image PICTURE")
         self.network = TransformNet(len(styles), width, residual_blocks).to(memory_format=torch.channels_last)
         if start_from:
             self.network.load_state_dict(self._state_of(start_from))
-        if compile:
-            self.network.compile()
         self.style_size, self.loss_options = style_size, loss
         self.learning_rate, self.warmup_steps, self.gap_photos = learning_rate, warmup_steps, gap_photos
         self.shift_weight, self.start_from = shift_weight, start_from
+        self.mode = "default" if compile is True else compile
+        self._compiled: dict[str, Callable[..., Any]] = {}
+        self._unseen: list[tuple[int, dict[str, Tensor]]] = []  # steps and terms that nobody has looked at
         self.run_config: dict[str, Any] = {}  # what the command was given, for the record in the published file
         self._restored: dict[str, Any] | None = None
 
@@ -111,9 +117,8 @@ class FixedStyles(pl.LightningModule):
         other = load_network(start_from)
         for name in ("width", "residual_blocks"):
             if (theirs := other.arguments[name]) != (ours := self.network.arguments[name]):
-                raise ValueError(
-                    f"start_from {start_from}: its {name} is {theirs}, not {ours}; give --model.{name} {theirs}"
-                )
+                what = f"start_from {start_from}: its {name} is {theirs}, not {ours}"
+                raise ValueError(f"{what}; give --model.{name} {theirs}")
         known = [style["name"] for style in other.metadata.get("styles", [])]
         state = other.state_dict()
         for key, value in state.items():
@@ -124,13 +129,20 @@ class FixedStyles(pl.LightningModule):
 
     def forward(self, content: Tensor, style: Tensor, origin: tuple[int, int] = (0, 0)) -> Tensor:
         """See TransformNet.forward; with the smaller margin, in validation too, so that its terms compare."""
-        return self.network(content.contiguous(memory_format=torch.channels_last), style, TRAINING_MARGIN, origin)
+        content = content.contiguous(memory_format=torch.channels_last)
+        return self._quick("network")(content, style, TRAINING_MARGIN, origin)
+
+    def _quick(self, part: str) -> Callable[..., Any]:
+        """The network or the loss, compiled in training; validation, of other sizes, would have them compiled again."""
+        return self._compiled[part] if self.training and part in self._compiled else getattr(self, part)
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
         """Each picture of the batch takes on the style its number in the stream of photos falls to."""
         index = batch["index"] % len(self.styles)
         fractions, total = self._terms(batch["content"], index)
-        self._refuse_non_finite({**fractions, "loss": total})
+        self._unseen.append((self.global_step, {**fractions, "loss": total.detach()}))
+        if (self.global_step + 1) % self.trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
+            self._refuse_non_finite()
         self.log_dict({f"train/{name}": value for name, value in fractions.items()}, sync_dist=True, prog_bar=True)
         self.log("train/loss", total, sync_dist=True, prog_bar=True)
         self._agree_on_dynamic_weights()
@@ -150,12 +162,12 @@ class FixedStyles(pl.LightningModule):
         """The terms as fractions (without their weights), for people to read, and the weighted sum, to minimize."""
         style = F.one_hot(index, len(self.styles)).to(content)
         output = self(content, style)
-        weighted = self.loss(output, content, self.target.select(index))
-        weights = self.loss.weights
+        weighted = self._quick("loss")(output, content, self.target.select(index))
+        weights = {**self.loss.current, "shift": self.shift_weight}
         if self.shift_weight:
-            weights = {**weights, "shift": self.shift_weight}
             weighted["shift"] = self.shift_weight * self._shift(content, style, output)
-        fractions = {name: term.detach() / weights[name] for name, term in weighted.items() if weights[name]}
+        asked = {**self.loss_options.asked, "shift": self.shift_weight}
+        fractions = {name: term.detach() / weights[name] for name, term in weighted.items() if asked[name]}
         return fractions, torch.stack(list(weighted.values())).sum()
 
     def _shift(self, content: Tensor, style: Tensor, output: Tensor) -> Tensor:
@@ -165,14 +177,18 @@ class FixedStyles(pl.LightningModule):
         moved = self(content[:half, :, down:, right:], style[:half], (down, right))
         return F.mse_loss(moved.float(), output[:half, :, down:, right:].float())
 
-    def _refuse_non_finite(self, terms: dict[str, Tensor]) -> None:
-        if not torch.isfinite(terms["loss"]):
-            bad = next(name for name, value in terms.items() if not torch.isfinite(value))
-            raise NonFiniteLoss(
-                f"step {self.global_step}: the {bad} term is {float(terms[bad])}; training stopped, the last "
-                f"checkpoint is from before. Go on from it with a lower --model.learning_rate, "
-                f"or with --trainer.precision 32-true"
-            )
+    def _refuse_non_finite(self) -> None:
+        """Looks at the terms since the last look, all at once, since each look waits for what the GPU has to do: as
+        often as they are logged, and before a checkpoint is written."""
+        unseen, self._unseen = self._unseen, []
+        if not unseen or torch.stack([terms["loss"] for _, terms in unseen]).isfinite().all():
+            return
+        step, terms = next((step, terms) for step, terms in unseen if not terms["loss"].isfinite())
+        bad = next(name for name, value in terms.items() if not value.isfinite())
+        raise NonFiniteLoss(
+            f"step {step}: the {bad} term is {float(terms[bad])}; training stopped, the last checkpoint is from "
+            f"before. Go on from it with a lower --model.learning_rate, or with --trainer.precision 32-true"
+        )
 
     def _agree_on_dynamic_weights(self) -> None:
         if self.loss_options.balance == "dynamic" and self.trainer.world_size > 1:
@@ -180,7 +196,12 @@ class FixedStyles(pl.LightningModule):
             self.loss.dynamic.copy_(gathered.mean(0))
 
     def on_fit_start(self) -> None:
+        if self.device.type == "cuda" and "mixed" in str(self.trainer.precision):
+            # Of what is left in float32 Gram matrices are most; TF32 holds the half-precision features in them exactly.
+            torch.set_float32_matmul_precision("high")
         self._prepare_loss()
+        if self.mode:  # of functions: no names of compiled modules in the checkpoints
+            self._compiled = {part: torch.compile(getattr(self, part).forward, mode=self.mode) for part in PARTS}
 
     def on_validation_start(self) -> None:
         self._prepare_loss()
@@ -212,12 +233,11 @@ class FixedStyles(pl.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Adds what `load_network` and a resumed run need; refuses to write weights that are not finite."""
+        self._refuse_non_finite()
         for name, value in self.network.named_parameters():
             if not torch.isfinite(value).all():
-                raise NonFiniteLoss(
-                    f"step {self.global_step}: {name} is no longer finite; the last checkpoint was left as it is. "
-                    f"Go on from it with a lower --model.learning_rate"
-                )
+                what = f"step {self.global_step}: {name} is no longer finite; the last checkpoint was left as it is"
+                raise NonFiniteLoss(f"{what}. Go on from it with a lower --model.learning_rate")
         balance = {"gaps": self.target.gaps(), "dynamic": self.loss.dynamic.tolist()}
         checkpoint["impasto"] = {"network": describe(self.network, **self.metadata()), "balance": balance}
 
@@ -272,7 +292,10 @@ def warmup_cosine(
     network: nn.Module, learning_rate: float, warmup_steps: int, trainer: pl.Trainer
 ) -> OptimizerLRSchedulerConfig:
     """Adam, its learning rate rising linearly, then falling along a cosine to 0 at the last step."""
-    optimizer = torch.optim.Adam(network.parameters(), learning_rate)
+    device = next(network.parameters()).device.type
+    # One kernel for all weights, where there is one; Lightning clips no gradients of such under 16-mixed.
+    fused = device in ("cpu", "cuda", "mps") and trainer.precision != "16-mixed"
+    optimizer = torch.optim.Adam(network.parameters(), learning_rate, fused=fused)
     steps = max(1, int(trainer.estimated_stepping_batches))
 
     def factor(step: int) -> float:

@@ -1,10 +1,14 @@
 """The benchmark runs and tells every loss network; how fast they are is no test's business."""
 
+from pathlib import Path
+
 import pytest
+from pictures import save
 
 from impasto.cli import run
-from impasto.evaluation.benchmark import NETWORKS, Setting, table
+from impasto.evaluation.loss_networks import NETWORKS, Setting, table
 from impasto.evaluation.speed import convolution_flops, inference_table
+from impasto.evaluation.steps import Step, ladder, operations
 
 
 def test_a_table_has_a_row_for_each_loss_network() -> None:
@@ -13,6 +17,26 @@ def test_a_table_has_a_row_for_each_loss_network() -> None:
     assert [row[0].strip() for row in rows] == list(NETWORKS)
     assert all(float(cell.split("(")[0]) > 0 for row in rows for cell in row[1:3])
     assert rows[0][1].endswith("(1.00, " + rows[0][1].split(", ")[1]) and rows[1][1].endswith(", 1.00) ")
+
+
+def test_training_is_measured_against_the_usual_recipe(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    for number in range(3):
+        save(tmp_path / f"{number}.png", number)
+    small = ("--quick", "--size=32", "--width=4", "--rounds=1", "--batches=[1]", "--num_workers=1")
+    assert run("benchmark", *small, f"--photos={tmp_path}") == 0
+    out = capsys.readouterr().out
+    rows = [line.split("|")[1:-1] for line in out.splitlines() if line.startswith("| ")]
+    assert rows[1][1].endswith("(1.00) ") and rows[1][2].endswith("(1.00) ") and len(rows) == 1 + 9 + 1 + 1
+    assert all(float(cell.split("(")[0]) > 0 for row in rows if "photos/s" not in row[1] for cell in row[1:])
+    assert "1 workers read " in out
+
+
+def test_each_row_is_one_measure_more_and_the_same_work() -> None:
+    """Dropping what is not needed takes operations away; layout, precision and optimizer take none."""
+    counts = {name: operations(step) for name, step in ladder(Step("cpu", 32, 1, 4), compiled=True).items()}
+    plain, shortened, cached, layout, ours, fused, bf16, compiled, *compact = counts.values()
+    assert plain > shortened > cached == layout and ours == fused == bf16 == compiled
+    assert compact[0] == compact[1] < ours / 2
 
 
 def test_the_reference_is_measured_against_the_usual_recipe(capsys: pytest.CaptureFixture) -> None:

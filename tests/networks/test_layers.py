@@ -13,11 +13,12 @@ from impasto.networks.layers import (
     GRAIN,
     ConditionalInstanceNorm,
     ConvNormRelu,
+    Convolution,
     Moments,
     ResidualBlock,
     by_columns,
     canvas,
-    convolution,
+    reflected,
     smoothed,
     without_grain,
 )
@@ -78,11 +79,41 @@ def test_gradients(block: nn.Module) -> None:
     x = torch.randn(2, 4, 5, 6, dtype=torch.float64, requires_grad=True)
     style = torch.tensor([[0.3, 0.7], [1.0, 0.0]], dtype=torch.float64)
     assert torch.autograd.gradcheck(lambda x: block(x, style), x)
+    gammas = [p for name, p in block.named_parameters() if "norm" in name]
+    assert torch.autograd.gradcheck(lambda *_: block(x, style), gammas)
+
+
+def test_the_gradient_of_a_part_leaves_the_given_moments() -> None:
+    norm, x = random_norm(3, 1).double(), torch.randn(2, 3, 4, 5, dtype=torch.float64, requires_grad=True)
+    statistics = torch.rand(1, 6, dtype=torch.float64) + 0.5
+    assert torch.autograd.gradcheck(lambda x: norm(x, torch.ones(1, 1).double(), Moments(statistics)), x)
+
+
+@pytest.mark.parametrize("border", [1, 3])
+def test_reflection_is_torchs_with_its_gradient(border: int) -> None:
+    """A border may be wider than half the picture: then a pixel goes to both sides."""
+    x = torch.randn(2, 3, 4, 5, dtype=torch.float64, requires_grad=True)
+    torch.testing.assert_close(reflected(x, border), F.pad(x, [border] * 4, mode="reflect"), rtol=0, atol=0)
+    assert torch.autograd.gradcheck(lambda x: reflected(x, border), x)
+
+
+def test_a_layer_keeps_two_tensors_of_its_size_for_the_gradient() -> None:
+    """What its convolution reads, and what it gives; under autocast in half precision."""
+    kept: dict[int, int] = {}
+
+    def pack(x: torch.Tensor) -> torch.Tensor:
+        kept[x.untyped_storage().data_ptr()] = x.untyped_storage().nbytes()
+        return x
+
+    layer, x = ConvNormRelu(8, 8, 3, 1), torch.rand(1, 8, 64, 64, requires_grad=True)
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x), torch.autocast("cpu", torch.bfloat16):
+        layer(layer(x, torch.ones(1, 1)), torch.ones(1, 1))
+    assert sum(kept.values()) < 4.4 * x.numel() * 2
 
 
 def test_by_columns_is_the_convolution_with_its_gradients() -> None:
     torch.manual_seed(0)
-    module, x = convolution(5, 3, 9), torch.randn(2, 5, 12, 17, requires_grad=True)
+    module, x = Convolution(5, 3, 9), torch.randn(2, 5, 12, 17, requires_grad=True)
     wanted, found = module(x), by_columns(module, x)
     torch.testing.assert_close(found, wanted, rtol=0, atol=1e-5)
     upstream, of = torch.randn_like(wanted), [x, *module.parameters()]

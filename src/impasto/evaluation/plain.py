@@ -7,8 +7,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from impasto.features import FeatureNetwork
+from impasto.features import IMAGENET_MEAN, IMAGENET_STD, FeatureNetwork
 from impasto.losses import STYLE_LAYERS
+from impasto.vgg import architecture, layer_names
 
 CONTENT_LAYER = "relu4_2"
 
@@ -25,6 +26,70 @@ def _gram(features: Tensor) -> Tensor:
     _, c, h, w = features.shape
     flat = features.view(c, h * w)
     return flat @ flat.t() / (c * h * w)
+
+
+def _reflected(inputs: int, outputs: int, kernel: int, stride: int = 1) -> list[nn.Module]:
+    return [nn.ReflectionPad2d(kernel // 2), nn.Conv2d(inputs, outputs, kernel, stride)]
+
+
+def _normalized(inputs: int, outputs: int, kernel: int, stride: int = 1) -> list[nn.Module]:
+    return [*_reflected(inputs, outputs, kernel, stride), nn.InstanceNorm2d(outputs, affine=True), nn.ReLU()]
+
+
+class _Residual(nn.Sequential):
+    def __init__(self, channels: int) -> None:
+        super().__init__(*_normalized(channels, channels, 3), *_normalized(channels, channels, 3)[:-1])
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + super().forward(x)
+
+
+def plain_network(width: int) -> nn.Sequential:
+    """Johnson's network, of torch's own layers."""
+    return nn.Sequential(
+        *_normalized(3, width, 9), *_normalized(width, 2 * width, 3, 2), *_normalized(2 * width, 4 * width, 3, 2),
+        *(_Residual(4 * width) for _ in range(5)),
+        nn.Upsample(scale_factor=2), *_normalized(4 * width, 2 * width, 3),
+        nn.Upsample(scale_factor=2), *_normalized(2 * width, width, 3),
+        *_reflected(width, 3, 9), nn.Sigmoid(),
+    )  # fmt: skip
+
+
+class PlainLoss(nn.Module):
+    """Content and style under VGG16, all of it, computed anew for output, photos and painting in every step.
+
+    Args:
+        shortened: leave out what follows the last layer needed.
+        cached: compute the Gram matrices of the painting once.
+    """
+
+    def __init__(self, photos: Float[Tensor, "b 3 h w"], shortened: bool, cached: bool) -> None:
+        super().__init__()
+        vgg = architecture("vgg16", random=True).requires_grad_(False).to(photos.device)
+        names = layer_names(vgg)
+        self.names = names[: names.index(STYLE_LAYERS[-1]) + 1] if shortened else names
+        self.network = vgg[: len(self.names)]
+        self.painting = torch.rand_like(photos[:1]).expand_as(photos).contiguous()
+        self.mean, self.std = (torch.tensor(v).view(1, 3, 1, 1).to(photos) for v in (IMAGENET_MEAN, IMAGENET_STD))
+        self.grams = self._grams(self._features(self.painting)) if cached else None
+
+    def _features(self, image: Tensor) -> dict[str, Tensor]:
+        x, found = (image - self.mean) / self.std, {}
+        for name, layer in zip(self.names, self.network, strict=True):
+            x = layer(x)
+            if name in (*STYLE_LAYERS, CONTENT_LAYER):
+                found[name] = x
+        return found
+
+    def _grams(self, features: dict[str, Tensor]) -> list[Tensor]:
+        flat = [features[name].flatten(2) for name in STYLE_LAYERS]
+        return [f @ f.transpose(1, 2) / f[0].numel() for f in flat]
+
+    def forward(self, output: Float[Tensor, "b 3 h w"], photos: Float[Tensor, "b 3 h w"]) -> Tensor:
+        found, kept = self._features(output), self._features(photos)
+        wanted = self.grams or self._grams(self._features(self.painting))
+        styles = [F.mse_loss(gram, aim) for gram, aim in zip(self._grams(found), wanted, strict=True)]
+        return F.mse_loss(found[CONTENT_LAYER], kept[CONTENT_LAYER]) + 1e5 * torch.stack(styles).sum()
 
 
 def plain_recipe(

@@ -1,6 +1,7 @@
 """Parts of the transform network: convolution, conditional instance norm, residual block, upsampling."""
 
 import math
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -13,18 +14,53 @@ CANVAS = 6 / 255  # standard deviation of `canvas`; with 3, dark flat parts had 
 Origin = tuple[int, int] | Int[Tensor, "2"]  # where in a larger picture a part of it begins: pixels down, right
 
 
-def convolution(inputs: int, outputs: int, kernel: int, stride: int = 1) -> nn.Conv2d:
+class Convolution(nn.Conv2d):
     """Same-size convolution with reflection padding, which keeps borders free of the frame zero padding draws."""
-    return nn.Conv2d(inputs, outputs, kernel, stride, padding=kernel // 2, padding_mode="reflect")
+
+    def __init__(self, inputs: int, outputs: int, kernel: int, stride: int = 1) -> None:
+        super().__init__(inputs, outputs, kernel, stride)
+        self.border = kernel // 2
+
+    def forward(self, x: Float[Tensor, "b _ h w"]) -> Float[Tensor, "b _ _ _"]:
+        return self._conv_forward(reflected(x, self.border), self.weight, self.bias)
 
 
-def by_columns(layer: nn.Conv2d, x: Float[Tensor, "b _ h w"]) -> Float[Tensor, "b _ h w"]:
-    """What a `convolution` gives, in float32, faster on CPUs where a large kernel has few outputs, which libraries
+def reflected(x: Float[Tensor, "b c h w"], border: int) -> Float[Tensor, "b c _ _"]:
+    """x with as many more pixels on every side, by reflection."""
+    return _Reflected.apply(x, border)
+
+
+class _Reflected(torch.autograd.Function):
+    """torch's own keeps x for the gradient, of which it needs the size, and on CPUs under autocast works in float32."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, border: int) -> Tensor:
+        ctx.border = border
+        with torch.autocast(x.device.type, enabled=False):
+            return F.pad(x, [border] * 4, mode="reflect")
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        (g,) = gradients
+        return _folded(_folded(g, ctx.border, 2), ctx.border, 3), None
+
+
+def _folded(g: Tensor, border: int, axis: int) -> Tensor:
+    """The inside of g, to which the borders at both ends of the axis are added where they came from."""
+    size = g.shape[axis] - 2 * border
+    inside = g.narrow(axis, border, size).clone()
+    inside.narrow(axis, 1, border).add_(g.narrow(axis, 0, border).flip(axis))
+    inside.narrow(axis, size - 1 - border, border).add_(g.narrow(axis, border + size, border).flip(axis))
+    return inside
+
+
+def by_columns(layer: Convolution, x: Float[Tensor, "b _ h w"]) -> Float[Tensor, "b _ h w"]:
+    """What a `Convolution` gives, in float32, faster on CPUs where a large kernel has few outputs, which libraries
     compute as if they were sixteen: its columns become outputs of a narrower kernel, each is moved by its offset, and
     they are summed."""
     outputs, inputs, height, width = layer.weight.shape
     kernel = layer.weight.permute(3, 0, 1, 2).reshape(width * outputs, inputs, height, 1)
-    x = F.pad(x, (width // 2, width // 2, height // 2, height // 2), mode="reflect")
+    x = reflected(x, layer.border)
     columns = F.conv2d(x, kernel).float()  # half precision would lose in the sum
     across = x.shape[-1] - width + 1
     assert layer.bias is not None
@@ -40,7 +76,9 @@ class Moments:
     """
 
     def __init__(self, given: Float[Tensor, "b s"] | None = None) -> None:
-        self._given, self._taken, self._measured = given, 0, list[Tensor]()
+        self._given, self._taken = given, 0
+        self._measured: list[Tensor] = []
+        self.measures = given is None
 
     def __call__(self, x: Float[Tensor, "b c h w"]) -> tuple[Float[Tensor, "_ c 1 1"], Float[Tensor, "_ c 1 1"]]:
         """Variance and mean for the features x, in float32 at least."""
@@ -81,15 +119,58 @@ class ConditionalInstanceNorm(nn.Module):
         self.beta = nn.Parameter(torch.zeros(num_styles, channels))
 
     def forward(
-        self, x: Float[Tensor, "b c h w"], style: Float[Tensor, "_ n"], moments: Moments | None = None
-    ) -> Float[Tensor, "b c h w"]:
+        self, x: Float[Tensor, "b c h w"], style: Float[Tensor, "_ n"], moments: Moments | None = None,
+        relu: bool = False,
+    ) -> Float[Tensor, "b c h w"]:  # fmt: skip
         """(x − mean) / std · γ + β, γ and β being `style @ gamma` and `style @ beta`; B of style may be 1."""
-        variance, mean = (moments or Moments())(x)
+        moments = moments or Moments()
+        with torch.no_grad():  # `_Normalized` knows what they do to the gradient
+            variance, mean = moments(x)
+            inverse = torch.rsqrt(variance + self.eps)
         # float32 under autocast: a statistic over H·W values loses too much in half precision.
         with torch.autocast(x.device.type, enabled=False):
-            scale = (style @ self.gamma)[..., None, None] * torch.rsqrt(variance + self.eps)
-            shift = (style @ self.beta)[..., None, None] - mean * scale
-        return x * scale.to(x.dtype) + shift.to(x.dtype)
+            gamma, beta = ((style @ weight)[..., None, None] for weight in (self.gamma, self.beta))
+        return _Normalized.apply(x, gamma, beta, mean, inverse, relu, moments.measures)
+
+
+class _Normalized(torch.autograd.Function):
+    """(x − mean) / std · γ + β, and its ReLU, of which x alone is kept for the gradient; autograd would keep it in four
+    forms, which were most of the memory of training."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, gamma: Tensor, beta: Tensor, mean: Tensor, inverse: Tensor, relu: bool, measured: bool
+    ) -> Tensor:
+        scale = gamma * inverse
+        shift = (beta - mean * scale).to(x.dtype)
+        ctx.save_for_backward(x, gamma, mean, inverse, scale.to(x.dtype), shift)
+        ctx.relu, ctx.measured = relu, measured
+        return _scaled(x, scale.to(x.dtype), shift, relu)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        x, gamma, mean, inverse, scale, shift = ctx.saved_tensors
+        (g,) = gradients
+        if ctx.relu:
+            g = g * (_scaled(x, scale, shift, False) > 0)
+        total = _summed(g, mean.dtype)
+        along = (_summed(g * x, mean.dtype) - mean * total) * inverse  # Σ g · (x − mean) / std
+        of_x = g * scale
+        if ctx.measured:  # mean and variance move with x
+            slope = -gamma * inverse.square() * along / x.shape[2:].numel()
+            offset = -gamma * inverse * total / x.shape[2:].numel() - slope * mean
+            of_x = of_x.addcmul_(x, slope.to(x.dtype)).add_(offset.to(x.dtype))
+        return of_x, along.sum_to_size(gamma.shape), total.sum_to_size(gamma.shape), None, None, None, None
+
+
+def _scaled(x: Tensor, scale: Tensor, shift: Tensor, relu: bool) -> Tensor:
+    y = (x * scale).add_(shift)
+    return y.relu_() if relu else y
+
+
+def _summed(x: Tensor, dtype: torch.dtype) -> Tensor:
+    """Over the pixels, which a view has in one axis where x is channels-last."""
+    return x.permute(0, 2, 3, 1).flatten(1, 2).sum(1, dtype=dtype)[..., None, None]
 
 
 class ConvNormRelu(nn.Module):
@@ -101,7 +182,7 @@ class ConvNormRelu(nn.Module):
     ) -> None:  # fmt: skip
         super().__init__()
         self.upsample, self.relu = upsample, relu
-        self.convolution = convolution(inputs, outputs, kernel, stride)
+        self.convolution = Convolution(inputs, outputs, kernel, stride)
         self.norm = ConditionalInstanceNorm(outputs, num_styles)
 
     def forward(
@@ -111,18 +192,19 @@ class ConvNormRelu(nn.Module):
             # Resize, then convolution: no checkerboard (Odena et al. 2016). Bilinear and `smoothed`, where they and
             # most take the nearest neighbour: the finest patterns of the small map come with mirror images in
             # frequency, which the later layers sharpen to a lattice of dots in flat areas, 4 pixels apart.
-            x = smoothed(self.convolution(F.interpolate(x, scale_factor=2, mode="bilinear")))
+            with torch.autocast(x.device.type, enabled=False):  # which on CPUs would make it float32
+                x = F.interpolate(x, scale_factor=2, mode="bilinear")
+            x = smoothed(self.convolution(x))
         else:
             x = self.convolution(x)
-        x = self.norm(x, style, moments)
-        return F.relu(x, inplace=True) if self.relu else x
+        return self.norm(x, style, moments, self.relu)
 
 
 def smoothed(x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
     """Each channel under the binomial filter ¼ (1, 2, 1), both ways (the filter of Zhang 2019's anti-aliasing)."""
     line = x.new_tensor([0.25, 0.5, 0.25])
     kernel = torch.outer(line, line).expand(x.shape[1], 1, 3, 3)
-    return F.conv2d(F.pad(x, (1, 1, 1, 1), mode="reflect"), kernel, groups=x.shape[1])
+    return F.conv2d(reflected(x, 1), kernel, groups=x.shape[1])
 
 
 def without_grain(photo: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 h w"]:

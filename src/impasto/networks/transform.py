@@ -8,12 +8,12 @@ from torch import Tensor, nn
 
 from impasto.networks.layers import (
     ConvNormRelu,
+    Convolution,
     Moments,
     Origin,
     ResidualBlock,
     by_columns,
     canvas,
-    convolution,
     without_grain,
 )
 
@@ -55,7 +55,7 @@ class TransformNet(nn.Module):
             ConvNormRelu(4 * width, 2 * width, 3, num_styles, upsample=True),
             ConvNormRelu(2 * width, width, 3, num_styles, upsample=True),
         ])  # fmt: skip
-        self.to_rgb = convolution(width, 3, 9)
+        self.to_rgb = Convolution(width, 3, 9)
 
     def forward(
         self, content: Float[Tensor, "b 3 h w"], style: Float[Tensor, "_ n"] | None = None, margin: int = MARGIN,

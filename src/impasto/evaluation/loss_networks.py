@@ -1,0 +1,98 @@
+"""What a loss network costs: time and memory of the loss and of a training step, side by side."""
+
+import statistics
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import get_args
+
+import torch
+from rich.console import Console
+from rich.progress import track
+
+from impasto.evaluation.cost import alone
+from impasto.evaluation.measure import measured_peak, resident, seconds_of
+from impasto.features import FeatureNetwork
+from impasto.losses import STYLE_LAYERS, LossOptions, PerceptualLoss
+from impasto.networks import TransformNet
+from impasto.networks.transform import TRAINING_MARGIN
+from impasto.vgg import LossNetwork
+
+NETWORKS: tuple[LossNetwork, ...] = get_args(LossNetwork)
+LAYERS = (*STYLE_LAYERS, "relu4_2")
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What is measured: photos of `size` × `size` pixels, `batch` at a time."""
+
+    device: str
+    size: int
+    batch: int
+    width: int
+    bf16: bool
+
+
+def table(setting: Setting, rounds: int) -> str:
+    """Markdown: milliseconds a photo, times faster than the first network, and peak memory."""
+    jobs = {(name, what): _job(name, what, setting) for name in NETWORKS for what in ("loss", "training step")}
+    seconds: dict[tuple[LossNetwork, str], list[float]] = {key: [] for key in jobs}
+    what = "bfloat16 autocast" if setting.bf16 else "float32"
+    for _ in track(range(rounds + 1), what, console=Console(stderr=True), transient=True):
+        for key, job in jobs.items():
+            seconds[key].append(seconds_of(job, setting.device))
+    median = {key: statistics.median(found[1:]) * 1e3 / setting.batch for key, found in seconds.items()}
+    lines = [
+        f"{what}, {setting.device}, {torch.get_num_threads()} threads, {setting.batch} photos of {setting.size} pixels,"
+        f" network of width {setting.width}; milliseconds a photo (× faster than vgg19, × faster than vgg16)\n",
+        "| loss network | loss, forward and backward | training step | peak memory of the loss network |",
+        "|---|---|---|---|",
+    ]
+    for name in NETWORKS:
+        times = [_against(median, name, what) for what in ("loss", "training step")]
+        lines.append(f"| {name} | {times[0]} | {times[1]} | {_memory(name, setting):.0f} MiB |")
+    return "\n".join(lines) + "\n"
+
+
+def _against(median: dict[tuple[LossNetwork, str], float], name: LossNetwork, what: str) -> str:
+    here = median[name, what]
+    return f"{here:.0f} ({median['vgg19', what] / here:.2f}, {median['vgg16', what] / here:.2f})"
+
+
+def _job(name: LossNetwork, what: str, setting: Setting) -> Callable[[], None]:
+    """One evaluation of content and style, with the gradient at the picture; or a whole training step."""
+    loss = PerceptualLoss(LossOptions(balance="fixed"), FeatureNetwork(name, LAYERS, "random")).to(setting.device)
+    photos = torch.rand(setting.batch, 3, setting.size, setting.size, device=setting.device)
+    target = loss.style_target([photos[:1]])
+    network = TransformNet(1, setting.width).to(setting.device).to(memory_format=torch.channels_last)
+    optimizer = torch.optim.Adam(network.parameters())
+
+    def run() -> None:
+        with torch.autocast(setting.device, torch.bfloat16, enabled=setting.bf16):
+            painted = (
+                network(photos, margin=TRAINING_MARGIN) if what == "training step" else photos.clone().requires_grad_()
+            )
+            total = sum(loss(painted, photos, target).values(), torch.zeros((), device=setting.device))
+        total.backward()
+        if what == "training step":
+            optimizer.step()
+            optimizer.zero_grad()
+
+    return run
+
+
+def _memory(name: LossNetwork, setting: Setting) -> float:
+    """MiB that a loss network and two evaluations of it take at their peak, in a process of their own."""
+    return alone(_peak, name, setting)
+
+
+def _peak(name: LossNetwork, setting: Setting) -> float:
+    small = Setting(setting.device, 32, 1, setting.width, setting.bf16)
+    _job("compact", "loss", small)()  # the libraries that the first call loads are not counted
+    before = resident()
+    job = _job(name, "loss", setting)
+
+    def twice() -> None:
+        job()
+        job()
+
+    return measured_peak(twice, setting.device, before)
