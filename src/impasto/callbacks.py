@@ -16,6 +16,8 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 
 from impasto.sheets import contact_sheet
 
+BETWEEN_DRAWINGS = 0.2  # seconds: to read the terms is to wait for the GPU
+
 
 class ShowProgress(pl.callbacks.ProgressBar):
     """A bar with photos per second, time left and the terms; where there is no terminal, a line now and then.
@@ -52,19 +54,23 @@ class ShowProgress(pl.callbacks.ProgressBar):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         self.photos += len(batch["content"]) * trainer.world_size
-        speed = self.photos / max(1e-9, time.monotonic() - self.began)
+        quiet = time.monotonic() - self.said
+        if quiet < (BETWEEN_DRAWINGS if self.console.is_terminal else self.seconds_between_lines):
+            return
+        self.said = time.monotonic()
+        speed = self.photos / max(1e-9, self.said - self.began)
         terms = "  ".join(f"{name.removeprefix('train/')} {float(value):.3f}"
                           for name, value in trainer.progress_bar_metrics.items())  # fmt: skip
         text = f"{speed:.1f} photos/s  {terms}"
         assert self.bar is not None
         self.bar.update(self.task, completed=trainer.global_step, description=text)
-        if not self.console.is_terminal and time.monotonic() - self.said > self.seconds_between_lines:
-            self.said = time.monotonic()
+        if not self.console.is_terminal:
             left = (trainer.max_steps - trainer.global_step) * len(batch["content"]) * trainer.world_size / speed
             self.console.print(f"step {trainer.global_step}/{trainer.max_steps}  {text}  {left / 60:.1f} min left")
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         if self.bar is not None:
+            self.bar.update(self.task, completed=trainer.global_step)
             self.bar.stop()
 
     def print(self, *args: Any, **kwargs: Any) -> None:
@@ -93,7 +99,8 @@ class LossTable(pl.Callback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        if trainer.is_global_zero and trainer.global_step % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
+        every = trainer.log_every_n_steps  # type: ignore[attr-defined]
+        if trainer.is_global_zero and every and trainer.global_step % every == 0:
             rate = trainer.optimizers[0].param_groups[0]["lr"]
             self._add(trainer.global_step, {"learning_rate": rate, **_metrics(trainer, "train/")})
 

@@ -42,10 +42,9 @@ class Painting:
 
 # Options of the loss that the balance of a run was measured under.
 DECIDED = ("network", "content_layers", "style_layers", "secondary_layers", "scales", "balance")
-
-
 Compiled = Literal["default", "reduce-overhead", "max-autotune"]  # modes of torch.compile
 PARTS = ("network", "loss")  # what is compiled
+LOOK = 50  # steps between looks at the loss, where nothing is logged
 
 
 class NonFiniteLoss(ValueError):
@@ -141,7 +140,7 @@ class FixedStyles(pl.LightningModule):
         index = batch["index"] % len(self.styles)
         fractions, total = self._terms(batch["content"], index)
         self._unseen.append((self.global_step, {**fractions, "loss": total.detach()}))
-        if (self.global_step + 1) % self.trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
+        if (self.global_step + 1) % (self.trainer.log_every_n_steps or LOOK) == 0:  # type: ignore[attr-defined]
             self._refuse_non_finite()
         self.log_dict({f"train/{name}": value for name, value in fractions.items()}, sync_dist=True, prog_bar=True)
         self.log("train/loss", total, sync_dist=True, prog_bar=True)

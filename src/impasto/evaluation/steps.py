@@ -104,7 +104,7 @@ def loader_line(folder: str, step: Step, workers: int, batches: int = 20) -> str
     stream = iter(photos.train_dataloader())
     next(stream)
     taken = seconds_of(lambda: [next(stream) for _ in range(batches)], "cpu")
-    return f"{workers} workers read {batches * step.batch / taken:.1f} photos/s from {folder}\n"
+    return f"{workers} workers read {batches * step.batch / taken:.1f} photos/s from {folder}; training that takes more waits for them\n"
 
 
 def operations(step: Step) -> int:
