@@ -104,7 +104,8 @@ def loader_line(folder: str, step: Step, workers: int, batches: int = 20) -> str
     stream = iter(photos.train_dataloader())
     next(stream)
     taken = seconds_of(lambda: [next(stream) for _ in range(batches)], "cpu")
-    return f"{workers} workers read {batches * step.batch / taken:.1f} photos/s from {folder}; training that takes more waits for them\n"
+    speed = batches * step.batch / taken
+    return f"{workers} workers read {speed:.1f} photos/s from {folder}; training that takes more waits for them\n"
 
 
 def operations(step: Step) -> int:
