@@ -1,5 +1,7 @@
 """Every file in configs/ trains: two steps of the real command, shrunk to seconds."""
 
+import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -28,9 +30,13 @@ SHRUNK = (
 
 
 @pytest.fixture(autouse=True)
-def playground(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def playground(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     smoke_pictures(tmp_path)
     monkeypatch.chdir(tmp_path)
+    before = dict(os.environ)
+    yield
+    os.environ.clear()  # of the port and ranks that Lightning leaves there under ddp, for every process after
+    os.environ.update(before)
 
 
 def styles(file: Path) -> dict:

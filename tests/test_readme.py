@@ -90,11 +90,12 @@ def test_evaluate_commands(line: str, newcomer: Path) -> None:
     assert "report.md" in done.stdout
 
 
-def test_the_benchmark_command(newcomer: Path) -> None:
-    (line,) = [line for line in COMMANDS if "benchmark.py" in line]
+@pytest.mark.parametrize("line", [line for line in COMMANDS if "benchmark.py" in line])
+def test_benchmark_commands(line: str, newcomer: Path) -> None:
     done = call(newcomer, *shlex.split(line)[1:], "--size=32", "--batch=1", "--width=4", "--rounds=1")
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count("| compact |") == 2
+    assert done.stdout.count("| usual recipe |") == 1
+    assert ("2 workers read " in done.stdout) == ("--photos" in line)
 
 
 def test_the_demo_command(newcomer: Path) -> None:
