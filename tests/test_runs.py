@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import survive_kills
 import torch
 from pictures import smoke_pictures
-from survive_kills import differences, survive
 from test_training import command, fit, losses, newest, terms
 
 from impasto.cli import run
@@ -167,10 +167,11 @@ def test_a_run_that_fills_the_disk_stops_and_goes_on_when_there_is_room(small_di
     assert fit(*options, "--ckpt_path", "last", "--trainer.max_steps", str(global_step(kept) + 1)) == 0
 
 
-def test_kills_change_nothing_in_what_a_run_comes_to(tmp_path: Path) -> None:
-    """At a random moment, and about when it saves; `survive_kills.py` kills more often."""
-    assert len(survive(tmp_path / "runs", kills=2, seed=0, steps=60)) == 2
-    assert differences(tmp_path / "runs", 60) == []
+def test_kills_change_nothing_in_what_a_run_comes_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While it trains, and about when it saves; `survive_kills.py` kills more often."""
+    monkeypatch.setattr(survive_kills, "LIFE", 0.5)
+    assert len(survive_kills.survive(tmp_path / "runs", kills=2, seed=0, steps=120)) == 2
+    assert survive_kills.differences(tmp_path / "runs", 120) == []
 
 
 def test_killed_while_it_writes_a_run_has_its_old_checkpoint(tmp_path: Path) -> None:
