@@ -37,7 +37,7 @@ class ShowProgress(pl.callbacks.ProgressBar):
         self.console.quiet = True
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self.photos, self.began, self.said = 0, time.monotonic(), time.monotonic()
+        self.photos, self.began, self.said = 0, time.monotonic(), float("-inf")  # the first step is said at once
         columns = (
             TextColumn("step {task.completed}/{task.total}"),
             BarColumn(),

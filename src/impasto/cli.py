@@ -60,6 +60,9 @@ def run(command: str, *arguments: str) -> int:
             raise
         print(f"impasto {command}: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:  # before there is anything to save, such as while torch is imported
+        print(f"impasto {command}: interrupted", file=sys.stderr)
+        return 130
 
 
 def _train(command: str, arguments: list[str]) -> int:

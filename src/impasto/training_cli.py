@@ -162,6 +162,8 @@ def _checkpoint_to_go_on_from(asked: str | None, run: Path) -> str | None:
             raise ValueError(
                 f"{run} holds no checkpoint to go on from: check --run and the styles, or leave --ckpt_path out"
             )
+        if found and _writes():
+            print(f"going on from {found}")
         return str(found) if found else None
     if asked and (why := damage(Path(asked))):
         raise ValueError(
