@@ -179,7 +179,8 @@ class StopSafely(pl.Callback):
     """Ctrl-C or SIGTERM ends the run after the step at hand, a second at once; its checkpoint is from that step."""
 
     def __init__(self) -> None:
-        self.number = 0  # of the signal
+        self.number = 0  # of the signal this process had
+        self.status = 0  # what the run is to exit with
         self._former: dict[int, Any] = {}
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -200,7 +201,8 @@ class StopSafely(pl.Callback):
         asked = bool(self.number)
         if trainer.world_size > 1:  # every rank must stop at the same step
             asked = trainer.strategy.reduce_boolean_decision(asked, all=False)
-        if asked:
+        if asked:  # perhaps of another machine alone, and the scheduler looks at this one
+            self.status = 128 + (self.number or signal.SIGTERM)
             trainer.should_stop = True
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:

@@ -116,7 +116,7 @@ class TrainingCLI(LightningCLI):
             print(
                 f"stopped at step {self.trainer.global_step}; the same command with --ckpt_path last goes on from there"
             )
-            self.status = 128 + self.stop.number if self.stop.number else 0
+            self.status = self.stop.status
             return
         self.publish(run)
 
