@@ -4,6 +4,7 @@ import csv
 import os
 import signal
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -14,6 +15,7 @@ from pytorch_lightning.loggers import TensorBoardLogger
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from impasto.schedule import finished
 from impasto.sheets import contact_sheet
 
 BETWEEN_DRAWINGS = 0.2  # seconds: to read the terms is to wait for the GPU
@@ -23,12 +25,13 @@ class ShowProgress(pl.callbacks.ProgressBar):
     """A bar with photos per second, time left and the terms; where there is no terminal, a line now and then.
 
     Args:
+        share: says how much of the run is done, 0 to 1.
         seconds_between_lines: without a terminal, how often a line is printed.
     """
 
-    def __init__(self, seconds_between_lines: float = 30.0) -> None:
+    def __init__(self, share: Callable[[], float], seconds_between_lines: float = 30.0) -> None:
         super().__init__()
-        self.seconds_between_lines = seconds_between_lines
+        self.share, self.seconds_between_lines = share, seconds_between_lines
         self.console = Console(stderr=True)
         self.bar: Progress | None = None
 
@@ -39,7 +42,6 @@ class ShowProgress(pl.callbacks.ProgressBar):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self.photos, self.began, self.said = 0, time.monotonic(), float("-inf")  # the first step is said at once
         columns = (
-            TextColumn("step {task.completed}/{task.total}"),
             BarColumn(),
             TextColumn("{task.description}"),
             TimeElapsedColumn(),
@@ -47,7 +49,8 @@ class ShowProgress(pl.callbacks.ProgressBar):
             TimeRemainingColumn(),
         )
         self.bar = Progress(*columns, console=self.console, disable=not self.console.is_terminal)
-        self.task = self.bar.add_task("", total=trainer.max_steps, completed=trainer.global_step)
+        self.task = self.bar.add_task("", total=1.0, completed=self.share())
+        self.share_at_start = self.share()
         self.bar.start()
 
     def on_train_batch_end(
@@ -61,16 +64,18 @@ class ShowProgress(pl.callbacks.ProgressBar):
         speed = self.photos / max(1e-9, self.said - self.began)
         terms = "  ".join(f"{name.removeprefix('train/')} {float(value):.3f}"
                           for name, value in trainer.progress_bar_metrics.items())  # fmt: skip
-        text = f"{speed:.1f} photos/s  {terms}"
+        steps = f"step {trainer.global_step}" + (f"/{trainer.max_steps}" if trainer.max_steps > 0 else "")
+        text = f"{steps}  {speed:.1f} photos/s  {terms}"
         assert self.bar is not None
-        self.bar.update(self.task, completed=trainer.global_step, description=text)
+        share = self.share()
+        self.bar.update(self.task, completed=share, description=text)
         if not self.console.is_terminal:
-            left = (trainer.max_steps - trainer.global_step) * len(batch["content"]) * trainer.world_size / speed
-            self.console.print(f"step {trainer.global_step}/{trainer.max_steps}  {text}  {left / 60:.1f} min left")
+            left = max(0.0, 1 - share) / max(1e-9, share - self.share_at_start) * (self.said - self.began)
+            self.console.print(f"{text}  {left / 60:.1f} min left")
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         if self.bar is not None:
-            self.bar.update(self.task, completed=trainer.global_step)
+            self.bar.update(self.task, completed=self.share())
             self.bar.stop()
 
     def print(self, *args: Any, **kwargs: Any) -> None:
@@ -153,7 +158,7 @@ class Previews(pl.Callback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        due = trainer.global_step == trainer.max_steps or (
+        due = finished(trainer) or (
             self.every_n_steps and trainer.global_step % self.every_n_steps == 0
         )
         if due and self.every_n_steps and trainer.is_global_zero:

@@ -7,7 +7,6 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from jaxtyping import Float
-from pytorch_lightning.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
 
 from impasto.data.crops import crop
@@ -16,7 +15,6 @@ from impasto.features import FeatureNetwork
 from impasto.images import read_image, resize
 from impasto.losses import gram_matrix
 from impasto.networks import commit, load_network
-from impasto.training import warmup_cosine
 from impasto.vgg import COMPACT_LAYERS, COMPACT_RANKS, FactoredConvolution, Teacher, factored, save_compact
 
 KINDS = ("photos", "changed", "paintings", "stylized")  # a batch holds them in turns
@@ -150,9 +148,14 @@ class Distillation(pl.LightningModule):
         style[0, second] += 0.5
         return painter(photo, style)
 
-    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
-        """Adam with the schedule of the networks' training."""
-        return warmup_cosine(self.compact, self.learning_rate, self.warmup_steps, self.trainer)
+    def configure_optimizers(self) -> torch.optim.Adam:
+        """Adam; the rate of each step is `Schedule`'s."""
+        return torch.optim.Adam(self.compact.parameters(), self.learning_rate)
+
+    @property
+    def highest_rates(self) -> list[float]:
+        """The learning rate of each group of parameters, at its highest."""
+        return [self.learning_rate]
 
     def errors(self) -> dict[str, float]:
         """What the last validation found: by kind/layer/features or kind/layer/gram."""

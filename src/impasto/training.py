@@ -1,6 +1,5 @@
 """Training of the transform network: FixedStyles learns 1…N paintings."""
 
-import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -8,14 +7,14 @@ from typing import Any, Literal
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from impasto.images import read_image, resize
 from impasto.losses import LossOptions, PerceptualLoss
 from impasto.networks import TransformNet, commit, describe, load_network, save_network
-from impasto.networks.transform import TRAINING_MARGIN
+from impasto.networks.transform import TRAINING_MARGIN, Upsampling
+from impasto.optimizer import ADAM_SHARE, Muon
 from impasto.targets import StyleTarget
 
 
@@ -62,7 +61,10 @@ class FixedStyles(pl.LightningModule):
         start_from: a network of the same size, published or a file, to go on from instead of from nothing: its
             styles keep what they learned where names agree, new ones begin as their mean.
         loss: the perceptual loss.
-        learning_rate: of Adam, at its highest.
+        canvas: standard deviation, in grey levels, of the pattern laid under every photo (`layers.canvas`); 0: none.
+        grain: noise, in grey levels, that is taken out of every photo (`layers.without_grain`); 0: none.
+        upsampling: how the decoder doubles the size.
+        learning_rate: of the convolutions (Muon), at its highest; all else has a tenth of it (Adam).
         warmup_steps: steps over which the learning rate rises; then it falls to 0 along a cosine.
         gap_photos: photos on which the balance is measured, once.
         shift_weight: weight of the squared difference between a moved photo's painting and the moved painting;
@@ -82,7 +84,10 @@ class FixedStyles(pl.LightningModule):
         residual_blocks: int = 5,
         start_from: str | None = None,
         loss: LossOptions = LossOptions(),  # noqa: B008  only read
-        learning_rate: float = 1e-3,
+        canvas: float = 6.0,
+        grain: float = 2.0,
+        upsampling: Upsampling = "bilinear_smoothed",
+        learning_rate: float = 0.02,
         warmup_steps: int = 100,
         gap_photos: int = 32,
         shift_weight: float = 0.0,
@@ -98,7 +103,8 @@ class FixedStyles(pl.LightningModule):
             if not Path(painting.image).is_file():
                 what = f"painting {name}: {painting.image} does not exist"
                 raise ValueError(f"{what}; give --model.styles.{name}.image PICTURE")
-        self.network = TransformNet(len(styles), width, residual_blocks).to(memory_format=torch.channels_last)
+        network = TransformNet(len(styles), width, residual_blocks, canvas, grain, upsampling)
+        self.network = network.to(memory_format=torch.channels_last)
         if start_from:
             self.network.load_state_dict(self._state_of(start_from))
         self.style_size, self.loss_options = style_size, loss
@@ -226,9 +232,14 @@ class FixedStyles(pl.LightningModule):
         self.loss.dynamic.copy_(torch.tensor(self._restored["dynamic"]))
         return self.loss.style_target(paintings, gaps=self._restored["gaps"])
 
-    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
-        """See warmup_cosine; Johnson et al. 2016: Adam, 1e-3."""
-        return warmup_cosine(self.network, self.learning_rate, self.warmup_steps, self.trainer)
+    def configure_optimizers(self) -> Muon:
+        """See `Muon`; the rate of each step is `Schedule`'s. Johnson et al. 2016: Adam, 1e-3, constant."""
+        return Muon(self.network, self.learning_rate)
+
+    @property
+    def highest_rates(self) -> list[float]:
+        """The learning rate of each group of parameters, at its highest."""
+        return [self.learning_rate, ADAM_SHARE * self.learning_rate]
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Adds what `load_network` and a resumed run need; refuses to write weights that are not finite."""
@@ -285,24 +296,6 @@ class FixedStyles(pl.LightningModule):
     def publish(self, path: str | Path) -> Path:
         """Writes the network with its metadata to a `.safetensors`, in half precision."""
         return save_network(path, self.network, overwrite=True, half=True, **self.metadata())
-
-
-def warmup_cosine(
-    network: nn.Module, learning_rate: float, warmup_steps: int, trainer: pl.Trainer
-) -> OptimizerLRSchedulerConfig:
-    """Adam, its learning rate rising linearly, then falling along a cosine to 0 at the last step."""
-    device = next(network.parameters()).device.type
-    # One kernel for all weights, where there is one; Lightning clips no gradients of such under 16-mixed.
-    fused = device in ("cpu", "cuda", "mps") and trainer.precision != "16-mixed"
-    optimizer = torch.optim.Adam(network.parameters(), learning_rate, fused=fused)
-    steps = max(1, int(trainer.estimated_stepping_batches))
-
-    def factor(step: int) -> float:
-        warm = min(1.0, (step + 1) / max(1, warmup_steps))
-        return warm * 0.5 * (1 + math.cos(math.pi * min(1.0, step / steps)))
-
-    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
-    return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
 
 def _credits(painting: Painting) -> dict[str, Any]:

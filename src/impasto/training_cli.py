@@ -21,6 +21,7 @@ from impasto.distillation import Distillation, faithfulness
 from impasto.images import read_image, write_image
 from impasto.inference import Stylizer
 from impasto.runs import Checkpoints, WholeCheckpoints, claim, damage, holds_run, newest_checkpoint
+from impasto.schedule import Schedule
 from impasto.training import FixedStyles
 from impasto.vgg import COMPACT_FILE
 
@@ -43,6 +44,11 @@ class TrainingCLI(LightningCLI):
         parser.add_argument(
             "--run", type=str | None, default=None,
             help="folder of the run: checkpoints, losses, the network, previews (default: runs/ and its name)",
+        )  # fmt: skip
+        parser.add_argument(
+            "--minutes", type=float | None, default=None,
+            help="train for so long, whatever the machine: the learning rate follows the clock and is 0 at the end "
+            "(default: trainer.max_steps decides)",
         )  # fmt: skip
         parser.add_lightning_class_args(Checkpoints, "checkpoint")
         self.add_pictures(parser)
@@ -74,7 +80,9 @@ class TrainingCLI(LightningCLI):
             _refuse_bad_run(config, run)
         config.trainer.default_root_dir = str(run)
         interval = config.trainer.val_check_interval
-        if self.subcommand == "fit" and isinstance(interval, int):  # a short run ends with a validation too
+        if config.minutes is not None:  # steps do not end it
+            config.trainer.max_steps = config.trainer.max_epochs = -1
+        elif self.subcommand == "fit" and isinstance(interval, int):  # a short run ends with a validation too
             config.trainer.val_check_interval = min(interval, config.trainer.max_steps)
         if config.trainer.precision is None and _has_bf16(config.trainer.accelerator):
             config.trainer.precision = "bf16-mixed"
@@ -82,12 +90,17 @@ class TrainingCLI(LightningCLI):
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
         """Adds the callbacks every run has, checkpoints written whole, and TensorBoard in the run's folder."""
         self.stop = StopSafely()
-        self.trainer_defaults = {"callbacks": [self.stop, LossTable(), ShowProgress()]}
+        self.schedule = Schedule(self._get(self.config_init, "minutes"))
+        self.trainer_defaults = {
+            "callbacks": [self.schedule, self.stop, LossTable(), ShowProgress(lambda: self.schedule.share)]
+        }
         asked = self._get(self.config_init, "trainer").plugins or []
         plugins = asked if isinstance(asked, list) else [asked]
         if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
             plugins = [*plugins, WholeCheckpoints()]
         trainer = super().instantiate_trainer(plugins=plugins, **kwargs)
+        # First, so that the others know after a step whether it was the last.
+        trainer.callbacks.sort(key=lambda callback: not isinstance(callback, Schedule))  # type: ignore[attr-defined]
         if trainer.loggers and isinstance(trainer.logger, pl.loggers.TensorBoardLogger):
             trainer.logger = pl.loggers.TensorBoardLogger(trainer.default_root_dir, name="", version="tensorboard")
         return trainer
@@ -103,6 +116,7 @@ class TrainingCLI(LightningCLI):
             "batch_size": config.data.batch_size * self.trainer.world_size,
             "crop": config.data.crop,
             "learning_rate": config.model.learning_rate,
+            "minutes": config.minutes,
             "precision": str(self.trainer.precision),
             "seed": config.data.seed,
         }
@@ -112,7 +126,7 @@ class TrainingCLI(LightningCLI):
         run = Path(self.trainer.default_root_dir)
         if not self.trainer.is_global_zero:
             return
-        if self.trainer.global_step < self.trainer.max_steps:
+        if not self.schedule.finished:
             print(
                 f"stopped at step {self.trainer.global_step}; the same command with --ckpt_path last goes on from there"
             )
@@ -182,7 +196,9 @@ def _refuse_bad_run(config: Any, run: Path) -> None:
     """What would lose an earlier run, never end, or fail after hours for want of a folder."""
     if config.trainer.max_epochs not in (None, -1):
         raise ValueError("training is counted in steps, not epochs: use --trainer.max_steps N")
-    if (config.trainer.max_steps or -1) < 1:
+    if config.trainer.max_time is not None:
+        raise ValueError("--trainer.max_time ends a run at any learning rate: use --minutes N, which the rate follows")
+    if config.minutes is None and (config.trainer.max_steps or -1) < 1:
         raise ValueError(f"--trainer.max_steps {config.trainer.max_steps}: must be at least 1")
     if holds_run(run) and not config.ckpt_path:
         raise ValueError(f"{run} holds a run already: go on with --ckpt_path last, or choose another folder with --run")

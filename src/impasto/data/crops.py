@@ -13,6 +13,7 @@ from impasto.images import DEEP, ImageError, decoded, eight_bit, explained, tens
 
 UNNAMED = "image"  # what the errors of pictures without a name begin with
 _MIDDLE = 0.5 - 1e-9  # of an odd number of pixels too many, the smaller half is cut off before the middle
+ENLARGED = 2  # times, at most
 _MARGIN = 2  # pixels around a crop that its own depend on: bilinear, at most doubled in size
 
 Photo = Image.Image | Float[Tensor, "3 h w"]  # just opened, by `open_image`; or pixels in [0, 1]
@@ -22,11 +23,13 @@ Sides = Sequence[int | float]
 def crop(photo: Photo, size: int, generator: torch.Generator) -> Float[Tensor, "3 s s"]:
     """A square at a random scale (shorter side `size` to four times that), place and mirroring.
 
-    Never enlarged beyond `size`; `ImageError` if the photo's shorter side is less than half of it, or if it
-    cannot be decoded.
+    A photo of less than 2 · `size` is enlarged up to that, at most twofold: a network sees smooth surfaces in large
+    photos, and crops that are whole small photos hold hardly any. `ImageError` if the photo's shorter side is less than
+    half of `size`, or if it cannot be decoded.
     """
     scale, down, right, mirror = torch.rand(4, generator=generator, dtype=torch.float64).tolist()
-    largest = max(size, min(_short_side(photo, size), 4 * size))
+    short = _short_side(photo, size)
+    largest = max(size, min(max(short, min(2 * size, ENLARGED * short)), 4 * size))
     square = _square(photo, size, size + int(scale * (largest - size + 1)), down, right)
     return square.flip(-1) if mirror < 0.5 else square
 

@@ -10,7 +10,7 @@ from typing import TypeVar
 import torch
 
 from impasto.evaluation.cells import Reference
-from impasto.evaluation.measure import measured_peak, now, resident, seconds_of
+from impasto.evaluation.measure import in_use, measured_peak, now, seconds_of
 from impasto.evaluation.plain import CONTENT_LAYER, plain_recipe
 from impasto.features import FeatureNetwork
 from impasto.inference import Stylizer
@@ -56,7 +56,7 @@ def alone(function: Callable[..., Found], *arguments: object) -> Found:
 
 
 def _network_cost(name: str, size: int, device: str) -> Cost:
-    before = resident()
+    before = in_use(device)
     network = load_network(name)
     stylizer = Stylizer(network, style_names(network)[0], device=device)
     photo = torch.rand(1, 3, size, size, device=device)
@@ -68,7 +68,7 @@ def _network_cost(name: str, size: int, device: str) -> Cost:
 
 
 def _reference_cost(reference: Reference, size: int, device: str) -> Cost:
-    before = resident()
+    before = in_use(device)
     loss = PerceptualLoss(reference.loss).to(device)
     photo = torch.rand(1, 3, size, size, device=device)
     ends: list[float] = []
@@ -81,7 +81,7 @@ def _reference_cost(reference: Reference, size: int, device: str) -> Cost:
 
 
 def _plain_cost(name: LossNetwork, size: int, device: str) -> Cost:
-    before = resident()
+    before = in_use(device)
     vgg = FeatureNetwork(name, [*STYLE_LAYERS, CONTENT_LAYER], "random").to(device)
     photo = torch.rand(1, 3, size, size, device=device)
     ends: list[float] = []

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.progress import track
 
 from impasto.evaluation.cost import alone
-from impasto.evaluation.measure import measured_peak, resident, seconds_of
+from impasto.evaluation.measure import in_use, measured_peak, seconds_of
 from impasto.features import FeatureNetwork
 from impasto.losses import STYLE_LAYERS, LossOptions, PerceptualLoss
 from impasto.networks import TransformNet
@@ -88,7 +88,7 @@ def _memory(name: LossNetwork, setting: Setting) -> float:
 def _peak(name: LossNetwork, setting: Setting) -> float:
     small = Setting(setting.device, 32, 1, setting.width, setting.bf16)
     _job("compact", "loss", small)()  # the libraries that the first call loads are not counted
-    before = resident()
+    before = in_use(setting.device)
     job = _job(name, "loss", setting)
 
     def twice() -> None:

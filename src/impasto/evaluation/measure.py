@@ -26,15 +26,20 @@ def seconds_of(job: Callable[[], object], device: str) -> float:
 
 
 def measured_peak(job: Callable[[], object], device: str, before: float) -> float:
-    """MiB that a call takes at its peak; on the CPU above `before`, what the process had (`resident`) earlier."""
+    """MiB that a call takes at its peak, above `before`, what was in use (`in_use`) earlier."""
     if device.startswith("cuda"):
         torch.cuda.reset_peak_memory_stats()
     elif CLEAR_PEAK.exists():
         CLEAR_PEAK.write_text("5")  # building a VGG takes its classifier's memory too, for a moment
     job()
     if device.startswith("cuda"):
-        return torch.cuda.max_memory_allocated() / MEBIBYTE
+        return torch.cuda.max_memory_allocated() / MEBIBYTE - before
     return resident(peak=True) - before
+
+
+def in_use(device: str) -> float:
+    """MiB of the device's memory that this process has now."""
+    return torch.cuda.memory_allocated() / MEBIBYTE if device.startswith("cuda") else resident()
 
 
 def resident(peak: bool = False) -> float:

@@ -13,11 +13,12 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from impasto.data.modules import Photos
 from impasto.evaluation.cost import alone
-from impasto.evaluation.measure import measured_peak, now, resident, seconds_of
+from impasto.evaluation.measure import in_use, measured_peak, now, seconds_of
 from impasto.evaluation.plain import PlainLoss, plain_network
 from impasto.losses import LossOptions, PerceptualLoss
 from impasto.networks import TransformNet
 from impasto.networks.transform import TRAINING_MARGIN
+from impasto.optimizer import Muon
 from impasto.vgg import LossNetwork
 
 
@@ -36,7 +37,7 @@ class Step:
     cached: bool = False
     channels_last: bool = False
     ours: bool = False
-    fused: bool = False
+    muon: bool = False
     bf16: bool = False
     compiled: str = ""  # a mode of torch.compile
     network: LossNetwork = "vgg16"
@@ -53,7 +54,7 @@ def ladder(plain: Step, compiled: bool) -> Rows:
         "the painting's targets once": {"cached": True},
         "channels-last": {"channels_last": True},
         "our network and loss": {"ours": True},
-        "fused Adam": {"fused": True},
+        "Muon instead of Adam": {"muon": True},
         "bfloat16 autocast": {"bf16": True},
         "torch.compile": {"compiled": "default"},
         "compact loss network, float32": {"network": "compact", "bf16": False, "compiled": ""},
@@ -68,7 +69,7 @@ def ladder(plain: Step, compiled: bool) -> Rows:
 def batches_of(step: Step, batches: list[int], compiled: bool) -> Rows:
     """As trained, in bfloat16, at each batch; compiled, and with CUDA graphs, too."""
     modes = {"eager": "", "torch.compile": "default", "CUDA graphs": "reduce-overhead"}
-    best = replace(step, ours=True, fused=True, bf16=True)
+    best = replace(step, ours=True, muon=True, bf16=True)
     return {f"{batch} photos, {name}": replace(best, batch=batch, compiled=mode) for batch in batches
             for name, mode in modes.items() if not mode or compiled}  # fmt: skip
 
@@ -76,7 +77,8 @@ def batches_of(step: Step, batches: list[int], compiled: bool) -> Rows:
 def training_table(rows: Rows, rounds: int) -> str:
     """Markdown: photos a second and memory, against the first row; and the share of what arithmetic alone allows."""
     seconds = _medians(rows, rounds)
-    memory = {name: alone(_peak, step) for name, step in rows.items()}
+    # A GPU's memory is counted by torch, and needs no process of its own, in which all would be compiled again.
+    memory = {name: _peak(step) if step.device == "cuda" else alone(_peak, step) for name, step in rows.items()}
     rates = {bf16: convolution_rate(next(iter(rows.values())).device, bf16) for bf16 in (False, True)}
     speed = {name: step.batch / seconds[name] for name, step in rows.items()}
     first = next(iter(rows))
@@ -132,7 +134,7 @@ def training_step(step: Step) -> Callable[[], None]:
     layout = torch.channels_last if step.channels_last else torch.contiguous_format
     network: torch.nn.Module = TransformNet(1, step.width) if step.ours else plain_network(step.width)
     network = network.to(step.device).to(memory_format=layout)
-    optimizer = torch.optim.Adam(network.parameters(), fused=step.fused or None)
+    optimizer = Muon(network, 0.02) if step.muon else torch.optim.Adam(network.parameters())
     judged = (_ours if step.ours else _plain)(step, network, photos.to(step.device))
     # As FixedStyles does; the rows take turns, so each sets it.
     precision = "high" if step.bf16 and step.device == "cuda" else "highest"
@@ -184,7 +186,7 @@ def _medians(rows: Rows, rounds: int) -> dict[str, float]:
 def _peak(step: Step) -> float:
     """MiB that two steps take at their peak, with network and loss."""
     training_step(replace(step, size=32, batch=1, width=4, compiled=""))()  # the libraries of a first call do not count
-    before = resident()
+    before = in_use(step.device)
     job = training_step(step)
     if step.compiled:
         job()  # nor does the compiler

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from impasto.inference.devices import find_device
 from impasto.inference.styles import style_names
-from impasto.networks import FORMAT, NetworkError, TransformNet, find_network, load_network
+from impasto.networks import NetworkError, TransformNet, find_network, load_network, upgraded
 from impasto.networks.layers import Moments, Origin
 
 Backend = Literal["auto", "torch", "onnx"]
@@ -114,9 +114,7 @@ def _metadata(path: Path, properties: dict[str, str]) -> dict[str, Any]:
     """The network's own metadata with what the export added."""
     if "impasto" not in properties:
         raise NetworkError(f"{path}: an ONNX file, but not one of impasto's (scripts/export_onnx.py makes them)")
-    metadata = json.loads(properties["impasto"])
-    if metadata.get("format") != FORMAT:
-        raise NetworkError(f"{path}: format {metadata.get('format')}, this version reads {FORMAT}; update impasto")
+    metadata = upgraded(json.loads(properties["impasto"]), path)
     if properties["part"] != "whole":
         raise NetworkError(f"{path}: paints parts of pictures; give the file without .parts, which uses this one")
     return {**metadata, **{key: properties[key] for key in ("pixels", "reach", "precision", "quantize")}}

@@ -14,7 +14,9 @@ from impasto.networks.transform import TransformNet
 from impasto.vgg import CHECKPOINTS, COMPACT_FILE
 
 NETWORKS: dict[str, type[TransformNet]] = {"TransformNet": TransformNet}
-FORMAT = 1  # of the published file; a file of every format ever released keeps loading
+FORMAT = 2  # of the published file; a file of every format ever released keeps loading
+# What a network of format 1 runs with, whose file does not tell (2 records it among the arguments).
+FORMAT_1: dict[str, Any] = {"canvas": 6.0, "grain": 2.0, "upsampling": "bilinear_smoothed"}
 
 
 class NetworkError(ValueError):
@@ -81,6 +83,20 @@ def load_network(name: str | Path) -> TransformNet:
     return _build(path, state, metadata)
 
 
+def upgraded(metadata: dict[str, Any], path: Path) -> dict[str, Any]:
+    """The metadata of a published file, of any format so far, as those of today's.
+
+    Raises:
+        NetworkError: a format of a later version.
+    """
+    if metadata.get("format") == 1 and isinstance(metadata.get("arguments"), dict):
+        return {**metadata, "format": FORMAT, "arguments": {**FORMAT_1, **metadata["arguments"]}}
+    if metadata.get("format") != FORMAT:
+        known = f"this version reads 1 to {FORMAT}"
+        raise NetworkError(f"{path}: format {metadata.get('format')}, {known}; update impasto")
+    return metadata
+
+
 def find_network(name: str | Path) -> Path:
     """The file of a published name or path; raises NetworkError naming what there is."""
     if (path := Path(name).expanduser()).is_file():
@@ -117,8 +133,7 @@ def _read_checkpoint(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any
 def _build(path: Path, state: dict[str, torch.Tensor], metadata: dict[str, Any]) -> TransformNet:
     if "loss_network" in metadata:
         raise NetworkError(f"{path}: a loss network, for training (--model.loss.network); it stylizes nothing")
-    if metadata.get("format") != FORMAT:
-        raise NetworkError(f"{path}: format {metadata.get('format')}, this version reads {FORMAT}; update impasto")
+    metadata = upgraded(metadata, path)
     if metadata.get("network") not in NETWORKS:
         raise NetworkError(f"{path}: network {metadata.get('network')!r} is not one of {', '.join(NETWORKS)}")
     try:
@@ -132,7 +147,7 @@ def _build(path: Path, state: dict[str, torch.Tensor], metadata: dict[str, Any])
 
 __all__ = [
     "FORMAT", "NETWORKS", "NetworkError", "TransformNet",
-    "describe", "find_network", "load_network", "published_networks", "save_network",
+    "describe", "find_network", "load_network", "published_networks", "save_network", "upgraded",
 ]  # fmt: skip
 
 

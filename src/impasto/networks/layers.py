@@ -8,9 +8,6 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-GRAIN = 2 / 255  # standard deviation of what `without_grain` takes for noise: two grey levels, as JPEG files have
-CANVAS = 6 / 255  # standard deviation of `canvas`; with 3, dark flat parts had dots in even rows
-
 Origin = tuple[int, int] | Int[Tensor, "2"]  # where in a larger picture a part of it begins: pixels down, right
 
 
@@ -174,29 +171,30 @@ def _summed(x: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 class ConvNormRelu(nn.Module):
-    """Convolution, conditional instance norm, ReLU (unless told otherwise); `upsample` doubles the size, smoothly."""
+    """Convolution, conditional instance norm, ReLU (unless told otherwise); with `upsampling`, at twice the size."""
 
     def __init__(
         self, inputs: int, outputs: int, kernel: int, num_styles: int, *,
-        stride: int = 1, upsample: bool = False, relu: bool = True,
+        stride: int = 1, upsampling: str = "", relu: bool = True,
     ) -> None:  # fmt: skip
         super().__init__()
-        self.upsample, self.relu = upsample, relu
+        self.upsampling, self.relu = upsampling, relu
         self.convolution = Convolution(inputs, outputs, kernel, stride)
         self.norm = ConditionalInstanceNorm(outputs, num_styles)
 
     def forward(
         self, x: Float[Tensor, "b _ h w"], style: Float[Tensor, "_ n"], moments: Moments | None = None
     ) -> Float[Tensor, "b _ _ _"]:
-        if self.upsample:
-            # Resize, then convolution: no checkerboard (Odena et al. 2016). Bilinear and `smoothed`, where they and
-            # most take the nearest neighbour: the finest patterns of the small map come with mirror images in
-            # frequency, which the later layers sharpen to a lattice of dots in flat areas, 4 pixels apart.
+        if self.upsampling:
+            # Resize, then convolution: no checkerboard (Odena et al. 2016). The nearest neighbour, which they and most
+            # take, and less so bilinear, pass the finest patterns of the small map with mirror images in frequency.
+            # Later layers may sharpen those to a lattice of dots in flat areas, 4 pixels apart; `smoothed` removes them.
+            mode = "nearest" if self.upsampling == "nearest" else "bilinear"
             with torch.autocast(x.device.type, enabled=False):  # which on CPUs would make it float32
-                x = F.interpolate(x, scale_factor=2, mode="bilinear")
-            x = smoothed(self.convolution(x))
-        else:
-            x = self.convolution(x)
+                x = F.interpolate(x, scale_factor=2, mode=mode)
+        x = self.convolution(x)
+        if self.upsampling == "bilinear_smoothed":
+            x = smoothed(x)
         return self.norm(x, style, moments, self.relu)
 
 
@@ -207,14 +205,18 @@ def smoothed(x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
     return F.conv2d(reflected(x, 1), kernel, groups=x.shape[1])
 
 
-def without_grain(photo: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 h w"]:
-    """The photo through a Wiener filter in windows of 7×7 (Lim 1990, p. 548, as in scipy), for noise of GRAIN: what
-    varies less is replaced by its mean, what varies much stays as it is."""
+def without_grain(photo: Float[Tensor, "b 3 h w"], grain: float) -> Float[Tensor, "b 3 h w"]:
+    """The photo through a Wiener filter in windows of 7×7 (Lim 1990, p. 548, as in scipy).
+
+    What varies less than `grain`, a standard deviation in grey levels, is replaced by its mean; what varies much stays
+    as it is. JPEG files have two levels of it.
+    """
+    noise = (grain / 255) ** 2
     values = photo.float()
     mean, square = _windowed_mean(values), _windowed_mean(values * values)
     # One gain for the three channels, so that it changes no hue.
     variance = (square - mean * mean).mean(1, keepdim=True)
-    gain = (variance - GRAIN**2).clamp(min=0) / variance.clamp(min=GRAIN**2)
+    gain = (variance - noise).clamp(min=0) / variance.clamp(min=noise)
     return (mean + gain * (values - mean)).to(photo.dtype)
 
 
@@ -224,10 +226,12 @@ def _windowed_mean(x: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 h w"]:
     return F.avg_pool2d(along, (7, 1), 1, (3, 0), count_include_pad=False)
 
 
-def canvas(photo: Float[Tensor, "_ _ h w"], origin: Origin = (0, 0)) -> Float[Tensor, "h w"]:
-    """A faint pattern, the same at every call, or its part from `origin` (down, right) on: the sum of 64 waves 12 to 40
-    pixels long in all directions, spread evenly by Roberts' sequence ("The unreasonable effectiveness of quasirandom
-    sequences", 2018)."""
+def canvas(photo: Float[Tensor, "_ _ h w"], amplitude: float, origin: Origin = (0, 0)) -> Float[Tensor, "h w"]:
+    """A faint pattern, the same at every call, or its part from `origin` (down, right) on.
+
+    The sum of 64 waves 12 to 40 pixels long in all directions, spread evenly by Roberts' sequence ("The unreasonable
+    effectiveness of quasirandom sequences", 2018). `amplitude` is its standard deviation in grey levels.
+    """
     number = torch.arange(1, 65, device=photo.device)[:, None]
     length, direction, phase = (number * (1 / 1.22074408460576**power) % 1 for power in (1, 2, 3))
     radians = 2 * math.pi / (12 * (40 / 12) ** length)  # per pixel
@@ -235,7 +239,7 @@ def canvas(photo: Float[Tensor, "_ _ h w"], origin: Origin = (0, 0)) -> Float[Te
     x = radians * (math.pi * direction).cos() * right
     y = radians * (math.pi * direction).sin() * down + 2 * math.pi * phase
     waves = y.cos().T @ x.cos() - y.sin().T @ x.sin()  # cos(x + y), summed over the waves
-    return (CANVAS * math.sqrt(2 / len(number)) * waves).to(photo.dtype)
+    return (amplitude / 255 * math.sqrt(2 / len(number)) * waves).to(photo.dtype)
 
 
 class ResidualBlock(nn.Module):

@@ -1,6 +1,6 @@
 """The feed-forward transform network for one or many learned styles."""
 
-from typing import Any
+from typing import Any, Literal, get_args
 
 import torch
 from jaxtyping import Float
@@ -25,6 +25,8 @@ MARGIN = 32
 # a network learns with it lies outside the picture in use.
 TRAINING_MARGIN = 8
 
+Upsampling = Literal["nearest", "bilinear", "bilinear_smoothed"]
+
 
 class TransformNet(nn.Module):
     """Encoder, residual blocks, decoder (Johnson 2016) with conditional instance norm (Dumoulin 2017).
@@ -33,16 +35,29 @@ class TransformNet(nn.Module):
         num_styles: how many styles are learned; every mixture of them can be painted.
         width: channels at full resolution: 32 is Johnson's network, 16 the real-time one.
         residual_blocks: blocks at a quarter of the resolution.
+        canvas: standard deviation, in grey levels, of the pattern laid under every photo; 0: none.
+        grain: standard deviation, in grey levels, of the noise taken out of every photo; 0: none.
+        upsampling: how the decoder doubles the size: `nearest` neighbour, `bilinear`, or `bilinear_smoothed`, with a
+            binomial filter after its convolution.
     """
 
-    def __init__(self, num_styles: int = 1, width: int = 32, residual_blocks: int = 5) -> None:
+    def __init__(
+        self, num_styles: int = 1, width: int = 32, residual_blocks: int = 5,
+        canvas: float = 6.0, grain: float = 2.0, upsampling: Upsampling = "bilinear_smoothed",
+    ) -> None:  # fmt: skip
         super().__init__()
         for name, value, least in (("num_styles", num_styles, 1), ("width", width, 1),
-                                   ("residual_blocks", residual_blocks, 0)):  # fmt: skip
-            if value < least:
+                                   ("residual_blocks", residual_blocks, 0), ("canvas", canvas, 0),
+                                   ("grain", grain, 0)):  # fmt: skip
+            if not value >= least:
                 raise ValueError(f"{name} {value}: must be at least {least}")
-        self.arguments = {"num_styles": num_styles, "width": width, "residual_blocks": residual_blocks}
-        self.num_styles = num_styles
+        if upsampling not in get_args(Upsampling):
+            raise ValueError(f"upsampling {upsampling!r}: choose from {', '.join(get_args(Upsampling))}")
+        self.arguments: dict[str, Any] = {
+            "num_styles": num_styles, "width": width, "residual_blocks": residual_blocks,
+            "canvas": canvas, "grain": grain, "upsampling": upsampling,
+        }  # fmt: skip
+        self.num_styles, self.canvas, self.grain = num_styles, canvas, grain
         # How far away, in pixels, the photo can still change a pixel, at given moments: 3 of `without_grain`, 4 of the
         # first convolution, 1 + 2 of the next, 8 of each block, 4 + 4 and 2 + 2 of the upsampling, 4 of the last.
         self.reach = 28 + 8 * residual_blocks
@@ -52,8 +67,8 @@ class TransformNet(nn.Module):
             ConvNormRelu(width, 2 * width, 3, num_styles, stride=2),
             ConvNormRelu(2 * width, 4 * width, 3, num_styles, stride=2),
             *(ResidualBlock(4 * width, num_styles) for _ in range(residual_blocks)),
-            ConvNormRelu(4 * width, 2 * width, 3, num_styles, upsample=True),
-            ConvNormRelu(2 * width, width, 3, num_styles, upsample=True),
+            ConvNormRelu(4 * width, 2 * width, 3, num_styles, upsampling=upsampling),
+            ConvNormRelu(2 * width, width, 3, num_styles, upsampling=upsampling),
         ])  # fmt: skip
         self.to_rgb = Convolution(width, 3, 9)
 
@@ -76,10 +91,15 @@ class TransformNet(nn.Module):
         """
         style = self._checked(style, content)
         h, w = content.shape[-2:]
-        # Not in the papers: in flat areas instance norm makes the photo's faint noise large, and a network paints it as
-        # dots, 8 pixels apart, where it finds nothing else to paint. Where nothing varies at all, it can only paint one
+        x = content
+        # Not in the papers, both: in flat areas instance norm makes the photo's faint noise large, and a network that
+        # was not trained for long paints it as dots, 8 pixels apart. Where nothing varies at all, it can only paint one
         # colour; so it is given something to paint, as texture networks are given noise (Ulyanov et al. 2016).
-        x = _padded(without_grain(content) + canvas(content, origin), margin)
+        if self.grain:
+            x = without_grain(x, self.grain)
+        if self.canvas:
+            x = x + canvas(x, self.canvas, origin)
+        x = _padded(x, margin)
         moments = moments or Moments()
         for layer in self.layers:
             x = layer(x, style, moments)

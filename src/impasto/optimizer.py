@@ -1,0 +1,103 @@
+"""Muon: the optimizer of the transform network (Jordan et al. 2024, https://kellerjordan.github.io/posts/muon/)."""
+
+from collections import defaultdict
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+MOMENTUM = 0.95  # Jordan's, with Nesterov's look ahead
+BETAS, EPS = (0.9, 0.999), 1e-8  # Adam's defaults (Kingma & Ba 2015)
+ADAM_SHARE = 0.1  # Adam's learning rate as a share of Muon's: 2e-3 beside 0.02
+NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)  # Jordan's quintic; five steps bring singular values to 0.7 … 1.2
+
+
+class Muon(torch.optim.Optimizer):
+    """Orthogonalized momentum for convolutions, Adam for everything else, in one optimizer.
+
+    A convolution's gradient is taken as a matrix, out × (in·k·k). Its momentum is replaced by the nearest
+    matrix with orthonormal rows, so that every direction of the weights moves equally far in a step. Biases,
+    γ and β, and the layer that makes RGB have no such matrix to speak of: they stay with Adam.
+
+    `torch.optim.Muon` takes matrices only, and nothing else beside them; Lightning wants one optimizer.
+
+    Args:
+        network: its 4-dimensional weights are Muon's, except those in `adam`.
+        learning_rate: of the convolutions; Adam's is `ADAM_SHARE` of it.
+        adam: names of further parameters for Adam.
+    """
+
+    def __init__(self, network: nn.Module, learning_rate: float, adam: tuple[str, ...] = ("to_rgb.weight",)) -> None:
+        orthogonal, rest = [], []
+        for name, parameter in network.named_parameters():
+            (orthogonal if parameter.ndim == 4 and name not in adam else rest).append(parameter)
+        groups = [
+            {"params": orthogonal, "lr": learning_rate, "method": "muon"},
+            {"params": rest, "lr": ADAM_SHARE * learning_rate, "method": "adam"},
+        ]
+        super().__init__([group for group in groups if group["params"]], {})
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
+        """One step on every parameter that has a gradient."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            parameters = [p for p in group["params"] if p.grad is not None]
+            if parameters:
+                (self._muon if group["method"] == "muon" else self._adam)(parameters, group["lr"])
+        return loss
+
+    def _muon(self, parameters: list[Tensor], learning_rate: float) -> None:
+        gradients = [p.grad for p in parameters]
+        momenta = self._states(parameters, "momentum")
+        torch._foreach_lerp_(momenta, gradients, 1 - MOMENTUM)
+        ahead = torch._foreach_lerp(gradients, momenta, MOMENTUM)
+        # Layers of one shape go through Newton-Schulz together: a GPU is idle between many small products.
+        same: dict[torch.Size, list[int]] = defaultdict(list)
+        for i, parameter in enumerate(parameters):
+            same[parameter.shape].append(i)
+        for shape, members in same.items():
+            matrices = torch.stack([ahead[i].flatten(1) for i in members])
+            step = orthogonalized(matrices) * max(1, shape[0] / shape[1:].numel()) ** 0.5
+            for i, update in zip(members, step.view(-1, *shape), strict=True):
+                parameters[i].sub_(update, alpha=learning_rate)
+
+    def _adam(self, parameters: list[Tensor], learning_rate: float) -> None:
+        gradients = [p.grad for p in parameters]
+        first, second = self._states(parameters, "first"), self._states(parameters, "second")
+        step = self.state[parameters[0]]["step"] = self.state[parameters[0]].get("step", 0) + 1
+        torch._foreach_lerp_(first, gradients, 1 - BETAS[0])
+        torch._foreach_mul_(second, BETAS[1])
+        torch._foreach_addcmul_(second, gradients, gradients, 1 - BETAS[1])
+        scale = torch._foreach_div(second, 1 - BETAS[1] ** step)
+        torch._foreach_sqrt_(scale)
+        torch._foreach_add_(scale, EPS)
+        torch._foreach_addcdiv_(parameters, first, scale, -learning_rate / (1 - BETAS[0] ** step))
+
+    def _states(self, parameters: list[Tensor], name: str) -> list[Tensor]:
+        """A tensor of each parameter's own, zero at first, kept from step to step and in checkpoints."""
+        for parameter in parameters:
+            if name not in self.state[parameter]:
+                self.state[parameter][name] = torch.zeros_like(parameter)
+        return [self.state[parameter][name] for parameter in parameters]
+
+
+def orthogonalized(matrices: Float[Tensor, "n rows columns"]) -> Float[Tensor, "n rows columns"]:
+    """Matrices with the singular vectors of the given ones, and singular values near 1, by Newton–Schulz.
+
+    In bfloat16 on a GPU (Jordan's choice); in float32 on a CPU, which may have no bfloat16.
+    """
+    a, b, c = NEWTON_SCHULZ
+    x = matrices.to(torch.bfloat16 if matrices.is_cuda else torch.float32)
+    if tall := x.shape[1] > x.shape[2]:
+        x = x.mT
+    x = x / (x.norm(dim=(1, 2), keepdim=True) + 1e-7)
+    for _ in range(5):
+        square = x @ x.mT
+        x = a * x + (b * square + c * square @ square) @ x
+    return (x.mT if tall else x).to(matrices.dtype)
