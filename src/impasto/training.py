@@ -43,6 +43,8 @@ class Painting:
 DECIDED = ("network", "content_layers", "style_layers", "secondary_layers", "scales", "balance")
 Compiled = Literal["default", "reduce-overhead", "max-autotune"]  # modes of torch.compile
 PARTS = ("network", "loss")  # what is compiled
+MOVED = 4  # with `shift_weight`, every fourth photo comes a second time, moved by less than 4 pixels each way
+BORDER = 8  # pixels of a painting that see much of what is reflected around it
 LOOK = 50  # steps between looks at the loss, where nothing is logged
 
 
@@ -68,7 +70,8 @@ class FixedStyles(pl.LightningModule):
         warmup_steps: steps over which the learning rate rises; then it falls to 0 along a cosine.
         gap_photos: photos on which the balance is measured, once.
         shift_weight: weight of the squared difference between a moved photo's painting and the moved painting;
-            above 0 it keeps patterns from locking to the pixel grid, as dots in flat areas do. The canvas moves along.
+            above 0 it keeps patterns from locking to the pixel grid, as dots in flat areas do. Needs `canvas` 0, which
+            would stay in place; crops are seen 4 pixels smaller.
         compile: compile network and loss with torch.compile, for the training steps: true, or a mode of it, such as
             reduce-overhead, which replays CUDA graphs.
     """
@@ -99,6 +102,8 @@ class FixedStyles(pl.LightningModule):
         self.styles = {name: Painting(style) if isinstance(style, str) else style for name, style in styles.items()}
         if shift_weight < 0 or gap_photos < 2:
             raise ValueError(f"shift_weight {shift_weight}, gap_photos {gap_photos}: the first from 0, photos from 2")
+        if shift_weight and canvas:
+            raise ValueError(f"shift_weight {shift_weight} with canvas {canvas}: the canvas does not move; set one to 0")
         for name, painting in self.styles.items():
             if not Path(painting.image).is_file():
                 what = f"painting {name}: {painting.image} does not exist"
@@ -132,10 +137,10 @@ class FixedStyles(pl.LightningModule):
                 state[key] = torch.stack(rows)
         return state
 
-    def forward(self, content: Tensor, style: Tensor, origin: tuple[int, int] = (0, 0)) -> Tensor:
+    def forward(self, content: Tensor, style: Tensor) -> Tensor:
         """See TransformNet.forward; with the smaller margin, in validation too, so that its terms compare."""
         content = content.contiguous(memory_format=torch.channels_last)
-        return self._quick("network")(content, style, TRAINING_MARGIN, origin)
+        return self._quick("network")(content, style, TRAINING_MARGIN)
 
     def _quick(self, part: str) -> Callable[..., Any]:
         """The network or the loss, compiled in training; validation, of other sizes, would have them compiled again."""
@@ -165,22 +170,23 @@ class FixedStyles(pl.LightningModule):
 
     def _terms(self, content: Tensor, index: Tensor) -> tuple[dict[str, Tensor], Tensor]:
         """The terms as fractions (without their weights), for people to read, and the weighted sum, to minimize."""
+        down, right = 1 + self.global_step % 3, 1 + self.global_step // 3 % 3
+        first = self.global_step % min(MOVED, len(content))  # other photos, and so other styles, in every step
+        pairs = slice(first, None, MOVED)
+        if self.shift_weight:
+            size = content.shape[-1] - MOVED
+            moved = content[pairs, :, down : down + size, right : right + size]
+            content, index = torch.cat([content[:, :, :size, :size], moved]), torch.cat([index, index[pairs]])
         style = F.one_hot(index, len(self.styles)).to(content)
         output = self(content, style)
         weighted = self._quick("loss")(output, content, self.target.select(index))
         weights = {**self.loss.current, "shift": self.shift_weight}
         if self.shift_weight:
-            weighted["shift"] = self.shift_weight * self._shift(content, style, output)
+            here, there = output[: len(output) - len(moved)][pairs], output[len(output) - len(moved) :]
+            weighted["shift"] = self.shift_weight * _shift(here, there, down, right)
         asked = {**self.loss_options.asked, "shift": self.shift_weight}
         fractions = {name: term.detach() / weights[name] for name, term in weighted.items() if asked[name]}
         return fractions, torch.stack(list(weighted.values())).sum()
-
-    def _shift(self, content: Tensor, style: Tensor, output: Tensor) -> Tensor:
-        """MSE of the painting of the photo moved by 1 to 3 pixels each way, another place on the network's 4×4 grid,
-        and of the moved painting (as in video, Ruder et al. 2016); of half the batch, since it takes a second pass."""
-        right, down, half = 1 + self.global_step % 3, 1 + self.global_step // 3 % 3, (len(content) + 1) // 2
-        moved = self(content[:half, :, down:, right:], style[:half], (down, right))
-        return F.mse_loss(moved.float(), output[:half, :, down:, right:].float())
 
     def _refuse_non_finite(self) -> None:
         """Looks at the terms since the last look, all at once, since each look waits for what the GPU has to do: as
@@ -225,6 +231,9 @@ class FixedStyles(pl.LightningModule):
             first = self.trainer.datamodule.first_photos(self.gap_photos)  # type: ignore[attr-defined]
             photos = first.to(self.device)
         self.target = self._target(paintings, photos)
+        if self.trainer.precision == "bf16-mixed":
+            # Autocast would cast these weights, which have no gradient, anew in every forward pass.
+            self.loss.features.network.to(torch.bfloat16)
 
     def _target(self, paintings: list[Tensor], photos: Tensor | None) -> StyleTarget:
         if self._restored is None:
@@ -296,6 +305,16 @@ class FixedStyles(pl.LightningModule):
     def publish(self, path: str | Path) -> Path:
         """Writes the network with its metadata to a `.safetensors`, in half precision."""
         return save_network(path, self.network, overwrite=True, half=True, **self.metadata())
+
+
+def _shift(here: Tensor, there: Tensor, down: int, right: int) -> Tensor:
+    """MSE between paintings and those of the same photos moved, by other places on the network's 4×4 grid.
+
+    As in video (Ruder et al. 2016), without what reaches in from the borders.
+    """
+    size, inside = here.shape[-1], slice(BORDER, -BORDER)
+    moved_back = here[..., down:, right:].float(), there[..., : size - down, : size - right].float()
+    return F.mse_loss(*(picture[..., inside, inside] for picture in moved_back))
 
 
 def _credits(painting: Painting) -> dict[str, Any]:
