@@ -91,8 +91,3 @@ def test_no_cycle() -> None:
     del graph["impasto"]  # public names, loaded when asked for
     graph = {name: (found & set(graph)) - {name} for name, found in graph.items()}
     list(TopologicalSorter(graph).static_order())  # raises CycleError
-
-
-def test_no_file_grows_past_reading() -> None:
-    long = {file.name: lines for file in FILES if (lines := len(file.read_text().splitlines())) > 310}
-    assert not long

@@ -15,7 +15,8 @@ from pictures import save, smoke_pictures
 from impasto.cli import run
 from impasto.images import read_image
 from impasto.networks import load_network
-from impasto.networks.layers import canvas
+from impasto.networks.layers import by_columns
+from impasto.targets import StyleTarget
 from impasto.training import FixedStyles
 
 ROOT = Path(__file__).parents[1]
@@ -225,6 +226,7 @@ network, found = TransformNet(2, 4, 1), []
 whole = {"backend": "aot_eager", "fullgraph": True}
 for paint, judge in ((network, loss), (torch.compile(part.forward, **whole) for part in (network, loss))):
     sum(judge(paint(photos, style), photos, target).values()).backward()
+    assert all(p.grad.any() for name, p in network.named_parameters() if p.ndim > 1 and "beta" not in name)
     found.append(torch.cat([p.grad.flatten() for p in network.parameters()]))
     network.zero_grad(set_to_none=True)
 assert (found[0] - found[1]).norm() < 1e-3 * found[0].norm()
@@ -237,11 +239,20 @@ def test_network_and_loss_are_compiled_whole() -> None:
     assert done.returncode == 0, done.stderr
 
 
-def test_no_gradient_is_clipped_in_vain() -> None:
-    """Fused Adam, which Lightning clips for in every precision but 16-mixed."""
-    assert fit("--trainer.gradient_clip_val", "1") == 0
-    states = torch.load(newest("runs/smoke"), weights_only=True)["optimizer_states"]
-    assert states[0]["param_groups"][0]["fused"] is True
+def test_gradients_are_clipped() -> None:
+    assert fit("--run", "free") == 0 and fit("--trainer.gradient_clip_val", "1e-9", "--run", "clipped") == 0
+    free, clipped = (load_network(newest(run)).state_dict()["to_rgb.bias"] for run in ("free", "clipped"))
+    assert not torch.equal(free, clipped)
+
+
+def test_a_run_that_would_train_in_vain_is_refused(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    """As torch 2.11 did with the compiled network: no gradient before the last layer."""
+    monkeypatch.setattr("impasto.networks.transform.by_columns", lambda layer, x: by_columns(layer, x.detach()))
+    assert fit() == 2
+    error = capsys.readouterr().err
+    assert "no gradient reaches" in error and "layers.0.convolution.weight" in error and "Traceback" not in error
 
 
 def test_weights_average_through_lightnings_callback() -> None:
@@ -263,30 +274,43 @@ def test_several_styles_are_learned_in_turns_and_published_by_name() -> None:
     assert not torch.equal(gamma[0], gamma[1]) and not (gamma == 1).all(1).any(), "both styles were trained"
 
 
-class OnCanvas(torch.nn.Module):
-    """Paints the photo and ten times the canvas below it, which moves with the photo."""
+class Waves(torch.nn.Module):
+    """Paints what moves with the photo: each pixel's mean with its neighbour."""
 
-    def forward(self, content: torch.Tensor, style: torch.Tensor, margin: int, origin: tuple[int, int]) -> torch.Tensor:
-        return content + 10 * canvas(content, origin)
+    def forward(self, content: torch.Tensor, style: torch.Tensor, margin: int) -> torch.Tensor:
+        return (content + content.roll(1, -1)) / 2
 
 
 class Dots(torch.nn.Module):
     """Paints a dot on every fourth pixel of the picture's own grid, wherever the content is."""
 
-    def forward(self, content: torch.Tensor, style: torch.Tensor, margin: int, origin: tuple[int, int]) -> torch.Tensor:
+    def forward(self, content: torch.Tensor, style: torch.Tensor, margin: int) -> torch.Tensor:
         painted = content.clone()
         painted[..., ::4, ::4] += 0.5
         return painted
 
 
-@pytest.mark.parametrize(("network", "expected"), [(OnCanvas(), 0.0), (Dots(), 2 * 0.25 / 16)])
-def test_the_shift_term_sees_what_is_locked_to_the_pixel_grid(network: torch.nn.Module, expected: float) -> None:
+class NoLoss(torch.nn.Module):
+    """A loss of nothing, so that the shift term is all."""
+
+    current: dict[str, float] = {}
+
+    def forward(self, output: torch.Tensor, content: torch.Tensor, target: object) -> dict[str, torch.Tensor]:
+        return {}
+
+
+@pytest.mark.parametrize(("network", "expected"), [(Waves(), 0.0), (Dots(), 2 * 0.25 / 16)])
+@pytest.mark.parametrize("photos", [1, 2, 6])
+def test_the_shift_term_sees_what_is_locked_to_the_pixel_grid(
+    network: torch.nn.Module, expected: float, photos: int
+) -> None:
     """Half a dot's square at each of two places among sixteen: where the dots are, and where they were."""
     module = FixedStyles({"smoke": "smoke/painting.png"}, width=4, residual_blocks=0, shift_weight=1.0)
-    module.network = network
-    content, style = torch.rand(2, 3, 64, 64), torch.ones(2, 1)
-    found = module._shift(content, style, module(content, style))
-    assert float(found) == pytest.approx(expected, rel=0.05, abs=1e-6)
+    module.network, vars(module)["loss"] = network, NoLoss()
+    module.target = StyleTarget({}, {}, {})
+    fractions, total = module._terms(torch.rand(photos, 3, 68, 68), torch.zeros(photos, dtype=torch.long))
+    assert float(total) == pytest.approx(expected, rel=0.05, abs=1e-6)
+    assert float(fractions["shift"]) == pytest.approx(expected, rel=0.05, abs=1e-6)
 
 
 def test_the_shift_term_is_part_of_the_loss() -> None:

@@ -4,7 +4,6 @@ import csv
 import os
 import signal
 import time
-from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -15,7 +14,7 @@ from pytorch_lightning.loggers import TensorBoardLogger
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from impasto.schedule import finished
+from impasto.schedule import Schedule, finished
 from impasto.sheets import contact_sheet
 
 BETWEEN_DRAWINGS = 0.2  # seconds: to read the terms is to wait for the GPU
@@ -25,13 +24,13 @@ class ShowProgress(pl.callbacks.ProgressBar):
     """A bar with photos per second, time left and the terms; where there is no terminal, a line now and then.
 
     Args:
-        share: says how much of the run is done, 0 to 1.
+        schedule: says how much of the run is done.
         seconds_between_lines: without a terminal, how often a line is printed.
     """
 
-    def __init__(self, share: Callable[[], float], seconds_between_lines: float = 30.0) -> None:
+    def __init__(self, schedule: Schedule, seconds_between_lines: float = 30.0) -> None:
         super().__init__()
-        self.share, self.seconds_between_lines = share, seconds_between_lines
+        self.schedule, self.seconds_between_lines = schedule, seconds_between_lines
         self.console = Console(stderr=True)
         self.bar: Progress | None = None
 
@@ -49,8 +48,8 @@ class ShowProgress(pl.callbacks.ProgressBar):
             TimeRemainingColumn(),
         )
         self.bar = Progress(*columns, console=self.console, disable=not self.console.is_terminal)
-        self.task = self.bar.add_task("", total=1.0, completed=self.share())
-        self.share_at_start = self.share()
+        self.task = self.bar.add_task("", total=1.0, completed=self.schedule.share)
+        self.share_at_start = self.schedule.share
         self.bar.start()
 
     def on_train_batch_end(
@@ -64,10 +63,10 @@ class ShowProgress(pl.callbacks.ProgressBar):
         speed = self.photos / max(1e-9, self.said - self.began)
         terms = "  ".join(f"{name.removeprefix('train/')} {float(value):.3f}"
                           for name, value in trainer.progress_bar_metrics.items())  # fmt: skip
-        steps = f"step {trainer.global_step}" + (f"/{trainer.max_steps}" if trainer.max_steps > 0 else "")
+        steps = f"step {trainer.global_step}" + ("" if self.schedule.minutes else f"/{trainer.max_steps}")
         text = f"{steps}  {speed:.1f} photos/s  {terms}"
         assert self.bar is not None
-        share = self.share()
+        share = self.schedule.share
         self.bar.update(self.task, completed=share, description=text)
         if not self.console.is_terminal:
             left = max(0.0, 1 - share) / max(1e-9, share - self.share_at_start) * (self.said - self.began)
@@ -75,7 +74,7 @@ class ShowProgress(pl.callbacks.ProgressBar):
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         if self.bar is not None:
-            self.bar.update(self.task, completed=self.share())
+            self.bar.update(self.task, completed=self.schedule.share)
             self.bar.stop()
 
     def print(self, *args: Any, **kwargs: Any) -> None:
@@ -158,9 +157,7 @@ class Previews(pl.Callback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        due = finished(trainer) or (
-            self.every_n_steps and trainer.global_step % self.every_n_steps == 0
-        )
+        due = finished(trainer) or (self.every_n_steps and trainer.global_step % self.every_n_steps == 0)
         if due and self.every_n_steps and trainer.is_global_zero:
             self._paint(trainer, pl_module)
 

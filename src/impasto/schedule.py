@@ -18,13 +18,13 @@ def warmup_cosine(step: int, warmup_steps: int, share: float) -> float:
 class Schedule(pl.Callback):
     """Sets the learning rate of every step by the share of the run that is done, and ends a run by the clock.
 
-    By steps the share is step / max_steps. By the clock it is the time spent training, in earlier parts of the run
-    too, over `minutes`: a run ends properly, at a learning rate of 0, on a machine of any speed.
+    The share is step / max_steps. With `minutes` it is the time spent training, in earlier parts of the run too, over
+    `minutes`, unless steps are ahead: a run ends properly, at a learning rate of 0, on a machine of any speed.
 
     The rate is set from the module's own values, not restored with the optimizer: what is asked for on resume acts.
 
     Args:
-        minutes: length of the run; None: `trainer.max_steps` decides.
+        minutes: length of the run, which `trainer.max_steps` may end before; None: steps alone decide.
     """
 
     def __init__(self, minutes: float | None = None) -> None:
@@ -64,13 +64,13 @@ class Schedule(pl.Callback):
         return self._before + time.monotonic() - self._began
 
     def _measure(self, trainer: pl.Trainer) -> None:
+        self.share = trainer.global_step / max(1, trainer.max_steps)
         if self.minutes is None:
-            self.share = trainer.global_step / max(1, trainer.max_steps)
             return
         share = torch.tensor(self.spent / (60 * self.minutes), device=trainer.strategy.root_device)
         if dist.is_available() and dist.is_initialized():  # one clock, or the ranks' weights would part
             dist.broadcast(share, 0)
-        self.share = float(share)
+        self.share = max(self.share, float(share))
 
     def state_dict(self) -> dict[str, float]:
         return {"spent": self.spent}

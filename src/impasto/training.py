@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from impasto.images import read_image, resize
 from impasto.losses import LossOptions, PerceptualLoss
 from impasto.networks import TransformNet, commit, describe, load_network, save_network
-from impasto.networks.transform import TRAINING_MARGIN, Upsampling
+from impasto.networks.transform import TRAINING_MARGIN
 from impasto.optimizer import ADAM_SHARE, Muon
 from impasto.targets import StyleTarget
 
@@ -43,6 +43,7 @@ class Painting:
 DECIDED = ("network", "content_layers", "style_layers", "secondary_layers", "scales", "balance")
 Compiled = Literal["default", "reduce-overhead", "max-autotune"]  # modes of torch.compile
 PARTS = ("network", "loss")  # what is compiled
+PREPROCESSING = ("canvas", "grain", "upsampling")  # arguments of the network that `start_from` takes over
 MOVED = 4  # with `shift_weight`, every fourth photo comes a second time, moved by less than 4 pixels each way
 BORDER = 8  # pixels of a painting that see much of what is reflected around it
 LOOK = 50  # steps between looks at the loss, where nothing is logged
@@ -61,17 +62,15 @@ class FixedStyles(pl.LightningModule):
         width: channels of the network at full resolution (32: Johnson's; 16: the real-time one).
         residual_blocks: residual blocks of the network.
         start_from: a network of the same size, published or a file, to go on from instead of from nothing: its
-            styles keep what they learned where names agree, new ones begin as their mean.
+            styles keep what they learned where names agree, new ones begin as their mean. Its canvas, grain and
+            upsampling are taken over.
         loss: the perceptual loss.
-        canvas: standard deviation, in grey levels, of the pattern laid under every photo (`layers.canvas`); 0: none.
-        grain: noise, in grey levels, that is taken out of every photo (`layers.without_grain`); 0: none.
-        upsampling: how the decoder doubles the size.
         learning_rate: of the convolutions (Muon), at its highest; all else has a tenth of it (Adam).
         warmup_steps: steps over which the learning rate rises; then it falls to 0 along a cosine.
         gap_photos: photos on which the balance is measured, once.
         shift_weight: weight of the squared difference between a moved photo's painting and the moved painting;
-            above 0 it keeps patterns from locking to the pixel grid, as dots in flat areas do. Needs `canvas` 0, which
-            would stay in place; crops are seen 4 pixels smaller.
+            above 0 it keeps patterns from locking to the pixel grid, as dots in flat areas do. Crops are then seen 4
+            pixels smaller, and every fourth a second time.
         compile: compile network and loss with torch.compile, for the training steps: true, or a mode of it, such as
             reduce-overhead, which replays CUDA graphs.
     """
@@ -87,9 +86,6 @@ class FixedStyles(pl.LightningModule):
         residual_blocks: int = 5,
         start_from: str | None = None,
         loss: LossOptions = LossOptions(),  # noqa: B008  only read
-        canvas: float = 6.0,
-        grain: float = 2.0,
-        upsampling: Upsampling = "bilinear_smoothed",
         learning_rate: float = 0.02,
         warmup_steps: int = 100,
         gap_photos: int = 32,
@@ -102,29 +98,31 @@ class FixedStyles(pl.LightningModule):
         self.styles = {name: Painting(style) if isinstance(style, str) else style for name, style in styles.items()}
         if shift_weight < 0 or gap_photos < 2:
             raise ValueError(f"shift_weight {shift_weight}, gap_photos {gap_photos}: the first from 0, photos from 2")
-        if shift_weight and canvas:
-            raise ValueError(f"shift_weight {shift_weight} with canvas {canvas}: the canvas does not move; set one to 0")
         for name, painting in self.styles.items():
             if not Path(painting.image).is_file():
                 what = f"painting {name}: {painting.image} does not exist"
                 raise ValueError(f"{what}; give --model.styles.{name}.image PICTURE")
-        network = TransformNet(len(styles), width, residual_blocks, canvas, grain, upsampling)
+        other = load_network(start_from) if start_from else None
+        before = {name: other.arguments[name] for name in PREPROCESSING} if other else {}
+        network = TransformNet(len(styles), width, residual_blocks, **before)
         self.network = network.to(memory_format=torch.channels_last)
-        if start_from:
-            self.network.load_state_dict(self._state_of(start_from))
+        if other:
+            self.network.load_state_dict(self._state_of(other, str(start_from)))
+        if shift_weight and self.network.canvas:
+            raise ValueError(f"shift_weight {shift_weight}: {start_from} has a canvas, which does not move; give 0")
         self.style_size, self.loss_options = style_size, loss
         self.learning_rate, self.warmup_steps, self.gap_photos = learning_rate, warmup_steps, gap_photos
         self.shift_weight, self.start_from = shift_weight, start_from
         self.mode = "default" if compile is True else compile
         self._compiled: dict[str, Callable[..., Any]] = {}
+        self._gradients_seen = False
         self._unseen: list[tuple[int, dict[str, Tensor]]] = []  # steps and terms that nobody has looked at
         self.run_config: dict[str, Any] = {}  # what the command was given, for the record in the published file
         self._restored: dict[str, Any] | None = None
 
-    def _state_of(self, start_from: str) -> dict[str, Tensor]:
+    def _state_of(self, other: TransformNet, start_from: str) -> dict[str, Tensor]:
         """The weights of another network, its γ and β arranged for our styles (Dumoulin et al. 2017 add a style to
         a trained network by learning these two alone; here all goes on learning)."""
-        other = load_network(start_from)
         for name in ("width", "residual_blocks"):
             if (theirs := other.arguments[name]) != (ours := self.network.arguments[name]):
                 what = f"start_from {start_from}: its {name} is {theirs}, not {ours}"
@@ -200,6 +198,18 @@ class FixedStyles(pl.LightningModule):
             f"step {step}: the {bad} term is {float(terms[bad])}; training stopped, the last checkpoint is from "
             f"before. Go on from it with a lower --model.learning_rate, or with --trainer.precision 32-true"
         )
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Refuses a run that would train in vain: under torch 2.11 a compiled network had gradients in one layer only."""
+        if self._gradients_seen:
+            return
+        self._gradients_seen = True
+        weights = {name: p.grad for name, p in self.network.named_parameters() if p.ndim > 1 and "beta" not in name}
+        if without := [name for name, gradient in weights.items() if gradient is None or not gradient.any()]:
+            raise ValueError(
+                f"no gradient reaches {len(without)} of {len(weights)} weights, such as {without[0]} (torch "
+                f"{torch.__version__}, --model.compile {self.mode}): train with --model.compile false"
+            )
 
     def _agree_on_dynamic_weights(self) -> None:
         if self.loss_options.balance == "dynamic" and self.trainer.world_size > 1:

@@ -47,8 +47,8 @@ class TrainingCLI(LightningCLI):
         )  # fmt: skip
         parser.add_argument(
             "--minutes", type=float | None, default=None,
-            help="train for so long, whatever the machine: the learning rate follows the clock and is 0 at the end "
-            "(default: trainer.max_steps decides)",
+            help="train for so long, whatever the machine: the learning rate follows the clock and is 0 at the end; "
+            "trainer.max_steps ends a run that comes to them before (default: steps alone decide)",
         )  # fmt: skip
         parser.add_lightning_class_args(Checkpoints, "checkpoint")
         self.add_pictures(parser)
@@ -80,9 +80,7 @@ class TrainingCLI(LightningCLI):
             _refuse_bad_run(config, run)
         config.trainer.default_root_dir = str(run)
         interval = config.trainer.val_check_interval
-        if config.minutes is not None:  # steps do not end it
-            config.trainer.max_steps = config.trainer.max_epochs = -1
-        elif self.subcommand == "fit" and isinstance(interval, int):  # a short run ends with a validation too
+        if self.subcommand == "fit" and isinstance(interval, int):  # a short run ends with a validation too
             config.trainer.val_check_interval = min(interval, config.trainer.max_steps)
         if config.trainer.precision is None and _has_bf16(config.trainer.accelerator):
             config.trainer.precision = "bf16-mixed"
@@ -91,9 +89,7 @@ class TrainingCLI(LightningCLI):
         """Adds the callbacks every run has, checkpoints written whole, and TensorBoard in the run's folder."""
         self.stop = StopSafely()
         self.schedule = Schedule(self._get(self.config_init, "minutes"))
-        self.trainer_defaults = {
-            "callbacks": [self.schedule, self.stop, LossTable(), ShowProgress(lambda: self.schedule.share)]
-        }
+        self.trainer_defaults = {"callbacks": [self.schedule, self.stop, LossTable(), ShowProgress(self.schedule)]}
         asked = self._get(self.config_init, "trainer").plugins or []
         plugins = asked if isinstance(asked, list) else [asked]
         if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
@@ -198,7 +194,7 @@ def _refuse_bad_run(config: Any, run: Path) -> None:
         raise ValueError("training is counted in steps, not epochs: use --trainer.max_steps N")
     if config.trainer.max_time is not None:
         raise ValueError("--trainer.max_time ends a run at any learning rate: use --minutes N, which the rate follows")
-    if config.minutes is None and (config.trainer.max_steps or -1) < 1:
+    if (config.trainer.max_steps or -1) < 1:
         raise ValueError(f"--trainer.max_steps {config.trainer.max_steps}: must be at least 1")
     if holds_run(run) and not config.ckpt_path:
         raise ValueError(f"{run} holds a run already: go on with --ckpt_path last, or choose another folder with --run")

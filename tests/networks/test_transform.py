@@ -1,5 +1,7 @@
 """The transform network: sizes, range, styles, parts of a larger picture."""
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -10,9 +12,12 @@ from impasto.networks.transform import MARGIN
 SIZES = [(side, side) for side in (1, 2, 3, 5, 31, 97)] + [(98, 131), (513, 257), (1000, 3)]
 
 
-def small(num_styles: int = 1) -> TransformNet:
+FORMAT_1 = {"canvas": 6.0, "grain": 2.0, "upsampling": "bilinear_smoothed"}
+
+
+def small(num_styles: int = 1, **before: Any) -> TransformNet:
     torch.manual_seed(0)
-    network = TransformNet(num_styles, width=4, residual_blocks=1).eval()
+    network = TransformNet(num_styles, width=4, residual_blocks=1, **before).eval()
     for parameter in network.parameters():  # γ and β of the styles differ
         torch.nn.init.normal_(parameter, std=0.3)
     return network
@@ -27,10 +32,11 @@ def test_same_size_out_as_in(height: int, width: int) -> None:
     assert torch.isfinite(stylized).all() and stylized.min() >= 0 and stylized.max() <= 1
 
 
-def test_padding_is_by_reflection_a_margin_and_up_to_a_multiple_of_four() -> None:
-    network, content = small(), torch.rand(1, 3, 38, 41)
+@pytest.mark.parametrize("before", [{}, FORMAT_1], ids=["plain", "format 1"])
+def test_padding_is_by_reflection_a_margin_and_up_to_a_multiple_of_four(before: dict[str, Any]) -> None:
+    network, content = small(**before), torch.rand(1, 3, 38, 41)
     for margin in (0, MARGIN):
-        x = without_grain(content) + canvas(content)
+        x = without_grain(content, 2.0) + canvas(content, 6.0) if before else content
         x = torch.nn.functional.pad(x, (margin, margin + 3, margin, margin + 2), mode="reflect")
         for layer in network.layers:
             x = layer(x, torch.ones(1, 1))
@@ -78,9 +84,11 @@ def test_a_part_with_the_moments_of_the_whole_equals_the_whole() -> None:
 
 
 @pytest.mark.parametrize("residual_blocks", [0, 2])
-def test_reach_is_as_far_as_a_pixel_sees(residual_blocks: int) -> None:
+@pytest.mark.parametrize("before", [{}, {"upsampling": "bilinear"}, FORMAT_1], ids=["plain", "bilinear", "format 1"])
+def test_reach_is_as_far_as_a_pixel_sees(residual_blocks: int, before: dict[str, Any]) -> None:
     """What changes one painted pixel, by the gradient, lies within `reach`, and at most three pixels short of it."""
-    network, content = TransformNet(width=4, residual_blocks=residual_blocks), torch.rand(1, 3, 160, 160)
+    network = TransformNet(width=4, residual_blocks=residual_blocks, **before)
+    content = torch.rand(1, 3, 160, 160)
     moments = Moments()
     network(content, moments=moments)
     farthest = 0

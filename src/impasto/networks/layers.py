@@ -161,8 +161,9 @@ class _Normalized(torch.autograd.Function):
 
 
 def _scaled(x: Tensor, scale: Tensor, shift: Tensor, relu: bool) -> Tensor:
-    y = (x * scale).add_(shift)
-    return y.relu_() if relu else y
+    y = torch.addcmul(shift, x, scale)
+    # Not in place where it is compiled: torch 2.11 then loses the gradient of this function, without a word.
+    return y if not relu else y.relu() if torch.compiler.is_compiling() else y.relu_()
 
 
 def _summed(x: Tensor, dtype: torch.dtype) -> Tensor:

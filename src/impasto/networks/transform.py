@@ -26,6 +26,9 @@ MARGIN = 32
 TRAINING_MARGIN = 8
 
 Upsampling = Literal["nearest", "bilinear", "bilinear_smoothed"]
+# Pixels that the layers without the blocks, 8 each, see around a pixel: 4 of the first convolution, 1 + 2 of the next,
+# 4 of the last, the rest of the upsampling.
+REACH: dict[Upsampling, int] = {"nearest": 18, "bilinear": 22, "bilinear_smoothed": 25}
 
 
 class TransformNet(nn.Module):
@@ -35,15 +38,15 @@ class TransformNet(nn.Module):
         num_styles: how many styles are learned; every mixture of them can be painted.
         width: channels at full resolution: 32 is Johnson's network, 16 the real-time one.
         residual_blocks: blocks at a quarter of the resolution.
-        canvas: standard deviation, in grey levels, of the pattern laid under every photo; 0: none.
-        grain: standard deviation, in grey levels, of the noise taken out of every photo; 0: none.
-        upsampling: how the decoder doubles the size: `nearest` neighbour, `bilinear`, or `bilinear_smoothed`, with a
-            binomial filter after its convolution.
+        canvas: standard deviation, in grey levels, of the pattern laid under every photo; 0: none (Johnson's).
+        grain: standard deviation, in grey levels, of the noise taken out of every photo; 0: none (Johnson's).
+        upsampling: how the decoder doubles the size: `nearest` neighbour, or `bilinear_smoothed`, with a binomial
+            filter after its convolution. Networks of format 1, trained on few photos, have all three.
     """
 
     def __init__(
         self, num_styles: int = 1, width: int = 32, residual_blocks: int = 5,
-        canvas: float = 6.0, grain: float = 2.0, upsampling: Upsampling = "bilinear_smoothed",
+        canvas: float = 0.0, grain: float = 0.0, upsampling: Upsampling = "nearest",
     ) -> None:  # fmt: skip
         super().__init__()
         for name, value, least in (("num_styles", num_styles, 1), ("width", width, 1),
@@ -58,9 +61,8 @@ class TransformNet(nn.Module):
             "canvas": canvas, "grain": grain, "upsampling": upsampling,
         }  # fmt: skip
         self.num_styles, self.canvas, self.grain = num_styles, canvas, grain
-        # How far away, in pixels, the photo can still change a pixel, at given moments: 3 of `without_grain`, 4 of the
-        # first convolution, 1 + 2 of the next, 8 of each block, 4 + 4 and 2 + 2 of the upsampling, 4 of the last.
-        self.reach = 28 + 8 * residual_blocks
+        # How far away, in pixels, the photo can still change a pixel, at given moments.
+        self.reach = REACH[upsampling] + 8 * residual_blocks + (3 if grain else 0)
         self.metadata: dict[str, Any] = {}
         self.layers = nn.ModuleList([
             ConvNormRelu(3, width, 9, num_styles),
