@@ -293,7 +293,9 @@ class Dots(torch.nn.Module):
 class NoLoss(torch.nn.Module):
     """A loss of nothing, so that the shift term is all."""
 
-    current: dict[str, float] = {}
+    def __init__(self) -> None:
+        super().__init__()
+        self.current: dict[str, float] = {}
 
     def forward(self, output: torch.Tensor, content: torch.Tensor, target: object) -> dict[str, torch.Tensor]:
         return {}

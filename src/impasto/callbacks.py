@@ -48,7 +48,7 @@ class ShowProgress(pl.callbacks.ProgressBar):
             TimeRemainingColumn(),
         )
         self.bar = Progress(*columns, console=self.console, disable=not self.console.is_terminal)
-        self.task = self.bar.add_task("", total=1.0, completed=self.schedule.share)
+        self.task = self.bar.add_task("", total=1, completed=0)
         self.share_at_start = self.schedule.share
         self.bar.start()
 

@@ -29,7 +29,8 @@ class Muon(torch.optim.Optimizer):
     """
 
     def __init__(self, network: nn.Module, learning_rate: float, adam: tuple[str, ...] = ("to_rgb.weight",)) -> None:
-        orthogonal, rest = [], []
+        orthogonal: list[nn.Parameter] = []
+        rest: list[nn.Parameter] = []
         for name, parameter in network.named_parameters():
             (orthogonal if parameter.ndim == 4 and name not in adam else rest).append(parameter)
         groups = [
@@ -39,20 +40,21 @@ class Muon(torch.optim.Optimizer):
         super().__init__([group for group in groups if group["params"]], {})
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """One step on every parameter that has a gradient."""
         loss = None
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
         for group in self.param_groups:
-            parameters = [p for p in group["params"] if p.grad is not None]
-            if parameters:
-                (self._muon if group["method"] == "muon" else self._adam)(parameters, group["lr"])
+            moved = [(p, p.grad) for p in group["params"] if p.grad is not None]
+            if moved:
+                parameters, gradients = map(list, zip(*moved, strict=True))
+                step = self._muon if group["method"] == "muon" else self._adam
+                step(parameters, gradients, group["lr"])
         return loss
 
-    def _muon(self, parameters: list[Tensor], learning_rate: float) -> None:
-        gradients = [p.grad for p in parameters]
+    def _muon(self, parameters: list[Tensor], gradients: list[Tensor], learning_rate: float) -> None:
         momenta = self._states(parameters, "momentum")
         torch._foreach_lerp_(momenta, gradients, 1 - MOMENTUM)
         ahead = [update.flatten(1) for update in torch._foreach_lerp(gradients, momenta, MOMENTUM)]
@@ -62,8 +64,7 @@ class Muon(torch.optim.Optimizer):
         ]
         torch._foreach_add_(parameters, steps, alpha=-learning_rate)
 
-    def _adam(self, parameters: list[Tensor], learning_rate: float) -> None:
-        gradients = [p.grad for p in parameters]
+    def _adam(self, parameters: list[Tensor], gradients: list[Tensor], learning_rate: float) -> None:
         first, second = self._states(parameters, "first"), self._states(parameters, "second")
         step = self.state[parameters[0]]["step"] = self.state[parameters[0]].get("step", 0) + 1
         torch._foreach_lerp_(first, gradients, 1 - BETAS[0])

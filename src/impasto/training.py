@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import pytorch_lightning as pl
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from impasto.images import read_image, resize
@@ -200,7 +200,7 @@ class FixedStyles(pl.LightningModule):
         )
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        """Refuses a run that would train in vain: under torch 2.11 a compiled network had gradients in one layer only."""
+        """Refuses a run that would train in vain, as one whose compiled network had lost its gradient (torch 2.11)."""
         if self._gradients_seen:
             return
         self._gradients_seen = True
@@ -322,9 +322,10 @@ def _shift(here: Tensor, there: Tensor, down: int, right: int) -> Tensor:
 
     As in video (Ruder et al. 2016), without what reaches in from the borders.
     """
-    size, inside = here.shape[-1], slice(BORDER, -BORDER)
-    moved_back = here[..., down:, right:].float(), there[..., : size - down, : size - right].float()
-    return F.mse_loss(*(picture[..., inside, inside] for picture in moved_back))
+    size = here.shape[-1]
+    same = (here[..., down:, right:], there[..., : size - down, : size - right])
+    first, second = (picture[..., BORDER:-BORDER, BORDER:-BORDER].float() for picture in same)
+    return F.mse_loss(first, second)
 
 
 def _credits(painting: Painting) -> dict[str, Any]:

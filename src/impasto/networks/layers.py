@@ -189,7 +189,7 @@ class ConvNormRelu(nn.Module):
         if self.upsampling:
             # Resize, then convolution: no checkerboard (Odena et al. 2016). The nearest neighbour, which they and most
             # take, and less so bilinear, pass the finest patterns of the small map with mirror images in frequency.
-            # Later layers may sharpen those to a lattice of dots in flat areas, 4 pixels apart; `smoothed` removes them.
+            # Later layers may sharpen those to a lattice of dots, 4 pixels apart; `smoothed` removes them.
             mode = "nearest" if self.upsampling == "nearest" else "bilinear"
             with torch.autocast(x.device.type, enabled=False):  # which on CPUs would make it float32
                 x = F.interpolate(x, scale_factor=2, mode=mode)
