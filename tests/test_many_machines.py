@@ -88,3 +88,14 @@ def test_sigterm_to_the_second_of_two_processes_stops_both_at_one_step_and_the_r
                            capture_output=True, text=True)  # fmt: skip
     assert again.returncode == 0, again.stderr
     assert list(losses("stopped")) == list(range(1, step + 3))
+
+
+def test_two_processes_end_by_one_clock() -> None:
+    """Rates of their own would part their weights; which of them ended first would leave the other waiting."""
+    options = ("--trainer.devices", "2", "--trainer.strategy", "ddp", "--run", "clock", "--minutes", "0.05",
+               "--trainer.max_steps", "100000", "--trainer.val_check_interval", "100000",
+               "--previews.every_n_steps", "0")  # fmt: skip
+    done = subprocess.run(command(*options), env=ENVIRONMENT, capture_output=True, text=True, timeout=200)
+    assert done.returncode == 0, done.stderr
+    assert list(Path("clock").glob("*.safetensors"))
+    assert newest("clock").name == f"step-{max(losses('clock')):06d}.ckpt"

@@ -346,6 +346,8 @@ def test_training_lowers_the_validation_loss() -> None:
         (("--data.crop", "8"), "crop"),
         (("--model.shift_weight", "-1"), "shift_weight -1.0, gap_photos 4: the first from 0"),
         (("--model.gap_photos", "1"), "photos from 2"),
+        (("--model.shift_weight", "1", "--model.canvas", "3"), "with a canvas of 3.0, which does not move"),
+        (("--model.canvas", "-3"), "canvas -3.0: must be at least 0"),
         (("--trainer.accelerator", "gpu", "--trainer.devices", "99"), "gpu"),
         (("--model.loss.weights", "nowhere.pth"), "nowhere.pth"),
     ],

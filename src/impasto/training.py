@@ -62,8 +62,10 @@ class FixedStyles(pl.LightningModule):
         width: channels of the network at full resolution (32: Johnson's; 16: the real-time one).
         residual_blocks: residual blocks of the network.
         start_from: a network of the same size, published or a file, to go on from instead of from nothing: its
-            styles keep what they learned where names agree, new ones begin as their mean. Its canvas, grain and
-            upsampling are taken over.
+            styles keep what they learned where names agree, new ones begin as their mean. Its grain and upsampling
+            are taken over.
+        canvas: standard deviation, in grey levels, of a faint pattern under every photo, which gives parts without any
+            detail strokes; 0: none; by default as `start_from` has it, or none.
         loss: the perceptual loss.
         learning_rate: of the convolutions (Muon), at its highest; all else has a tenth of it (Adam).
         warmup_steps: steps over which the learning rate rises; then it falls to 0 along a cosine.
@@ -85,6 +87,7 @@ class FixedStyles(pl.LightningModule):
         width: int = 32,
         residual_blocks: int = 5,
         start_from: str | None = None,
+        canvas: float | None = None,
         loss: LossOptions = LossOptions(),  # noqa: B008  only read
         learning_rate: float = 0.02,
         warmup_steps: int = 100,
@@ -104,12 +107,15 @@ class FixedStyles(pl.LightningModule):
                 raise ValueError(f"{what}; give --model.styles.{name}.image PICTURE")
         other = load_network(start_from) if start_from else None
         before = {name: other.arguments[name] for name in PREPROCESSING} if other else {}
+        if canvas is not None:
+            before["canvas"] = canvas
         network = TransformNet(len(styles), width, residual_blocks, **before)
         self.network = network.to(memory_format=torch.channels_last)
         if other:
             self.network.load_state_dict(self._state_of(other, str(start_from)))
         if shift_weight and self.network.canvas:
-            raise ValueError(f"shift_weight {shift_weight}: {start_from} has a canvas, which does not move; give 0")
+            what = f"shift_weight {shift_weight} with a canvas of {self.network.canvas}, which does not move"
+            raise ValueError(f"{what}: give 0 for one of them (--model.shift_weight, --model.canvas)")
         self.style_size, self.loss_options = style_size, loss
         self.learning_rate, self.warmup_steps, self.gap_photos = learning_rate, warmup_steps, gap_photos
         self.shift_weight, self.start_from = shift_weight, start_from

@@ -5,7 +5,7 @@ import torch
 from skimage.metrics import structural_similarity
 from torchmetrics.functional.image.lpips import _LPIPS
 
-from impasto.evaluation.metrics import Lpips, gram_difference, grid_pattern, psnr, ssim
+from impasto.evaluation.metrics import Lpips, grain, gram_difference, grid_pattern, psnr, ssim, tone
 
 
 @pytest.fixture
@@ -40,6 +40,30 @@ def test_gram_difference_by_hand() -> None:
     assert gram_difference(style, style, itself) == 0
     assert gram_difference(2 * style, style, itself) == pytest.approx(3.0)
     assert gram_difference(0 * style, style, itself) == pytest.approx(1.0)
+
+
+def test_tone_by_hand() -> None:
+    """Half the contrast around another grey is half the tone."""
+    style = torch.tensor([0.2, 0.8]).repeat(3, 8, 4)[None]
+    assert tone(style, style) == pytest.approx(1.0)
+    assert tone(0.4 + 0.5 * (style - 0.5), style) == pytest.approx(0.5)
+    assert tone(torch.full_like(style, 0.5), style) == 0
+
+
+def waves(period: float, amplitude: float, size: int = 128) -> torch.Tensor:
+    return (0.5 + amplitude * torch.cos(2 * torch.pi * torch.arange(size) / period)).repeat(1, 3, size, 1)
+
+
+def test_grain_is_the_amplitude_of_waves_of_two_to_three_and_a_half_pixels() -> None:
+    style = waves(2.5, 0.1)
+    assert grain(style, style) == pytest.approx(1.0)
+    assert grain(waves(2.5, 0.2), style) == pytest.approx(2.0, rel=0.02)
+    assert grain(waves(8, 0.4), style) < 0.01 and grain(torch.full_like(style, 0.5), style) < 0.01
+
+
+def test_grain_does_not_depend_on_the_size_of_the_pictures() -> None:
+    noise = torch.rand(1, 3, 384, 320, generator=torch.Generator().manual_seed(0))
+    assert grain(noise[..., :192, :256], noise) == pytest.approx(1.0, rel=0.05)
 
 
 def test_lpips_agrees_with_torchmetrics(pair) -> None:

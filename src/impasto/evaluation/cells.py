@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from impasto.evaluation.metrics import Lpips, gram_difference, psnr, ssim
+from impasto.evaluation.metrics import Lpips, grain, gram_difference, psnr, ssim, tone
 from impasto.images import Picture, read_image, write_image
 from impasto.losses import LossOptions, PerceptualLoss
 from impasto.optimization import OptimizeOptions, optimize_image
@@ -87,16 +87,18 @@ class Judge:
 
     @torch.no_grad()
     def numbers(self, image: Tensor, content: Tensor, painting: str) -> dict[str, float]:
-        """SSIM, PSNR and LPIPS to the photo, GMD to the painting, the terms as fractions and the loss.
+        """SSIM, PSNR and LPIPS to the photo, GMD, tone and grain to the painting, the terms as fractions and the loss.
 
         Both pictures are 1×3×H×W in [0, 1], of one size.
         """
         weights = self.loss.weights
         terms = self.loss(image, content, self.targets[painting])
-        gmd = gram_difference(image, self.paintings[painting], self._style_features)
+        style = self.paintings[painting]
+        gmd = gram_difference(image, style, self._style_features)
         perceptual = {} if self.lpips is None else {"lpips": self.lpips(image, content)}
         return {
             "ssim": ssim(image, content), "psnr": psnr(image, content), **perceptual, "gmd": gmd,
+            "tone": tone(image, style), "grain": grain(image, style),
             **{name: float(value) / weights[name] for name, value in terms.items() if weights[name]},
             "loss": float(torch.stack(list(terms.values())).sum()),
         }  # fmt: skip

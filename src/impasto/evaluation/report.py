@@ -23,7 +23,8 @@ from impasto.networks import find_network, load_network
 from impasto.sheets import contact_sheet
 
 COLUMNS = {
-    "ssim": "SSIM", "psnr": "PSNR, dB", "lpips": "LPIPS", "gmd": "GMD", "content": "content", "style": "style",
+    "ssim": "SSIM", "psnr": "PSNR, dB", "lpips": "LPIPS", "gmd": "GMD", "tone": "tone", "grain": "grain",
+    "content": "content", "style": "style",
     "loss": "loss", "grid": "grid", "equal": "equal to iterations",
 }  # fmt: skip
 BASELINE = "colour transfer"
