@@ -65,7 +65,7 @@ class FixedStyles(pl.LightningModule):
             styles keep what they learned where names agree, new ones begin as their mean. Its grain and upsampling
             are taken over.
         canvas: standard deviation, in grey levels, of a faint pattern under every photo, which gives parts without any
-            detail strokes; 0: none; by default as `start_from` has it, or none.
+            detail strokes; 0: none. By default as `start_from` has it, or else 3; 0 with `shift_weight`.
         loss: the perceptual loss.
         learning_rate: of the convolutions (Muon), at its highest; all else has a tenth of it (Adam).
         warmup_steps: steps over which the learning rate rises; then it falls to 0 along a cosine.
@@ -107,8 +107,8 @@ class FixedStyles(pl.LightningModule):
                 raise ValueError(f"{what}; give --model.styles.{name}.image PICTURE")
         other = load_network(start_from) if start_from else None
         before = {name: other.arguments[name] for name in PREPROCESSING} if other else {}
-        if canvas is not None:
-            before["canvas"] = canvas
+        if canvas is not None or (other is None and shift_weight):
+            before["canvas"] = canvas or 0.0
         network = TransformNet(len(styles), width, residual_blocks, **before)
         self.network = network.to(memory_format=torch.channels_last)
         if other:

@@ -38,7 +38,8 @@ class TransformNet(nn.Module):
         num_styles: how many styles are learned; every mixture of them can be painted.
         width: channels at full resolution: 32 is Johnson's network, 16 the real-time one.
         residual_blocks: blocks at a quarter of the resolution.
-        canvas: standard deviation, in grey levels, of the pattern laid under every photo; 0: none (Johnson's).
+        canvas: standard deviation, in grey levels, of the pattern laid under every photo; 0: none (Johnson's), and in
+            a photo of one colour instance norm finds nothing but the rounding of its sums.
         grain: standard deviation, in grey levels, of the noise taken out of every photo; 0: none (Johnson's).
         upsampling: how the decoder doubles the size: `nearest` neighbour, or `bilinear_smoothed`, with a binomial
             filter after its convolution. Networks of format 1, trained on few photos, have all three.
@@ -46,7 +47,7 @@ class TransformNet(nn.Module):
 
     def __init__(
         self, num_styles: int = 1, width: int = 32, residual_blocks: int = 5,
-        canvas: float = 0.0, grain: float = 0.0, upsampling: Upsampling = "nearest",
+        canvas: float = 3.0, grain: float = 0.0, upsampling: Upsampling = "nearest",
     ) -> None:  # fmt: skip
         super().__init__()
         for name, value, least in (("num_styles", num_styles, 1), ("width", width, 1),
@@ -94,11 +95,12 @@ class TransformNet(nn.Module):
         style = self._checked(style, content)
         h, w = content.shape[-2:]
         x = content
-        # Not in the papers, both: in flat areas instance norm makes the photo's faint noise large, and a network that
-        # was not trained for long paints it as dots, 8 pixels apart. Where nothing varies at all, it can only paint one
-        # colour; so it is given something to paint, as texture networks are given noise (Ulyanov et al. 2016).
+        # Not in the papers: instance norm makes the photo's faint noise large in flat areas, and a network that was not
+        # trained for long paints it as dots, 8 pixels apart.
         if self.grain:
             x = without_grain(x, self.grain)
+        # Not in the papers: where nothing varies, a network can only paint one colour. So it is given something to
+        # paint, as texture networks are given noise (Ulyanov et al. 2016).
         if self.canvas:
             x = x + canvas(x, self.canvas, origin)
         x = _padded(x, margin)
