@@ -229,7 +229,7 @@ REFUSED = [
     (["a.png", "--size"], "argument --size: expected one argument"),
     (["a.png", "--tile", "small"], "--tile small: must be auto, never or a whole number of pixels"),
     (["a.png", "--tile", "1.5"], "--tile 1.5: must be auto, never or a whole number of pixels"),
-    (["a.png", "--tile", "100"], "tile 100: must be auto, never, or a side of at least 144 pixels (this network"),
+    (["a.png", "--tile", "100"], "tile 100: must be auto, never, or a side of at least 112 pixels (this network"),
     (["a.png", "--keep_colors=maybe"], "--keep_colors maybe: must be true or false"),
     (["a.png", "--stile=wave"], "unrecognized arguments: --stile=wave"),
     (["a.png", "--device", "gpu"], "device 'gpu': must be auto, cpu, cuda, cuda:N or mps"),

@@ -173,7 +173,7 @@ def test_tiles_that_are_too_small_are_refused(network, tile):
     with pytest.raises(ValueError) as raised:
         Stylizer(network, device="cpu", tile=tile)
     assert str(raised.value) == (
-        f"tile {tile}: must be auto, never, or a side of at least 144 pixels (this network's tiles overlap by 72)"
+        f"tile {tile}: must be auto, never, or a side of at least 112 pixels (this network's tiles overlap by 56)"
     )
 
 
