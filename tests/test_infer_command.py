@@ -380,12 +380,12 @@ def test_an_interruption_among_tiles_leaves_no_half_file(infer, monkeypatch, suf
 
 def test_a_failure_among_tiles_is_a_line_and_leaves_nothing(infer, monkeypatch):
     given = photo("a.png", LARGE)
-    at_tile(monkeypatch, 5, MemoryError())
+    at_tile(monkeypatch, 2, MemoryError())
     status, out, err = infer(given, "--tile", "160")
     assert (status, out) == (2, []) and results() == []
     assert err == [
         "impasto infer: 260×200 pixels, longer side 260: does not fit in the memory of cpu; "
-        "paint smaller tiles, such as --tile 144"
+        "paint smaller tiles, such as --tile 112"
     ]
 
 
