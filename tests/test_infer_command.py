@@ -310,7 +310,7 @@ def test_progress_is_shown_on_a_terminal_for_more_than_one(infer, monkeypatch):
 
 # Tiles
 
-TILED = ["--tile", "144"]  # the least for networks of one block: 72 pixels of each are kept
+TILED = ["--tile", "112"]  # the least for networks of one block: 56 pixels of each are kept
 LARGE = (260, 200)
 
 
@@ -357,7 +357,7 @@ def test_options_reach_the_tiles(infer):
 def test_auto_takes_what_is_a_bomb_to_the_whole(infer, monkeypatch):
     given = photo("a.png", LARGE)
     monkeypatch.setattr("impasto.inference.tiles.WHOLE", 200 * 200)
-    monkeypatch.setattr("impasto.inference.tiles.SIDE", 144)
+    monkeypatch.setattr("impasto.inference.tiles.SIDE", 112)
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 20_000)
     bomb = "impasto infer: a.png: more than {} pixels, refused as a decompression bomb: scale it down"
     assert infer(given, "--tile", "never") == (2, [], [bomb.format("20,000")])
@@ -380,8 +380,8 @@ def test_an_interruption_among_tiles_leaves_no_half_file(infer, monkeypatch, suf
 
 def test_a_failure_among_tiles_is_a_line_and_leaves_nothing(infer, monkeypatch):
     given = photo("a.png", LARGE)
-    at_tile(monkeypatch, 2, MemoryError())
-    status, out, err = infer(given, "--tile", "160")
+    at_tile(monkeypatch, 5, MemoryError())
+    status, out, err = infer(given, "--tile", "128")
     assert (status, out) == (2, []) and results() == []
     assert err == [
         "impasto infer: 260×200 pixels, longer side 260: does not fit in the memory of cpu; "
