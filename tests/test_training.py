@@ -315,6 +315,19 @@ def test_the_shift_term_sees_what_is_locked_to_the_pixel_grid(
     assert float(fractions["shift"]) == pytest.approx(expected, rel=0.05, abs=1e-6)
 
 
+def test_a_checkpoint_of_adam_is_refused_by_name_and_its_network_taken(capsys: pytest.CaptureFixture) -> None:
+    """As versions before Muon wrote them: one group of parameters, no `method`."""
+    assert fit() == 0
+    checkpoint = torch.load(newest("runs/smoke"), weights_only=True)
+    for group in checkpoint["optimizer_states"][0]["param_groups"]:
+        del group["method"]
+    torch.save(checkpoint, "old.ckpt")
+    assert fit("--ckpt_path", "old.ckpt", "--trainer.max_steps", "9") == 2
+    error = capsys.readouterr().err
+    assert "with Adam alone: begin a new run" in error and "Traceback" not in error
+    assert fit("--model.start_from", "old.ckpt", "--run", "on") == 0
+
+
 def test_the_shift_term_is_part_of_the_loss() -> None:
     assert fit("--model.shift_weight", "10") == 0
     row = {name: float(value) for name, value in losses("runs/smoke")[6].items() if value}

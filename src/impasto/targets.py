@@ -13,6 +13,8 @@ Key = tuple[float, str]  # (scale, layer)
 GRADNORM_ALPHA = 1.5
 GRADNORM_RATE = 0.025
 
+BORDER = 8  # pixels of a painting that see much of what is reflected around it
+
 
 @dataclass(frozen=True)
 class StyleTarget:
@@ -65,6 +67,17 @@ def read_gaps(gaps: dict[str, list[float]], like: dict[Key, Tensor]) -> dict[Key
 def squared_error(a: Tensor, b: Tensor) -> Tensor:
     """Mean squared error of each picture of the batch: B."""
     return (exact(a) - exact(b)).square().flatten(1).mean(1)
+
+
+def moved_error(here: Tensor, there: Tensor, down: int, right: int) -> Tensor:
+    """MSE between paintings and those of the same photos moved up and left, by other places on the network's 4×4 grid.
+
+    As in video (Ruder et al. 2016), without what reaches in from the borders. Both are B×3×S×S; a scalar.
+    """
+    size = here.shape[-1]
+    same = (here[..., down:, right:], there[..., : size - down, : size - right])
+    first, second = (picture[..., BORDER:-BORDER, BORDER:-BORDER] for picture in same)
+    return squared_error(first, second).mean()
 
 
 def exact(x: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
 """Training of the transform network: FixedStyles learns 1…N paintings."""
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,29 +15,8 @@ from impasto.losses import LossOptions, PerceptualLoss
 from impasto.networks import TransformNet, commit, describe, load_network, save_network
 from impasto.networks.transform import TRAINING_MARGIN
 from impasto.optimizer import ADAM_SHARE, Muon
-from impasto.targets import StyleTarget
-
-
-@dataclass
-class Painting:
-    """A style to learn.
-
-    Args:
-        image: the picture file.
-        title: what the painting is called.
-        artist: who painted it.
-        year: when.
-        licence: under which the picture may be used.
-        source: where the picture can be had.
-    """
-
-    image: str
-    title: str = ""
-    artist: str = ""
-    year: int | None = None
-    licence: str = ""
-    source: str = ""
-
+from impasto.paintings import Painting
+from impasto.targets import StyleTarget, moved_error
 
 # Options of the loss that the balance of a run was measured under.
 DECIDED = ("network", "content_layers", "style_layers", "secondary_layers", "scales", "balance")
@@ -45,7 +24,6 @@ Compiled = Literal["default", "reduce-overhead", "max-autotune"]  # modes of tor
 PARTS = ("network", "loss")  # what is compiled
 PREPROCESSING = ("canvas", "grain", "upsampling")  # arguments of the network that `start_from` takes over
 MOVED = 4  # with `shift_weight`, every fourth photo comes a second time, moved by less than 4 pixels each way
-BORDER = 8  # pixels of a painting that see much of what is reflected around it
 LOOK = 50  # steps between looks at the loss, where nothing is logged
 
 
@@ -187,7 +165,7 @@ class FixedStyles(pl.LightningModule):
         weights = {**self.loss.current, "shift": self.shift_weight}
         if self.shift_weight:
             here, there = output[: len(output) - len(moved)][pairs], output[len(output) - len(moved) :]
-            weighted["shift"] = self.shift_weight * _shift(here, there, down, right)
+            weighted["shift"] = self.shift_weight * moved_error(here, there, down, right)
         asked = {**self.loss_options.asked, "shift": self.shift_weight}
         fractions = {name: term.detach() / weights[name] for name, term in weighted.items() if asked[name]}
         return fractions, torch.stack(list(weighted.values())).sum()
@@ -281,6 +259,12 @@ class FixedStyles(pl.LightningModule):
 
         ValueError where this run has other styles, or what else that balance and the weights do not fit.
         """
+        groups = [group for state in checkpoint.get("optimizer_states", []) for group in state["param_groups"]]
+        if groups and "method" not in groups[0]:
+            raise ValueError(
+                "the checkpoint is of an earlier version, which trained with Adam alone: begin a new run from its "
+                "network with --model.start_from FILE.ckpt"
+            )
         stored = checkpoint.get("impasto", {})
         self._restored, described = stored.get("balance"), stored.get("network", {})
         names = [style["name"] for style in described.get("styles", [])]
@@ -306,7 +290,7 @@ class FixedStyles(pl.LightningModule):
         options = asdict(self.loss_options)
         options.pop("weights")  # a path of the machine it was trained on
         return {
-            "styles": [{"name": name, **_credits(painting)} for name, painting in self.styles.items()],
+            "styles": [{"name": name, **painting.credits()} for name, painting in self.styles.items()],
             "loss": {**options, "gaps": self.target.gaps()},
             "training": {
                 "steps": self.global_step,
@@ -321,18 +305,3 @@ class FixedStyles(pl.LightningModule):
     def publish(self, path: str | Path) -> Path:
         """Writes the network with its metadata to a `.safetensors`, in half precision."""
         return save_network(path, self.network, overwrite=True, half=True, **self.metadata())
-
-
-def _shift(here: Tensor, there: Tensor, down: int, right: int) -> Tensor:
-    """MSE between paintings and those of the same photos moved, by other places on the network's 4×4 grid.
-
-    As in video (Ruder et al. 2016), without what reaches in from the borders.
-    """
-    size = here.shape[-1]
-    same = (here[..., down:, right:], there[..., : size - down, : size - right])
-    first, second = (picture[..., BORDER:-BORDER, BORDER:-BORDER].float() for picture in same)
-    return F.mse_loss(first, second)
-
-
-def _credits(painting: Painting) -> dict[str, Any]:
-    return {key: value for key, value in asdict(painting).items() if key != "image" and value}
