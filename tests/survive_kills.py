@@ -95,11 +95,11 @@ def differences(folder: Path, steps: int) -> list[str]:
         name for name, value in made[0]["state_dict"].items() if not torch.equal(value, made[1]["state_dict"][name])
     ]
     moments = [made[i]["optimizer_states"][0]["state"] for i in (0, 1)]
-    adam = [f"Adam's {key} of {i}" for i, state in moments[0].items() for key, value in state.items()
+    optimizer = [f"the optimizer's {key} of {i}" for i, state in moments[0].items() for key, value in state.items()
             if not torch.equal(value, moments[1][i][key])]  # fmt: skip
     files = [name for name in ("losses.csv", "smoke.safetensors")
              if (folder / "whole" / name).read_bytes() != (folder / "killed" / name).read_bytes()]  # fmt: skip
-    return weights + adam + files
+    return weights + optimizer + files
 
 
 def main() -> int:
@@ -115,7 +115,7 @@ def main() -> int:
     print(
         f"different: {', '.join(different)}"
         if different
-        else "weights, Adam's state, losses and network: the same bits"
+        else "weights, optimizer's state, losses and network: the same bits"
     )
     return 1 if different else 0
 

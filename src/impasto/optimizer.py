@@ -66,7 +66,9 @@ class Muon(torch.optim.Optimizer):
 
     def _adam(self, parameters: list[Tensor], gradients: list[Tensor], learning_rate: float) -> None:
         first, second = self._states(parameters, "first"), self._states(parameters, "second")
-        step = self.state[parameters[0]]["step"] = self.state[parameters[0]].get("step", 0) + 1
+        counted = self.state[parameters[0]].setdefault("step", torch.zeros(()))  # all have taken as many
+        counted += 1
+        step = int(counted)
         torch._foreach_lerp_(first, gradients, 1 - BETAS[0])
         torch._foreach_mul_(second, BETAS[1])
         torch._foreach_addcmul_(second, gradients, gradients, 1 - BETAS[1])
