@@ -112,7 +112,7 @@ def loader_line(folder: str, step: Step, workers: int, batches: int = 20) -> str
 
 def operations(step: Step) -> int:
     """Operations a photo, forward and backward; a multiplication and an addition are two."""
-    job = training_step(replace(step, bf16=False, compiled="", batch=1))
+    job = training_step(replace(step, bf16=False, compiled="", batch=1, muon=False))  # its products are no photo's
     with FlopCounterMode(display=False) as counter:
         job()
     return counter.get_total_flops()
