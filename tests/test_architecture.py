@@ -25,6 +25,7 @@ HEAVY = {
         "runs.py",
         "schedule.py",
         "distillation.py",
+        "evaluation/photos_needed.py",
         "training_cli.py",
     },
     "datasets": {"data/sources.py"},

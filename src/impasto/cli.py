@@ -46,8 +46,12 @@ def run(command: str, *arguments: str) -> int:
     """Runs one command; a ValueError or OSError becomes one line (IMPASTO_DEBUG=1 shows where it came from)."""
     logging.basicConfig(format="%(message)s")
     try:
+        if command in ("train", "distill", "benchmark"):
+            _quiet_lightning()
         if command in ("train", "distill"):
-            return _train(command, list(arguments))
+            from impasto import training_cli
+
+            return int(getattr(training_cli, command)(list(arguments)))
         from impasto.arguments import parsed
 
         function = getattr(import_module(f"impasto.{_HOMES[command]}"), command)
@@ -65,10 +69,8 @@ def run(command: str, *arguments: str) -> int:
         return 130
 
 
-def _train(command: str, arguments: list[str]) -> int:
-    from impasto import training_cli
-
-    # Lightning's advice on what is settled here: workers, our own arguments, the logging interval, no validation.
+def _quiet_lightning() -> None:
+    """Its advice on what is settled here: workers, our own arguments, the logging interval, no validation."""
     for message in (
         ".*does not have many workers.*",
         ".*args parameter is intended.*",
@@ -78,4 +80,3 @@ def _train(command: str, arguments: list[str]) -> int:
     ):
         warnings.filterwarnings("ignore", message)
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
-    return getattr(training_cli, command)(arguments)

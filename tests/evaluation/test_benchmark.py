@@ -7,6 +7,7 @@ from pictures import save
 
 from impasto.cli import run
 from impasto.evaluation.loss_networks import NETWORKS, Setting, table
+from impasto.evaluation.photos_needed import share_for
 from impasto.evaluation.speed import convolution_flops, inference_table
 from impasto.evaluation.steps import Step, ladder, operations
 
@@ -46,6 +47,26 @@ def test_the_reference_is_measured_against_the_usual_recipe(capsys: pytest.Captu
     assert all(float(row[1].split("(")[0]) > 0 for row in rows)
 
 
+def test_optimizers_are_measured_by_the_photos_they_need(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    for number in range(10):
+        save(tmp_path / f"{number}.png", number)
+    painting = save(tmp_path / "painting.png", 10)
+    small = ("--size=32", "--batch=1", "--width=4", "--steps=20", "--threads=1")
+    assert run("benchmark", "--what=optimizers", f"--photos={tmp_path}", f"--painting={painting}", *small) == 0
+    out = capsys.readouterr().out
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in out.splitlines() if line.startswith("| ")][1:]
+    assert [row[1] for row in rows] == ["20 (1.00)", "5 (0.25)", "7 (0.35)", "10 (0.50)"]
+    adam, *muon = (float(row[2]) for row in rows)
+    assert sorted(muon, reverse=True) == muon and muon[-1] < muon[0] and adam > 0
+    assert f"with {share_for(adam, dict(zip((0.25, 0.35, 0.5), muon, strict=True)))} of the photos" in out
+
+
+def test_the_share_of_photos_lies_on_the_line_between_two_runs() -> None:
+    assert share_for(1.0, {0.25: 1.1, 0.5: 0.9}) == "0.35"  # halfway in the logarithm
+    assert share_for(1.2, {0.25: 1.1, 0.5: 0.9}) == "0.25 or less"
+    assert share_for(0.8, {0.25: 1.1, 0.5: 0.9}) == "more than 0.50"
+
+
 def test_painting_is_measured_against_the_arithmetic() -> None:
     """Operations counted by hand: both 9×9, two halvings, ten in the blocks, two doublings, and their smoothing."""
     per_pixel = 2 * 81 * 3 * 16 + 9 * (16 * 32 / 4 + 32 * 64 / 16 + 10 * 64 * 64 / 16 + 64 * 32 / 4 + 32 * 16)
@@ -63,6 +84,7 @@ def test_painting_is_measured_against_the_arithmetic() -> None:
         ("--size=8", "size from 16"),
         ("--device=cuda", "no GPU here"),
         ("--what=inference --files=[x.onnx]", "neither a file"),
+        ("--what=optimizers", "give a folder with --photos"),
     ],
 )
 def test_mistakes_are_one_line(

@@ -8,9 +8,11 @@ import torch
 from rich.console import Console
 from rich.progress import track
 
+from impasto.data.files import located
 from impasto.evaluation.cells import Reference
 from impasto.evaluation.cost import Cost, cost_of_plain_recipe, cost_of_reference
 from impasto.evaluation.loss_networks import Setting, table
+from impasto.evaluation.photos_needed import Training, photos_needed_table
 from impasto.evaluation.speed import inference_table
 from impasto.evaluation.steps import Step, batches_of, ladder, loader_line, training_table
 from impasto.losses import LossOptions
@@ -24,7 +26,7 @@ def benchmark(
     width: int = 32,
     rounds: int = 7,
     threads: int = 0,
-    what: Literal["training", "loss", "reference", "inference"] = "training",
+    what: Literal["training", "loss", "reference", "inference", "optimizers"] = "training",
     quick: bool = False,
     compile: bool | None = None,
     batches: list[int] | None = None,
@@ -32,11 +34,14 @@ def benchmark(
     num_workers: int = 2,
     network: str = "gallery",
     files: list[str] = [],  # noqa: B006  only read
+    painting: str = "configs/paintings/currents.jpg",
+    steps: int = 700,
 ) -> int:
     """Times training: the usual recipe, written plainly, and ours as each measure is added to it.
 
     Or each loss network; or the reference, an iteration of L-BFGS, against a plain implementation of the usual recipe;
     or how fast a network paints photos of 256, 512 and 1024 pixels: in torch, compiled, and in ONNX Runtime.
+    Or how many photos Muon needs to come to Adam's loss, in short trainings with the compact loss network.
 
     What is compared takes turns in every round, so that what else the machine does meets all alike; the median counts.
     The weights are random: they change no time.
@@ -48,24 +53,27 @@ def benchmark(
         width: of the network that is trained.
         rounds: how often each is measured, after one round to warm up.
         threads: of the CPU; 0: as many as torch takes.
-        what: training; loss; reference (which takes one photo, and no notice of batch and width); or inference (of
-            these, it heeds device, rounds and threads).
+        what: training; loss; reference (which takes one photo, and no notice of batch and width); inference (of
+            these, it heeds device, rounds and threads); or optimizers (all but rounds).
         quick: of training, three rounds at 128 pixels at most, nothing compiled: a first look.
         compile: of training, rows of torch.compile, which takes minutes to begin; by default on a GPU only.
         batches: of training, a second table, in bfloat16 at these batches; by default 8, 16, 32, 64 on a GPU.
-        photos: of training, a folder: how many photos a second are read from it is said too.
+        photos: of training, a folder: how many photos a second are read from it is said too; of optimizers, to train
+            on.
         num_workers: processes that read them.
         network: for inference, a published name or file.
         files: for inference, exports of that network.
+        painting: for optimizers, the style.
+        steps: for optimizers, of Adam's training.
 
     Raises:
         ValueError: no such device here, no such network, file or folder, or a number that is too small.
     """
     if device == "cuda" and not torch.cuda.is_available():
         raise ValueError("device cuda: no GPU here that torch can use; take cpu")
-    if size < 16 or min(batch, width, rounds, *(batches or [1])) < 1 or min(threads, num_workers) < 0:
-        given = f"size {size}, batch {batch}, width {width}, rounds {rounds}, threads {threads}, batches {batches}"
-        raise ValueError(f"{given}: size from 16, threads and num_workers from 0, the others from 1")
+    if size < 16 or min(batch, width, rounds, steps, *(batches or [1])) < 1 or min(threads, num_workers) < 0:
+        given = f"size {size}, batch {batch}, width {width}, rounds {rounds}, steps {steps}, threads {threads}"
+        raise ValueError(f"{given}, batches {batches}: size from 16, threads and num_workers from 0, the others from 1")
     torch.set_num_threads(threads or torch.get_num_threads())
     if what == "training":
         size, rounds = (min(size, 128), min(rounds, 3)) if quick else (size, rounds)
@@ -79,6 +87,12 @@ def benchmark(
             print(training_table(rows, rounds))
     elif what == "reference":
         print(reference_table(device, size, rounds))
+    elif what == "optimizers":
+        if not photos:
+            raise ValueError("--what optimizers trains networks: give a folder with --photos")
+        print(
+            photos_needed_table(Training(photos, str(located(painting)), size, batch, width, device), steps), flush=True
+        )
     elif what == "inference":
         print(inference_table(network, files, device, rounds))
     else:

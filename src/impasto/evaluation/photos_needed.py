@@ -1,0 +1,110 @@
+"""How many photos Muon needs to come to the loss that Adam comes to."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from rich.console import Console
+from rich.progress import Progress
+
+from impasto.data.modules import Photos
+from impasto.losses import LossOptions
+from impasto.schedule import Schedule
+from impasto.training import FixedStyles
+
+ADAM_RATE = 2e-3  # networks of format 1 were trained with it
+SHARES = (0.25, 0.35, 0.5)  # of Adam's photos, each a run of its own: the learning rate falls to 0 in each
+
+
+@dataclass(frozen=True)
+class Training:
+    """A short training of one style with the compact loss network, whose weights are part of the package.
+
+    Args:
+        photos: a folder; 16 of its photos, at most a tenth, judge the network and are not trained on.
+        painting: the style, a picture file.
+        size: side of the crops in pixels.
+        batch: photos a step.
+        width: of the network.
+        device: cpu or cuda.
+    """
+
+    photos: str
+    painting: str
+    size: int
+    batch: int
+    width: int
+    device: str
+
+
+class _ByAdam(FixedStyles):
+    """The same training, but every weight is Adam's, as in Johnson et al. 2016."""
+
+    def configure_optimizers(self) -> torch.optim.Adam:  # type: ignore[override]
+        return torch.optim.Adam(self.network.parameters(), ADAM_RATE)
+
+    @property
+    def highest_rates(self) -> list[float]:
+        return [ADAM_RATE]
+
+
+class _Steps(pl.Callback):
+    """Calls `advance` after every step."""
+
+    def __init__(self, advance: Callable[[], None]) -> None:
+        self.advance = advance
+
+    def on_train_batch_end(self, *_: Any) -> None:
+        self.advance()
+
+
+def loss_after(steps: int, optimizer: type[FixedStyles], training: Training, advance: Callable[[], None]) -> float:
+    """Content + 4 × style + 0.1 × total variation on the photos that judge, after a whole run of so many steps."""
+    pl.seed_everything(0, verbose=False)
+    loss = LossOptions("compact", style_strength=4.0)  # configs/cpu.yaml
+    module = optimizer({"style": training.painting}, width=training.width, loss=loss)
+    photos = Photos(training.photos, crop=training.size, batch_size=training.batch, num_workers=1)
+    trainer = pl.Trainer(
+        accelerator=training.device, devices=1, max_steps=steps, max_epochs=-1, limit_val_batches=0, logger=False,
+        callbacks=[Schedule(), _Steps(advance)], enable_checkpointing=False, enable_model_summary=False,
+        enable_progress_bar=False,
+    )  # fmt: skip
+    trainer.fit(module, photos)
+    judged = pl.Trainer(
+        accelerator=training.device, devices=1, logger=False, enable_progress_bar=False, enable_model_summary=False
+    )
+    terms = judged.validate(module, photos, verbose=False)[0]
+    if "val/loss" not in terms:
+        raise ValueError(f"{training.photos}: a tenth of the photos judge; give 10 photos at least")
+    return float(terms["val/loss"])
+
+
+def photos_needed_table(training: Training, steps: int) -> str:
+    """Markdown: the loss of Adam after `steps`, of Muon after shares of them, and the share that would be enough."""
+    runs = {share: max(1, round(share * steps)) for share in SHARES}
+    with Progress(console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task("optimizers", total=steps + sum(runs.values()))
+        jobs = (training, lambda: progress.advance(task))
+        adam = loss_after(steps, _ByAdam, *jobs)
+        muon = {share: loss_after(count, FixedStyles, *jobs) for share, count in runs.items()}
+    lines = [f"{training.device}, width {training.width}, crops of {training.size}, {training.batch} photos a step\n",
+             "| optimizer | photos (share) | loss |",
+             "|---|---|---|",
+             f"| Adam | {steps * training.batch} (1.00) | {adam:.3f} |"]  # fmt: skip
+    lines += [f"| Muon | {runs[share] * training.batch} ({share:.2f}) | {loss:.3f} |" for share, loss in muon.items()]
+    return "\n".join([*lines, "", f"Muon comes to Adam's loss with {share_for(adam, muon)} of the photos."]) + "\n"
+
+
+def share_for(loss: float, found: dict[float, float]) -> str:
+    """The share at which the line between two runs' losses, over the logarithm of the share, meets `loss`."""
+    least = next(iter(found))
+    if found[least] <= loss:
+        return f"{least:.2f} or less"
+    for low, high in pairwise(found):
+        if found[high] <= loss:
+            part = (found[low] - loss) / (found[low] - found[high])
+            return f"{low * (high / low) ** part:.2f}"
+    return f"more than {max(found):.2f}"
