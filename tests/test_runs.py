@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -57,14 +57,18 @@ def flip_a_bit(path: Path) -> None:
     path.write_bytes(data)
 
 
-@pytest.mark.parametrize("harm", [cut, flip_a_bit, lambda path: path.write_bytes(b"")])
+def empty(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+@pytest.mark.parametrize(("harm", "precision"), [(cut, "32-true"), (flip_a_bit, "bf16-mixed"), (empty, "32-true")])
 def test_a_damaged_checkpoint_is_passed_over_and_the_run_ends_the_same(
-    harm: object, capsys: pytest.CaptureFixture, caplog: pytest.LogCaptureFixture
+    harm: Callable[[Path], None], precision: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    assert fit() == 0
+    assert fit("--trainer.precision", precision) == 0
     whole, expected = torch.load(newest("runs/smoke"), weights_only=True)["state_dict"], losses("runs/smoke")
-    harm(newest("runs/smoke"))  # type: ignore[operator]
-    assert fit("--ckpt_path", "last") == 0
+    harm(newest("runs/smoke"))
+    assert fit("--trainer.precision", precision, "--ckpt_path", "last") == 0
     (said,) = [record.getMessage() for record in caplog.records if "damaged" in record.getMessage()]
     assert "step-000006.ckpt is damaged (" in said and said.endswith("going on from step-000004.ckpt, the one before")
     again = torch.load(newest("runs/smoke"), weights_only=True)["state_dict"]
