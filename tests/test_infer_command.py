@@ -221,6 +221,10 @@ REFUSED = [
     (["empty"], "empty: no images found"),
     ([], "no photos given: name files, folders or a pattern"),
     (["a.png", "--style", "wav"], "style 'wav' is unknown: did you mean wave?"),
+    (
+        ["a.png", "--style", "starry_night=0.5,wave"],
+        "style 'starry_night=0.5,wave': give a weight to every style, or to none",
+    ),
     (["a.png", "--strength", "2"], "strength 2.0: must be from 0"),
     (["a.png", "--strength", "-1"], "strength -1.0: must be from 0"),
     (["a.png", "--strength", "much"], "--strength much: must be a number from 0 to 1"),
@@ -260,6 +264,26 @@ def test_networks_that_cannot_be_used(infer):
     assert status == 2 and err == [
         "impasto infer: this network has 2 styles, choose one or a mixture: starry_night, wave"
     ]
+
+
+def test_a_style_is_looked_up_in_the_published_networks(infer, folder):
+    photo("a.png")
+    (folder / "checkpoints").mkdir()
+    for name in ("one", "two"):
+        (folder / "checkpoints" / f"{name}.safetensors").write_bytes((folder / f"{name}.safetensors").read_bytes())
+    status, out, err = infer("a.png", "--style", "wave", network="")  # both know it
+    assert status == 0 and out[0].startswith("stylized/a_wave.png") and err == ["network: one; --network names another"]
+    status, out, err = infer("a.png", "--style", "starry_night", network="")
+    assert status == 0 and out[0].startswith("stylized/a_starry_night.png")
+    assert err == ["network: two; --network names another"]
+    status, _, err = infer("a.png", "--style", "wavy", network="")
+    assert status == 2 and err == [
+        "impasto infer: style 'wavy' is unknown: did you mean wave? published are starry_night, wave"
+    ]
+    status, _, err = infer("a.png", "--style", "starry_night", network="one")
+    assert status == 2 and err[0].endswith("this network knows wave; two would know it")
+    status, _, err = infer("a.png", network="twos")
+    assert status == 2 and err[0].startswith("impasto infer: network 'twos': did you mean two? neither a file nor")
 
 
 def test_the_default_network(infer, folder):

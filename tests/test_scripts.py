@@ -3,11 +3,12 @@
 import os
 import subprocess
 import sys
+from importlib import metadata
 from pathlib import Path
 
 import pytest
 
-from impasto.cli import COMMANDS
+from impasto.cli import COMMANDS, main
 
 ROOT = Path(__file__).parents[1]
 SCRIPTS = sorted((ROOT / "scripts").glob("*.py"))
@@ -42,6 +43,13 @@ def test_console_command_lists_its_commands() -> None:
     assert all(name in helped.stdout and name in lost.stderr for name in COMMANDS)
 
 
+def test_the_package_runs_as_a_module_and_knows_its_version(capsys: pytest.CaptureFixture) -> None:
+    told = call(sys.executable, "-m", "impasto", "--version")
+    assert told.returncode == 0 and told.stdout == f"impasto {metadata.version('impasto')}\n"
+    assert main(["infr", "photo.jpg"]) == 2
+    assert capsys.readouterr().err.startswith("impasto infr: no such command; did you mean infer?\nusage: impasto ")
+
+
 def test_training_help_explains_every_option_of_ours() -> None:
     text = call(sys.executable, ROOT / "scripts" / "train.py", "fit", "--help").stdout
     for option in ("--run", "--model.styles", "--model.loss.style_strength", "--model.width", "--data.photos",
@@ -51,7 +59,7 @@ def test_training_help_explains_every_option_of_ours() -> None:
 
 @pytest.mark.parametrize("module", ["impasto", "impasto.cli", "impasto.inference", "impasto.inference_cli"])
 def test_inference_starts_without_lightning_and_datasets(module: str) -> None:
-    heavy = "{'pytorch_lightning', 'lightning', 'datasets', 'tensorboard', 'torchmetrics', 'onnxruntime'}"
+    heavy = {"pytorch_lightning", "lightning", "datasets", "tensorboard", "torchmetrics", "onnxruntime", "torchvision"}
     done = call(sys.executable, "-c", f"import sys, {module}; print(sorted({heavy} & set(sys.modules)))")
     assert done.stdout.strip() == "[]", done.stdout + done.stderr
 

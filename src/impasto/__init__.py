@@ -1,6 +1,6 @@
 """impasto: fast neural style transfer that is trained, measured and shipped properly."""
 
-from importlib import import_module
+from importlib import import_module, metadata
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -26,6 +26,8 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     """Public names load their module when asked for: `import impasto` costs nothing."""
+    if name == "__version__":
+        return metadata.version("impasto")
     if name not in _HOMES:
         raise AttributeError(f"module 'impasto' has no attribute {name!r}")
     return getattr(import_module(_HOMES[name]), name)

@@ -5,7 +5,10 @@ import logging
 import os
 import sys
 import warnings
+from difflib import get_close_matches
 from importlib import import_module
+
+import impasto
 
 COMMANDS = {
     "train": "train a network on photos and paintings",
@@ -31,11 +34,16 @@ _HOMES = {
 def main(arguments: list[str] | None = None) -> int:
     """`impasto COMMAND …`; the exit status is 2 for a mistake of the user's, said in one line."""
     arguments = sys.argv[1:] if arguments is None else arguments
+    if arguments[:1] == ["--version"]:
+        print(f"impasto {impasto.__version__}")
+        return 0
     if not arguments or arguments[0] not in COMMANDS:
         asked = bool(arguments) and arguments[0] in ("-h", "--help")
         lines = "\n".join(f"  {name:11}{what}" for name, what in COMMANDS.items())
+        close = get_close_matches(arguments[0], COMMANDS, n=1) if arguments else []
+        hint = f"impasto {arguments[0]}: no such command; did you mean {close[0]}?\n" if close and not asked else ""
         print(
-            f"usage: impasto COMMAND …\n{lines}\n`impasto COMMAND --help` tells more",
+            f"{hint}usage: impasto COMMAND …\n{lines}\n`impasto COMMAND --help` tells more, --version which this is",
             file=sys.stdout if asked else sys.stderr,
         )
         return 0 if asked else 2

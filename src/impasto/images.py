@@ -16,11 +16,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import numpy as np
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Shaped, UInt8
 from PIL import ExifTags, Image, ImageCms, UnidentifiedImageError
 from torch import Tensor
-from torchvision.transforms.functional import pil_to_tensor, to_pil_image
 
 IMAGE_SUFFIXES: tuple[str, ...] = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif")
 
@@ -91,7 +91,7 @@ def from_pil(image: Image.Image) -> Picture:
 def to_pil(picture: Picture) -> Image.Image:
     """RGB, or RGBA where the picture has alpha; 8 bit, rounded to the nearest; the profile is in `.info`."""
     parts = [picture.pixels] if picture.alpha is None else [picture.pixels, picture.alpha]
-    image: Image.Image = to_pil_image(to_levels(torch.cat(parts, dim=1)[0]))
+    image = Image.fromarray(to_levels(torch.cat(parts, dim=1)[0]).permute(1, 2, 0).contiguous().numpy())
     if picture.icc_profile:
         image.info["icc_profile"] = picture.icc_profile
     return image
@@ -246,8 +246,14 @@ def tensors(image: Image.Image, brightest: float | None = None) -> tuple[Tensor,
     if image.mode in DEEP:
         return _deep_grey(image, brightest)
     image = eight_bit(image)
-    values = pil_to_tensor(image)[None].contiguous().float() / 255
+    values = channels(image)[None].float() / 255
     return values[:, :3], values[:, 3:] if image.mode == "RGBA" else None
+
+
+def channels(image: Image.Image) -> Shaped[Tensor, "c h w"]:
+    """The numbers of an image, of the type that its mode has."""
+    values = torch.from_numpy(np.array(image))  # a copy: an image's own are not to be written to
+    return values[None] if values.ndim == 2 else values.permute(2, 0, 1).contiguous()
 
 
 def eight_bit(image: Image.Image) -> Image.Image:
@@ -259,7 +265,7 @@ def eight_bit(image: Image.Image) -> Image.Image:
 
 def deep_values(image: Image.Image) -> Float[Tensor, "1 1 h w"]:
     """The finite numbers in an image of a mode in `DEEP`; others count as 0."""
-    values = pil_to_tensor(image if image.mode == "F" else image.convert("I"))[None].float()
+    values = channels(image if image.mode == "F" else image.convert("I"))[None].float()
     return values.nan_to_num(0.0, 0.0, 0.0)
 
 

@@ -12,6 +12,7 @@ from impasto.arguments import parsed
 from impasto.images import Picture, explained, open_image, read_image, write_image
 from impasto.inference import Stylizer
 from impasto.inference.backends import Backend, Painter, open_painter
+from impasto.inference.styles import network_of
 from impasto.inference.tiles import Tiling
 from impasto.jobs import Job, check_new, check_outputs, find, plan
 from impasto.networks import find_network, published_networks
@@ -53,7 +54,7 @@ def stylize_photos(
 
     Args:
         photos: files, folders (searched with their sub-folders) or patterns.
-        network: a published name or a file; starry_night, or the only one published, if not given
+        network: a published name or a file; if not given, the published one that knows the style, or starry_night
         style: a style of the network, or a mixture: starry_night=0.7,wave=0.3
         strength: from 0 (the photo) to 1 (fully stylized)
         keep_colors: keep the colours of the photo, paint its brightness only
@@ -67,7 +68,7 @@ def stylize_photos(
         overwrite: replace earlier results (never a photo)
         list_styles: print the styles of the network and stop
     """
-    path = find_network(network or _default_network())
+    path = find_network(network or _default_network(style))
     if list_styles:
         print(_styles_table(open_painter(path, backend, device)))
         return 0
@@ -80,8 +81,12 @@ def stylize_photos(
     return _run(stylizer, jobs, overwrite)
 
 
-def _default_network() -> str:
+def _default_network(style: str | None) -> str:
     names = published_networks()
+    if style is not None:
+        name = network_of(style)
+        print(f"network: {name}; --network names another", file=sys.stderr)
+        return name
     if len(names) == 1 or "starry_night" in names:
         return names[0] if len(names) == 1 else "starry_night"
     known = ", ".join(names) or "none yet"

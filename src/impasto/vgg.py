@@ -9,7 +9,6 @@ from urllib.error import URLError
 
 import safetensors.torch
 import torch
-import torchvision
 from jaxtyping import Float
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
@@ -86,6 +85,8 @@ def width(network: nn.Sequential) -> int:
 
 def architecture(name: LossNetwork, random: bool) -> nn.Sequential:
     """torchvision's convolutions: without values, or with the same random ones in every process."""
+    import torchvision  # seconds, which only what judges pictures has to wait
+
     with torch.random.fork_rng(devices=[]), torch.device("cpu" if random else "meta"):
         torch.manual_seed(0)
         return getattr(torchvision.models, name)(weights=None).features

@@ -7,9 +7,8 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 from torch.nn.functional import interpolate
-from torchvision.transforms.functional import pil_to_tensor
 
-from impasto.images import DEEP, ImageError, decoded, eight_bit, explained, tensors
+from impasto.images import DEEP, ImageError, channels, decoded, eight_bit, explained, tensors
 
 UNNAMED = "image"  # what the errors of pictures without a name begin with
 _MIDDLE = 0.5 - 1e-9  # of an odd number of pixels too many, the smaller half is cut off before the middle
@@ -94,4 +93,4 @@ def _of_image(image: Image.Image, sides: Sides, size: int, scaled: list[int], fi
     box = (start[1] * x, start[0] * y, stop[1] * x, stop[0] * y)
     part = image.resize((stop[1] - start[1], stop[0] - start[0]), Image.Resampling.BILINEAR, box)
     top, left = (at - begin for at, begin in zip(first, start, strict=True))
-    return pil_to_tensor(part)[:, top : top + size, left : left + size].float() / 255
+    return channels(part)[:, top : top + size, left : left + size].float() / 255

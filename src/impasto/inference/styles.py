@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from impasto.networks import TransformNet
+from impasto.networks import TransformNet, published_styles
 
 Number = float | int  # both, because beartype takes an annotation at its word
 
@@ -24,7 +24,7 @@ def style_weights(style: str | Mapping[str, Number] | None, names: Sequence[str]
     """Weights 1×N of a style or a mixture, in the order of `names`, with the sum 1.
 
     Args:
-        style: "wave", "wave=0.3,scream=0.7" (no number means 1), the same as a mapping, or None if N = 1.
+        style: "wave", "wave=0.3,scream=0.7" (numbers for all, or for none), the same as a mapping, or None if N = 1.
         names: the styles there are.
 
     Raises:
@@ -32,7 +32,7 @@ def style_weights(style: str | Mapping[str, Number] | None, names: Sequence[str]
     """
     if style is None and len(names) > 1:
         raise ValueError(f"this network has {len(names)} styles, choose one or a mixture: {', '.join(names)}")
-    parts = {names[0]: 1.0} if style is None else _parts(style, names) if isinstance(style, str) else style
+    parts = {names[0]: 1.0} if style is None else style_parts(style, names) if isinstance(style, str) else style
     for name, weight in parts.items():
         _check_part(name, weight, names)
     if not any(parts.values()):
@@ -43,27 +43,60 @@ def style_weights(style: str | Mapping[str, Number] | None, names: Sequence[str]
     return (weights / weights.sum()).float()
 
 
-def _parts(style: str, names: Sequence[str]) -> dict[str, Number]:
-    """{"wave": 0.3, "scream": 0.7} of "wave=0.3,scream=0.7"."""
+def style_parts(style: str, names: Sequence[str] = ()) -> dict[str, Number]:
+    """{"wave": 0.3, "scream": 0.7} of "wave=0.3,scream=0.7"; each 1 of "wave,scream".
+
+    Raises:
+        ValueError: a name given twice, a weight that is no number, or weights for some of the names only.
+    """
     if style in names:  # also a name that holds "=" or ","
         return {style: 1.0}
     parts: dict[str, Number] = {}
+    weighted = 0
     for part in style.split(","):
         name, given, weight = (text.strip() for text in part.partition("="))
         if name in parts:
             raise ValueError(f"style {style!r}: {name} is given twice")
+        weighted += bool(given)
         try:
             parts[name] = float(weight) if given else 1.0
         except ValueError:
             problem = f"style {name}={weight}: the weight is not a number; write {name}=0.5"
             raise ValueError(problem) from None
+    if 0 < weighted < len(parts):
+        raise ValueError(f"style {style!r}: give a weight to every style, or to none, which mixes equal parts")
     return parts
+
+
+def network_of(style: str) -> str:
+    """The published network that knows a style, or all of a mixture; of several, that of the fewest styles.
+
+    Raises:
+        ValueError: none of them does.
+    """
+    known = published_styles()
+    every = sorted({name for names in known.values() for name in names})
+    wanted = style_parts(style, every)
+    if unknown := [name for name in wanted if name not in every]:
+        meant = _meant(unknown[0], every)
+        raise ValueError(f"style {unknown[0]!r} is unknown: {meant}published are {', '.join(every)}")
+    fitting = [name for name, names in known.items() if wanted.keys() <= {*names}]
+    if not fitting:
+        knowing = "; ".join(f"{network} knows {', '.join(names)}" for network, names in known.items())
+        raise ValueError(f"style {style!r}: no published network knows all of these: {knowing}")
+    return min(fitting, key=lambda name: (len(known[name]), name))
+
+
+def _meant(name: str, names: Sequence[str]) -> str:
+    close = difflib.get_close_matches(name, names, n=1)
+    return f"did you mean {close[0]}? " if close else ""
 
 
 def _check_part(name: str, weight: Number, names: Sequence[str]) -> None:
     if name not in names:
-        close = difflib.get_close_matches(name, names, n=1)
-        hint = f"did you mean {close[0]}? " if close else ""
-        raise ValueError(f"style {name!r} is unknown: {hint}this network knows {', '.join(names)}")
+        others = [network for network, styles in published_styles().items() if name in styles]
+        elsewhere = f"; {' and '.join(others)} would know it" if others else ""
+        ours = f"{_meant(name, names)}this network knows {', '.join(names)}"
+        raise ValueError(f"style {name!r} is unknown: {ours}{elsewhere}")
     if not (math.isfinite(weight) and weight >= 0):
         raise ValueError(f"style {name}={weight}: a weight must be a number from 0 up")

@@ -1,5 +1,6 @@
 """The networks by name, and the file format they are published in."""
 
+import difflib
 import json
 import os
 import subprocess
@@ -104,8 +105,11 @@ def find_network(name: str | Path) -> Path:
     for folder in CHECKPOINTS:
         if (published := folder / f"{name}.safetensors").is_file():
             return published
-    known = ", ".join(published_networks()) or "none yet"
-    raise NetworkError(f"network {str(name)!r}: neither a file nor a published name; published: {known}")
+    names = published_networks()
+    close = difflib.get_close_matches(str(name), names, n=1)
+    hint = f"did you mean {close[0]}? " if close else ""
+    known = ", ".join(names) or "none yet"
+    raise NetworkError(f"network {str(name)!r}: {hint}neither a file nor a published name; published: {known}")
 
 
 def published_networks() -> list[str]:
@@ -114,12 +118,25 @@ def published_networks() -> list[str]:
     return sorted({file.stem for file in files})
 
 
-def _read_published(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+def published_styles() -> dict[str, list[str]]:
+    """The styles that each network knows, of those that come with the project."""
+    return {name: [str(style["name"]) for style in _described(find_network(name)).get("styles", [])]
+            for name in published_networks()}  # fmt: skip
+
+
+def _described(path: Path) -> dict[str, Any]:
+    """The metadata of a published file."""
     with safe_open(path, framework="pt") as file:
         described = (file.metadata() or {}).get("impasto")
-        if described is None:
-            raise NetworkError(f"{path}: a .safetensors without impasto's metadata; not one of our networks")
-        return {key: file.get_tensor(key) for key in file.keys()}, json.loads(described)  # noqa: SIM118
+    if described is None:
+        raise NetworkError(f"{path}: a .safetensors without impasto's metadata; not one of our networks")
+    return dict(json.loads(described))
+
+
+def _read_published(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    metadata = _described(path)
+    with safe_open(path, framework="pt") as file:
+        return {key: file.get_tensor(key) for key in file.keys()}, metadata  # noqa: SIM118
 
 
 def _read_checkpoint(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
@@ -147,7 +164,8 @@ def _build(path: Path, state: dict[str, torch.Tensor], metadata: dict[str, Any])
 
 __all__ = [
     "FORMAT", "NETWORKS", "NetworkError", "TransformNet",
-    "describe", "find_network", "load_network", "published_networks", "save_network", "upgraded",
+    "describe", "find_network", "load_network", "published_networks", "published_styles",
+    "save_network", "upgraded",
 ]  # fmt: skip
 
 

@@ -1,0 +1,8 @@
+"""`python -m impasto COMMAND …`: the same as `impasto COMMAND …`."""
+
+import sys
+
+from impasto.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())
