@@ -84,12 +84,20 @@ def width(network: nn.Sequential) -> int:
 
 
 def architecture(name: LossNetwork, random: bool) -> nn.Sequential:
-    """torchvision's convolutions: without values, or with the same random ones in every process."""
+    """torchvision's convolutions: without values, or with the same random ones in every process (He et al. 2015)."""
     import torchvision  # seconds, which only what judges pictures has to wait
 
-    with torch.random.fork_rng(devices=[]), torch.device("cpu" if random else "meta"):
-        torch.manual_seed(0)
-        return getattr(torchvision.models, name)(weights=None).features
+    with torch.device("meta"):  # without values: torchvision's own would fill a large classifier too
+        network: nn.Sequential = getattr(torchvision.models, name)(weights=None).features
+    if random:
+        network.to_empty(device="cpu")
+        generator = torch.Generator().manual_seed(0)
+        for module in network:
+            if isinstance(module, nn.Conv2d):
+                weight, bias = module.parameters()
+                nn.init.kaiming_normal_(weight, mode="fan_out", nonlinearity="relu", generator=generator)
+                nn.init.zeros_(bias)
+    return network
 
 
 def layer_names(network: nn.Sequential) -> list[str]:
