@@ -13,6 +13,7 @@ from impasto.features import Bands, FeatureNetwork, whole
 from impasto.targets import (
     ContentTarget,
     Key,
+    PhotoStatistics,
     StyleTarget,
     exact,
     gradnorm,
@@ -142,7 +143,7 @@ class PerceptualLoss(nn.Module):
     def style_target(
         self,
         styles: Sequence[Float[Tensor, "1 3 _ _"]],
-        photos: Float[Tensor, "p 3 h w"] | None = None,
+        photos: Float[Tensor, "p 3 h w"] | PhotoStatistics | None = None,
         mixture: Sequence[float] | None = None,
         gaps: dict[str, dict[str, list[float]]] | None = None,
         masks: Float[Tensor, "n 1 _ _"] | None = None,
@@ -151,7 +152,8 @@ class PerceptualLoss(nn.Module):
 
         Args:
             styles: the paintings.
-            photos: a dozen or more unrelated photos in [0, 1], on which the gaps are measured.
+            photos: a dozen or more unrelated photos in [0, 1], on which the gaps are measured; or their
+                `photo_statistics`, where several targets are to be made.
             mixture: weights of the paintings: their Gram matrices are mixed into one style, N = 1.
             gaps: those of `StyleTarget.gaps`, measured earlier on the same styles; then no photos are needed.
             masks: where in the picture each painting holds; then `mixture` weighs their errors, and N stays.
@@ -170,7 +172,10 @@ class PerceptualLoss(nn.Module):
         return self._balanced(grams, photos, gaps)
 
     def _balanced(
-        self, grams: dict[Key, Tensor], photos: Tensor | None, gaps: dict[str, dict[str, list[float]]] | None
+        self,
+        grams: dict[Key, Tensor],
+        photos: Tensor | PhotoStatistics | None,
+        gaps: dict[str, dict[str, list[float]]] | None,
     ) -> StyleTarget:
         if self.options.balance == "fixed":
             ones = {key: torch.ones(len(gram)).to(gram) for key, gram in grams.items()}
@@ -179,30 +184,35 @@ class PerceptualLoss(nn.Module):
             return StyleTarget(grams, read_gaps(gaps["style"], grams), {
                 key: gap[0] for key, gap in read_gaps(gaps["content"], grams).items()
             })  # fmt: skip
-        if photos is None or len(photos) < 2:
-            raise ValueError(f"balance: {self.options.balance} is measured on photos: give at least two")
-        return self._measure_gaps(grams, photos)
+        if not isinstance(photos, PhotoStatistics):
+            if photos is None or len(photos) < 2:
+                raise ValueError(f"balance: {self.options.balance} is measured on photos: give at least two")
+            photos = self.photo_statistics(photos)
+        # A flat grey "photo" folder would have no gap: kept above 0 so that nothing divides by it.
+        return StyleTarget(
+            grams,
+            {key: gap.clamp(min=1e-12) for key, gap in photos.style_gaps(grams).items()},
+            {key: gap.clamp(min=1e-12) for key, gap in photos.content_gaps.items()},
+        )
 
     @torch.no_grad()
-    def _measure_gaps(self, grams: dict[Key, Tensor], photos: Tensor) -> StyleTarget:
-        """Both gaps (design: relative balance), from the photos one at a time, so that memory stays bounded."""
-        style_gaps = {key: torch.zeros(len(gram), device=gram.device) for key, gram in grams.items()}
+    def photo_statistics(self, photos: Float[Tensor, "p 3 h w"]) -> PhotoStatistics:
+        """What both gaps are measured on (design: relative balance), one photo at a time: memory stays bounded."""
+        grams: ByKey = {}
+        spreads: ByKey = {}
         moments: dict[Key, tuple[Tensor, Tensor]] = {}
-        for photo in photos.split(1):
+        for number, photo in enumerate(photos.split(1), start=1):
             kept, found = self._pyramid(photo)
-            for key, gram in found.items():
-                style_gaps[key] += squared_error(gram, grams[key]) / len(photos)
+            for key, gram in found.items():  # Welford 1962: means without a difference of large sums
+                change = gram - grams.get(key, 0)
+                grams[key] = grams.get(key, 0) + change / number
+                spreads[key] = spreads.get(key, 0) + (change * (gram - grams[key])).mean() / len(photos)
             for key, features in kept.items():
                 f = exact(features[0])
                 total, squares = moments.get(key, (torch.zeros_like(f), f.new_zeros(())))
                 moments[key] = (total + f, squares + f.square().mean())
-        content_gaps = {key: pair_distance(*moment, len(photos)) for key, moment in moments.items()}
-        # A flat grey "photo" folder would have no gap: kept above 0 so that nothing divides by it.
-        return StyleTarget(
-            grams,
-            {key: gap.clamp(min=1e-12) for key, gap in style_gaps.items()},
-            {key: gap.clamp(min=1e-12) for key, gap in content_gaps.items()},
-        )
+        gaps = {key: pair_distance(*moment, len(photos)) for key, moment in moments.items()}
+        return PhotoStatistics(grams, spreads, gaps)
 
     @torch.no_grad()
     def content_target(

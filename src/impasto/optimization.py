@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from impasto.images import resize
 from impasto.losses import PerceptualLoss
-from impasto.targets import ContentTarget, StyleTarget
+from impasto.targets import ContentTarget, PhotoStatistics, StyleTarget
 
 Optimizer = Literal["lbfgs", "adam"]
 Start = Literal["content", "noise", "mix"]
@@ -82,7 +82,7 @@ def optimize_image(
     options: OptimizeOptions | None = None,
     *,
     mixture: Sequence[float] | None = None,
-    photos: Float[Tensor, "p 3 _ _"] | None = None,
+    photos: Float[Tensor, "p 3 _ _"] | PhotoStatistics | None = None,
     masks: Float[Tensor, "n 1 _ _"] | None = None,
     on_step: OnStep | None = None,
 ) -> Float[Tensor, "1 3 h w"]:
@@ -94,7 +94,8 @@ def optimize_image(
         loss: of training; its options weigh the terms.
         options: see OptimizeOptions.
         mixture: weights of the paintings, whose Gram matrices are mixed; made to sum to 1. None: equal.
-        photos: on which the balance is measured; None: the four quarters of `content` stand in for them.
+        photos: on which the balance is measured, or their `PerceptualLoss.photo_statistics`; None: the four quarters
+            of `content` stand in for them.
         masks: one for each painting, in [0, 1], 1 where it holds; then `mixture` weighs their terms, not their Grams.
         on_step: called with the number of steps done, the picture and its fractions of the loss, from the start (0) on.
 
@@ -107,8 +108,8 @@ def optimize_image(
     full = max(content.shape[-2:])
     if options.coarse and options.coarse[-1] >= full:
         raise ValueError(f"coarse {options.coarse}: sizes below that of the picture, {full}")
-    if photos is None:
-        photos = _quarters(content)
+    if not isinstance(photos, PhotoStatistics) and loss.options.balance != "fixed":
+        photos = loss.photo_statistics(_quarters(content) if photos is None else photos)
     _check_masks(masks, len(styles))
     loss.dynamic.copy_(loss.asked)
     run, image = _Run(loss, options, on_step), None

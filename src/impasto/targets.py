@@ -50,6 +50,24 @@ class StyleTarget:
 
 
 @dataclass(frozen=True)
+class PhotoStatistics:
+    """What the gaps of every style are measured on: a value, computed once for a folder of photos.
+
+    grams: 1×C×C by (scale, layer): the mean of the photos' Gram matrices.
+    spreads: a scalar by (scale, layer): the mean squared error of the photos' Gram matrices to that mean.
+    content_gaps: a scalar by (scale, layer), as in `StyleTarget`.
+    """
+
+    grams: dict[Key, Tensor]
+    spreads: dict[Key, Tensor]
+    content_gaps: dict[Key, Tensor]
+
+    def style_gaps(self, grams: dict[Key, Tensor]) -> dict[Key, Tensor]:
+        """N by (scale, layer): E[MSE(G(photo), A)] for Gram matrices N×C×C."""
+        return {key: squared_error(self.grams[key], gram) + self.spreads[key] for key, gram in grams.items()}
+
+
+@dataclass(frozen=True)
 class ContentTarget:
     """Features an output is to keep, by term (content, secondary, combined) and (scale, layer): a value, reused."""
 

@@ -14,7 +14,7 @@ from impasto.evaluation.metrics import Lpips, grain, gram_difference, psnr, ssim
 from impasto.images import Picture, read_image, write_image
 from impasto.losses import LossOptions, PerceptualLoss
 from impasto.optimization import OptimizeOptions, optimize_image
-from impasto.targets import StyleTarget
+from impasto.targets import PhotoStatistics, StyleTarget
 
 LAST = -1
 Rows = list[dict[str, int | float]]
@@ -77,13 +77,15 @@ class Judge:
     def __init__(self, loss: LossOptions, photos: Tensor, paintings: dict[str, Tensor], lpips: bool) -> None:
         self.loss = PerceptualLoss(loss).to(photos.device)
         self.photos, self.paintings = photos, paintings
+        known = self._measured(self.loss)
         self.targets: dict[str, StyleTarget] = {
-            name: self.loss.style_target([painting], photos) for name, painting in paintings.items()
+            name: self.loss.style_target([painting], known) for name, painting in paintings.items()
         }
         self.lpips = Lpips(loss.weights if loss.network == "vgg16" else None, photos.device) if lpips else None
         self.tell: Callable[[int], None] = lambda step: None  # told each step of an optimization
         self._weights = digest(torch.cat([value.flatten() for value in self.loss.features.parameters()]))
-        self._losses: dict[str, PerceptualLoss] = {}  # not this one: dynamic weights move while they optimize
+        # Not this loss: dynamic weights move while they optimize.
+        self._losses: dict[str, tuple[PerceptualLoss, PhotoStatistics | None]] = {}
 
     @torch.no_grad()
     def numbers(self, image: Tensor, content: Tensor, painting: str) -> dict[str, float]:
@@ -127,22 +129,26 @@ class Judge:
                 kept[step] = image, len(curve)
             self.tell(step)
 
+        loss, known = self._loss_of(reference)
         last = optimize_image(
-            content, [self.paintings[painting]], self._loss_of(reference), reference.options,
-            photos=self.photos, on_step=on_step,
-        )  # fmt: skip
+            content, [self.paintings[painting]], loss, reference.options, photos=known, on_step=on_step
+        )
         kept[LAST] = last, len(curve)
         return {
             step: Cell(image, self.numbers(image, content, painting), curve[:rows])
             for step, (image, rows) in kept.items()
         }
 
-    def _loss_of(self, reference: Reference) -> PerceptualLoss:
-        """One loss network for each set of options: loading takes longer than a step."""
+    def _loss_of(self, reference: Reference) -> tuple[PerceptualLoss, PhotoStatistics | None]:
+        """One loss network for each set of options, with the photos it has seen: both take longer than a step."""
         key = json.dumps(asdict(reference.loss))
         if key not in self._losses:
-            self._losses[key] = PerceptualLoss(reference.loss).to(self.photos.device)
+            loss = PerceptualLoss(reference.loss).to(self.photos.device)
+            self._losses[key] = loss, self._measured(loss)
         return self._losses[key]
+
+    def _measured(self, loss: PerceptualLoss) -> PhotoStatistics | None:
+        return None if loss.options.balance == "fixed" else loss.photo_statistics(self.photos)
 
 
 def digest(image: Tensor) -> str:
