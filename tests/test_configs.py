@@ -25,6 +25,7 @@ SHRUNK = (
     "--trainer.accelerator=cpu", "--trainer.max_steps=2", "--minutes=null", "--trainer.val_check_interval=2",
     "--data.crop=64", "--data.photos=smoke/photos", "--data.num_workers=0", "--data.batch_size=2", "--model.width=4",
     "--model.residual_blocks=1", "--model.gap_photos=2", "--model.loss.weights=random", "--run=run",
+    "--model.style_size=96",
     "--model.start_from=null", "--trainer.num_nodes=1", "--trainer.devices=1", "--model.compile=false",
 )  # fmt: skip
 

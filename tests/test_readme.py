@@ -22,7 +22,7 @@ COMMANDS = [line for block in BLOCKS["bash"] for line in block.splitlines() if l
 SHRUNK = (
     "--trainer.accelerator=cpu", "--trainer.max_steps=2", "--trainer.val_check_interval=2", "--data.crop=32",
     "--data.num_workers=0", "--data.batch_size=2", "--model.width=4", "--model.residual_blocks=1",
-    "--model.gap_photos=2", "--model.loss.weights=random",
+    "--model.gap_photos=2", "--model.loss.weights=random", "--model.style_size=96",
 )  # fmt: skip
 
 

@@ -77,6 +77,7 @@ class Judge:
     def __init__(self, loss: LossOptions, photos: Tensor, paintings: dict[str, Tensor], lpips: bool) -> None:
         self.loss = PerceptualLoss(loss).to(photos.device)
         self.photos, self.paintings = photos, paintings
+        self._statistics: dict[str, PhotoStatistics] = {}
         known = self._measured(self.loss)
         self.targets: dict[str, StyleTarget] = {
             name: self.loss.style_target([painting], known) for name, painting in paintings.items()
@@ -148,7 +149,15 @@ class Judge:
         return self._losses[key]
 
     def _measured(self, loss: PerceptualLoss) -> PhotoStatistics | None:
-        return None if loss.options.balance == "fixed" else loss.photo_statistics(self.photos)
+        """The photos' statistics, which most options of a loss do not change."""
+        options = loss.options
+        if options.balance == "fixed":
+            return None
+        layers = [sorted(loss.kept_layers), sorted(options.style_layers)]
+        key = json.dumps([options.network, options.weights, layers, options.scales])
+        if key not in self._statistics:
+            self._statistics[key] = loss.photo_statistics(self.photos)
+        return self._statistics[key]
 
 
 def digest(image: Tensor) -> str:

@@ -1,16 +1,13 @@
 """What a picture costs: seconds, and peak memory, each approach in a process of its own."""
 
-import multiprocessing
 import statistics
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import TypeVar
 
 import torch
 
 from impasto.evaluation.cells import Reference
-from impasto.evaluation.measure import in_use, measured_peak, now, seconds_of
+from impasto.evaluation.measure import alone, in_use, measured_peak, now, seconds_of
 from impasto.evaluation.plain import CONTENT_LAYER, plain_recipe
 from impasto.features import FeatureNetwork
 from impasto.inference import Stylizer
@@ -19,8 +16,6 @@ from impasto.losses import STYLE_LAYERS, PerceptualLoss
 from impasto.networks import load_network
 from impasto.optimization import optimize_image
 from impasto.vgg import LossNetwork
-
-Found = TypeVar("Found")
 
 ROUNDS = 5  # pictures, or iterations, that are timed after one to warm up
 
@@ -46,13 +41,6 @@ def cost_of_reference(reference: Reference, size: int, device: str) -> Cost:
 def cost_of_plain_recipe(name: LossNetwork, size: int, device: str) -> Cost:
     """Of one iteration of the usual recipe (`plain_recipe`)."""
     return alone(_plain_cost, name, size, device)
-
-
-def alone(function: Callable[..., Found], *arguments: object) -> Found:
-    """What a function of a module gives in a fresh process, with as many threads."""
-    threads = torch.get_num_threads()
-    with multiprocessing.get_context("spawn").Pool(1, torch.set_num_threads, (threads,)) as pool:
-        return pool.apply(function, arguments)
 
 
 def _network_cost(name: str, size: int, device: str) -> Cost:

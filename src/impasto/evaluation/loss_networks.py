@@ -9,8 +9,7 @@ import torch
 from rich.console import Console
 from rich.progress import track
 
-from impasto.evaluation.cost import alone
-from impasto.evaluation.measure import in_use, measured_peak, seconds_of
+from impasto.evaluation.measure import alone, in_use, measured_peak, seconds_of
 from impasto.features import FeatureNetwork
 from impasto.losses import STYLE_LAYERS, LossOptions, PerceptualLoss
 from impasto.networks import TransformNet

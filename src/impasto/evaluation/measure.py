@@ -1,11 +1,15 @@
-"""Seconds, and memory at its peak."""
+"""Seconds, and memory at its peak, also of a process of its own."""
 
+import multiprocessing
 import resource
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 import torch
+
+Found = TypeVar("Found")
 
 MEBIBYTE = 2**20
 CLEAR_PEAK = Path("/proc/self/clear_refs")  # of Linux: 5 forgets the most memory a process has had
@@ -30,7 +34,7 @@ def measured_peak(job: Callable[[], object], device: str, before: float) -> floa
     if device.startswith("cuda"):
         torch.cuda.reset_peak_memory_stats()
     elif CLEAR_PEAK.exists():
-        CLEAR_PEAK.write_text("5")  # building a VGG takes its classifier's memory too, for a moment
+        CLEAR_PEAK.write_text("5")  # what building the networks took for a moment does not count
     job()
     if device.startswith("cuda"):
         return torch.cuda.max_memory_allocated() / MEBIBYTE - before
@@ -48,3 +52,10 @@ def resident(peak: bool = False) -> float:
     if status.exists():
         return int(status.read_text().split("VmHWM:" if peak else "VmRSS:")[1].split()[0]) / 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def alone(function: Callable[..., Found], *arguments: object) -> Found:
+    """What a function of a module gives in a fresh process, with as many threads."""
+    threads = torch.get_num_threads()
+    with multiprocessing.get_context("spawn").Pool(1, torch.set_num_threads, (threads,)) as pool:
+        return pool.apply(function, arguments)

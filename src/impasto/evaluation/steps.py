@@ -11,9 +11,7 @@ from rich.console import Console
 from rich.progress import track
 from torch.utils.flop_counter import FlopCounterMode
 
-from impasto.data.modules import Photos
-from impasto.evaluation.cost import alone
-from impasto.evaluation.measure import in_use, measured_peak, now, seconds_of
+from impasto.evaluation.measure import alone, in_use, measured_peak, now, seconds_of
 from impasto.evaluation.plain import PlainLoss, plain_network
 from impasto.losses import LossOptions, PerceptualLoss
 from impasto.networks import TransformNet
@@ -101,6 +99,8 @@ def training_table(rows: Rows, rounds: int) -> str:
 
 def loader_line(folder: str, step: Step, workers: int, batches: int = 20) -> str:
     """Photos a second that processes read, crop and batch from a folder, after the first batch."""
+    from impasto.data.modules import Photos  # imports Lightning, for which every process of a row would wait
+
     photos = Photos(folder, crop=step.size, batch_size=step.batch, val_photos=0, num_workers=workers)
     photos.setup()
     stream = iter(photos.train_dataloader())
