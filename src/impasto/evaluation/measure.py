@@ -12,6 +12,8 @@ import torch
 Found = TypeVar("Found")
 
 MEBIBYTE = 2**20
+# How a process is begun that has done nothing yet but import; elsewhere than on Windows each but the first at once.
+FRESH = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
 CLEAR_PEAK = Path("/proc/self/clear_refs")  # of Linux: 5 forgets the most memory a process has had
 
 
@@ -56,6 +58,9 @@ def resident(peak: bool = False) -> float:
 
 def alone(function: Callable[..., Found], *arguments: object) -> Found:
     """What a function of a module gives in a fresh process, with as many threads."""
+    context = multiprocessing.get_context(FRESH)
+    if FRESH == "forkserver":
+        context.set_forkserver_preload([function.__module__, "torchvision"])  # imported once, for all processes
     threads = torch.get_num_threads()
-    with multiprocessing.get_context("spawn").Pool(1, torch.set_num_threads, (threads,)) as pool:
+    with context.Pool(1, torch.set_num_threads, (threads,)) as pool:
         return pool.apply(function, arguments)
