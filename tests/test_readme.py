@@ -1,4 +1,4 @@
-"""The README's commands, word for word, on generated pictures; trainings are shrunk to two steps."""
+"""The commands of the READMEs, word for word, on generated pictures; trainings are shrunk to two steps."""
 
 import os
 import re
@@ -16,9 +16,11 @@ from impasto.demo.runtime import FILES
 from impasto.networks import published_networks
 
 ROOT = Path(__file__).parents[1]
-README = (ROOT / "README.md").read_text()
-BLOCKS = {language: re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL) for language in ("bash", "python")}
-COMMANDS = [line for block in BLOCKS["bash"] for line in block.splitlines() if line.startswith("python scripts/")]
+PAGES = [ROOT / name for name in ("README.md", "scripts/README.md", "configs/README.md", "src/impasto/README.md")]
+TEXT = "\n".join(page.read_text() for page in PAGES)
+BLOCKS = {language: re.findall(rf"```{language}\n(.*?)```", TEXT, re.DOTALL) for language in ("bash", "python")}
+LINES = [line for block in BLOCKS["bash"] for line in block.splitlines() if line.startswith("python scripts/")]
+COMMANDS = list(dict.fromkeys(LINES))
 SHRUNK = (
     "--trainer.accelerator=cpu", "--trainer.max_steps=2", "--trainer.val_check_interval=2", "--data.crop=32",
     "--data.num_workers=0", "--data.batch_size=2", "--model.width=4", "--model.residual_blocks=1",
@@ -36,7 +38,7 @@ def newcomer(tmp_path: Path) -> Path:
     save(tmp_path / "other.jpg", 3, blur=3.0)
     for name in ("left.png", "right.png"):
         save(tmp_path / name, 4)
-    for number in range(20):
+    for number in range(10):
         save(tmp_path / "photos" / f"{number}.jpg", 10 + number)
     return tmp_path
 
@@ -133,16 +135,25 @@ def test_export_commands_and_the_example_for_apps(newcomer: Path) -> None:
 
 
 def test_options_of_the_table_exist(newcomer: Path) -> None:
-    table = re.findall(r"^\| `(--[^`]+)` \|", README, re.MULTILINE)
+    table = re.findall(r"^\| `(--[^`]+)` \|", (ROOT / "configs" / "README.md").read_text(), re.MULTILINE)
     assert len(table) >= 8
     done = call(newcomer, "scripts/train.py", "fit", "--help")
     for option in {word for row in table for word in re.findall(r"--[\w.]+", row)}:
         assert option in done.stdout, option
 
 
-def test_pictures_and_links_are_there() -> None:
-    for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", README):
-        assert (ROOT / target).exists(), target
+def headings(page: Path) -> set[str]:
+    """The anchors that its headings have on GitHub."""
+    found = re.findall(r"^#+ (.+)$", page.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in found}
+
+
+@pytest.mark.parametrize("page", [*PAGES, ROOT / "checkpoints" / "README.md"], ids=lambda page: page.parent.name)
+def test_pictures_and_links_lead_somewhere(page: Path) -> None:
+    for target, anchor in re.findall(r"\]\((?!https?:)([^)#]*)#?([^)]*)\)", page.read_text()):
+        place = page.parent / target if target else page
+        assert place.exists(), target
+        assert not anchor or anchor in headings(place), f"{target}#{anchor}"
 
 
 def test_the_test_command_is_what_ci_runs() -> None:
