@@ -80,6 +80,25 @@ def test_a_batch_has_a_style_for_each(folder) -> None:
         np.testing.assert_allclose(together[i : i + 1], alone.numpy(), atol=1e-4)
 
 
+@pytest.mark.parametrize("name", ["three", "three.parts", "bytes"])
+@pytest.mark.parametrize("batch", [1, 2, 3])
+def test_one_style_serves_a_batch(folder, name, batch) -> None:
+    content = torch.cat([picture(30, 20, seed=seed) for seed in range(batch)])
+    given = {"photo": content.numpy()}
+    if name == "bytes":
+        given = {"photo": (content * 255).round().to(torch.uint8).permute(0, 2, 3, 1).numpy()}
+    if name == "three.parts":
+        whole = ort.InferenceSession(folder / "three.onnx")
+        _, statistics = whole.run(None, {"photo": content[:1].numpy(), "style": WEIGHTS.numpy()})
+        given |= {"statistics": statistics, "origin": np.array([4, 8])}
+    session = ort.InferenceSession(folder / f"{name}.onnx")
+    one, each = (
+        session.run(None, {**given, "style": style.numpy()})[0] for style in (WEIGHTS, WEIGHTS.expand(batch, 3))
+    )
+    assert len(one) == batch
+    np.testing.assert_array_equal(one, each)
+
+
 def test_parts_with_the_statistics_of_the_whole_equal_the_whole(folder) -> None:
     painter, content = OnnxPainter(folder / "three.onnx"), picture(160, 60)
     whole, statistics = painter.paint(content, WEIGHTS), painter.statistics(content, WEIGHTS)

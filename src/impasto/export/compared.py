@@ -62,14 +62,17 @@ def photo_cases(photos: list[Path], num_styles: int) -> Iterator[tuple[Tensor, T
 
 
 def _waves(num_styles: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """Smooth pictures with a little noise, B×3×H×W in [0, 1], each in a mixture of styles, B×N."""
+    """Smooth pictures with a little noise, B×3×H×W in [0, 1], each in a mixture, B×N; then all in the first, 1×N."""
     generator = torch.Generator().manual_seed(0)
     for height, width, batch in SIZES:
         y, x = torch.arange(height)[:, None] / 9, torch.arange(width) / 13
         smooth = torch.stack([0.45 + 0.45 * torch.sin(y * k + x / k) for k in (1.0, 0.7, 0.4)])
         content = smooth + 0.1 * torch.rand(batch, 3, height, width, generator=generator)
         style = torch.rand(batch, num_styles, generator=generator)
-        yield (content * 255).round() / 255, style / style.sum(1, keepdim=True)
+        content, style = (content * 255).round() / 255, style / style.sum(1, keepdim=True)
+        yield content, style
+        if batch > 1 and num_styles > 1:
+            yield content, style[:1]
 
 
 @torch.inference_mode()

@@ -58,7 +58,7 @@ class Whole(nn.Module):
     def forward(self, photo: Tensor, style: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """photo B×3×H×W in [0, 1], or B×H×W×3 bytes; style B×N or 1×N, none where N = 1; statistics B×S, float32."""
         moments = Moments()
-        stylized = self._out(self.network(self._in(photo), style, moments=moments))
+        stylized = self._out(self.network(self._in(photo), _of_each(photo, style), moments=moments))
         return stylized, moments.statistics
 
     def _in(self, photo: Tensor) -> Tensor:
@@ -77,7 +77,19 @@ class Part(Whole):
     def forward(  # type: ignore[override]
         self, photo: Tensor, statistics: Float[Tensor, "1 s"], origin: Int[Tensor, "2"], style: Tensor | None = None
     ) -> Tensor:
-        return self._out(self.network(self._in(photo), style, origin=origin, moments=Moments(statistics)))
+        moments = Moments(statistics)
+        return self._out(self.network(self._in(photo), _of_each(photo, style), origin=origin, moments=moments))
+
+
+def _of_each(photo: Tensor, style: Tensor | None) -> Tensor | None:
+    """Style weights B×N, from B×N or 1×N.
+
+    By index: broadcasting would make the exporter take the two batches for one. `len` would fix their sizes.
+    """
+    if style is None:
+        return None
+    last = torch.arange(style.shape[0])[-1]
+    return style[torch.minimum(torch.arange(photo.shape[0]), last)]
 
 
 def exported(network: TransformNet, graph: Whole, options: ExportOptions) -> bytes:
