@@ -1,7 +1,9 @@
 """Runs of the real training command on small pictures: resume, stop, guards, ranks, what is published."""
 
 import csv
+import io
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -11,7 +13,9 @@ from pathlib import Path
 import pytest
 import torch
 from pictures import save, smoke_pictures
+from rich.console import Console
 
+from impasto import callbacks
 from impasto.cli import run
 from impasto.images import read_image
 from impasto.networks import load_network
@@ -68,6 +72,22 @@ def test_a_run_leaves_everything_in_its_folder(capsys: pytest.CaptureFixture) ->
     assert published.metadata["styles"] == [{"name": "smoke"}]
     assert published.metadata["loss"]["balance"] == "relative" and "weights" not in published.metadata["loss"]
     assert published.metadata["training"]["steps"] == 6
+
+
+@pytest.mark.parametrize(("width", "shown"), [(80, ["left", "step 6/6", "loss ", "content ", "style "]),
+                                              (60, ["left", "step 6/6", "loss "]), (24, ["left"])])  # fmt: skip
+def test_a_narrow_terminal_shows_the_time_left_and_what_else_there_is_room_for(
+    width: int, shown: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    screen = io.StringIO()
+    terminal = Console(file=screen, width=width, force_terminal=True, force_interactive=True, color_system=None)
+    monkeypatch.setattr(callbacks, "Console", lambda **_: terminal)
+    monkeypatch.setattr(callbacks, "BETWEEN_DRAWINGS", 0)
+    assert fit("--previews.every_n_steps", "0") == 0
+    lines = [re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", line).strip("\r") for line in screen.getvalue().split("\n")]
+    drawn = [part for line in lines for part in line.split("\r") if " left" in part]
+    assert drawn and all(len(part.rstrip()) <= width and "…" not in part for part in drawn)
+    assert all(name in drawn[-1] for name in shown) and re.search(r"\d:\d\d:\d\d left", drawn[-1])
 
 
 def test_a_finished_network_is_tried_on_a_photo(capsys: pytest.CaptureFixture) -> None:

@@ -4,6 +4,8 @@ import csv
 import os
 import signal
 import time
+from datetime import timedelta
+from itertools import accumulate
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -12,11 +14,12 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.loggers import TensorBoardLogger
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TextColumn
 
 from impasto.schedule import Schedule, finished
 from impasto.sheets import contact_sheet
 
+BAR_WIDTH = 10
 BETWEEN_DRAWINGS = 0.2  # seconds: to read the terms is to wait for the GPU
 
 
@@ -40,13 +43,7 @@ class ShowProgress(pl.callbacks.ProgressBar):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self.photos, self.began, self.said = 0, time.monotonic(), float("-inf")  # the first step is said at once
-        columns = (
-            BarColumn(),
-            TextColumn("{task.description}"),
-            TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(),
-        )
+        columns = (BarColumn(BAR_WIDTH), TextColumn("{task.description}"))
         self.bar = Progress(*columns, console=self.console, disable=not self.console.is_terminal)
         self.task = self.bar.add_task("", total=1, completed=0)
         self.share_at_start = self.schedule.share
@@ -60,17 +57,19 @@ class ShowProgress(pl.callbacks.ProgressBar):
         if quiet < (BETWEEN_DRAWINGS if self.console.is_terminal else self.seconds_between_lines):
             return
         self.said = time.monotonic()
-        speed = self.photos / max(1e-9, self.said - self.began)
-        terms = "  ".join(f"{name.removeprefix('train/')} {float(value):.3f}"
-                          for name, value in trainer.progress_bar_metrics.items())  # fmt: skip
-        steps = f"step {trainer.global_step}" + ("" if self.schedule.minutes else f"/{trainer.max_steps}")
-        text = f"{steps}  {speed:.1f} photos/s  {terms}"
+        seconds, share = self.said - self.began, self.schedule.share
+        left = seconds * max(0.0, 1 - share) / max(1e-9, share - self.share_at_start)
+        terms = {name.removeprefix("train/"): float(value) for name, value in trainer.progress_bar_metrics.items()}
+        parts = [  # what matters most comes first: a narrow terminal shows the first alone
+            f"{timedelta(seconds=round(left))} left",
+            f"step {trainer.global_step}" + ("" if self.schedule.minutes else f"/{trainer.max_steps}"),
+            *(f"{name} {terms[name]:.3f}" for name in sorted(terms, key=lambda name: name != "loss")),
+            f"{self.photos / max(1e-9, seconds):.1f} photos/s",
+        ]
         assert self.bar is not None
-        share = self.schedule.share
-        self.bar.update(self.task, completed=share, description=text)
+        self.bar.update(self.task, completed=share, description=_fitting(parts, self.console.width - BAR_WIDTH - 1))
         if not self.console.is_terminal:
-            left = max(0.0, 1 - share) / max(1e-9, share - self.share_at_start) * (self.said - self.began)
-            self.console.print(f"{text}  {left / 60:.1f} min left")
+            self.console.print("  ".join(parts), soft_wrap=True)
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         if self.bar is not None:
@@ -80,6 +79,12 @@ class ShowProgress(pl.callbacks.ProgressBar):
     def print(self, *args: Any, **kwargs: Any) -> None:
         """Lines of Lightning's own go above the bar."""
         self.console.print(*args)
+
+
+def _fitting(parts: list[str], width: int) -> str:
+    """As many of the parts, from the first on, as fit into a line."""
+    lines = list(accumulate(parts, "{}  {}".format))
+    return max((line for line in lines if len(line) <= width), key=len, default=parts[0])
 
 
 class LossTable(pl.Callback):
