@@ -76,7 +76,7 @@ def test_options_reach_the_stylizer(infer):
     options = ["--style", bound["style"], "--strength=0.5", "--keep-colors", "--size", 15, "--device=cpu"]
     assert infer(*options, given, network="two.safetensors")[0] == 0
     expected = Stylizer("two.safetensors", device="cpu", **bound).stylize(read_image(given)).pixels
-    written = read_image("stylized/a_starry_night-25+wave-75.png").pixels
+    written = read_image("stylized/a_two_starry_night-25+wave-75_strength-0.5_colors-kept_15px.png").pixels
     assert written.shape[-2:] == (10, 15)
     torch.testing.assert_close(written, expected, atol=0.51 / 255, rtol=0)
 
@@ -96,8 +96,22 @@ def test_flags_in_every_spelling_and_place(infer, flags):
 def test_names_of_results(infer):
     for name in ("a.jpg", "b.gif", "c.bmp", "d.WEBP", "e.tiff"):
         photo(f"in/{name}")
-    assert infer("in", "--style", "wave") == (0, ["5 stylized, 0 skipped"], [])
-    assert results() == ["a_wave.jpg", "b_wave.png", "c_wave.png", "d_wave.WEBP", "e_wave.tiff"]
+    assert infer("in") == (0, ["5 stylized, 0 skipped"], [])
+    assert results() == ["a_one.jpg", "b_one.png", "c_one.png", "d_one.WEBP", "e_one.tiff"]
+
+
+def test_other_pictures_of_a_photo_have_other_names(infer):
+    given = photo("a.png")
+    variants = [
+        [], ["--style=wave"], ["--style=wave", "--strength=0.6"], ["--style=wave", "--keep-colors"],
+        ["--style=wave", "--size=12"], ["--style=starry_night,wave"], ["--style=starry_night=0.3,wave=0.7"],
+    ]  # fmt: skip
+    for options in variants:
+        assert infer(given, *options, network="two.safetensors" if options else "one.safetensors")[0] == 0
+    assert results() == [
+        "a_one.png", "a_two_starry_night-30+wave-70.png", "a_two_starry_night-50+wave-50.png", "a_two_wave.png",
+        "a_two_wave_12px.png", "a_two_wave_colors-kept.png", "a_two_wave_strength-0.6.png",
+    ]  # fmt: skip
 
 
 def test_output_is_a_file_for_one_photo_and_a_folder_otherwise(infer):
@@ -272,9 +286,9 @@ def test_a_style_is_looked_up_in_the_published_networks(infer, folder):
     for name in ("one", "two"):
         (folder / "checkpoints" / f"{name}.safetensors").write_bytes((folder / f"{name}.safetensors").read_bytes())
     status, out, err = infer("a.png", "--style", "wave", network="")  # both know it
-    assert status == 0 and out[0].startswith("stylized/a_wave.png") and err == ["network: one; --network names another"]
+    assert status == 0 and out[0].startswith("stylized/a_one.png") and err == ["network: one; --network names another"]
     status, out, err = infer("a.png", "--style", "starry_night", network="")
-    assert status == 0 and out[0].startswith("stylized/a_starry_night.png")
+    assert status == 0 and out[0].startswith("stylized/a_two_starry_night.png")
     assert err == ["network: two; --network names another"]
     status, _, err = infer("a.png", "--style", "wavy", network="")
     assert status == 2 and err == [
@@ -374,7 +388,7 @@ def test_options_reach_the_tiles(infer):
     assert infer(*options, given, *TILED, network="two.safetensors")[0] == 0
     bound = {"style": "wave", "strength": 0.5, "keep_colors": True, "size": 220, "tile": "never"}
     expected = Stylizer("two.safetensors", device="cpu", **bound).stylize(read_image(given)).pixels
-    written = read_image("stylized/a_wave.png").pixels
+    written = read_image("stylized/a_two_wave_strength-0.5_colors-kept_220px_tile-112.png").pixels
     assert written.shape == expected.shape and (written - expected).abs().mean() < 1 / 255
 
 
@@ -422,7 +436,7 @@ def test_a_photo_is_never_written_over_by_tiles_either(infer):
     assert infer(given, *TILED) == (
         2,
         [],
-        ["impasto infer: a.png: stylized/a_one.png exists already; --overwrite replaces it"],
+        ["impasto infer: a.png: stylized/a_one_tile-112.png exists already; --overwrite replaces it"],
     )
 
 

@@ -76,7 +76,7 @@ def stylize_photos(
     stylizer = Stylizer(
         path, style, strength=strength, keep_colors=keep_colors, size=size, device=device, backend=backend, tile=tile
     )
-    jobs = plan(found, Path(output).expanduser(), _label(stylizer, style, path))
+    jobs = plan(found, Path(output).expanduser(), _label(stylizer, path))
     check_outputs(jobs, overwrite)
     return _run(stylizer, jobs, overwrite)
 
@@ -102,12 +102,19 @@ def _styles_table(painter: Painter) -> str:
     return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
 
 
-def _label(stylizer: Stylizer, style: str | None, network: Path) -> str:
-    """What the name of a result says beside the photo's: style, mixture in percent, or network."""
-    label = network.stem if style is None else next(iter(stylizer.mixture))
-    if len(stylizer.mixture) > 1:
-        label = "+".join(f"{name}-{100 * weight:.0f}" for name, weight in stylizer.mixture.items())
-    return re.sub(r"[^\w.+-]+", "-", label)
+def _label(stylizer: Stylizer, network: Path) -> str:
+    """What the name of a result says beside the photo's: all that makes another picture of the same photo."""
+    mixture = stylizer.mixture
+    style = "+".join(f"{name}-{100 * weight:.0f}" if len(mixture) > 1 else name for name, weight in mixture.items())
+    parts = [
+        (True, network.stem),
+        (len(stylizer.painter.styles) > 1, style),
+        (stylizer.strength != 1, f"strength-{stylizer.strength:g}"),
+        (stylizer.keep_colors, "colors-kept"),
+        (stylizer.size is not None, f"{stylizer.size}px"),
+        (stylizer.tile != "auto", f"tile-{stylizer.tile}"),
+    ]
+    return re.sub(r"[^\w.+-]+", "-", "_".join(part for differs, part in parts if differs))
 
 
 def _run(stylizer: Stylizer, jobs: list[Job], overwrite: bool) -> int:
