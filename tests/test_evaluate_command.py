@@ -125,6 +125,7 @@ def test_other_weights_of_the_loss_network_make_other_cells() -> None:
         (("--axes.noise=[1]",), "axes noise: no such option"),
         (("--axes={}", "--marks=[0]"), "marks from 1"),
         (("--coarse=[32]",), "coarse [32]: the marks"),
+        (("--paintings={../esc: painting.png}",), "style name '../esc': must be text without /"),
         (("--axes.noise_ratio=[2.0]",), "noise_ratio 2.0: from 0"),
         (("--axes.photo=[none]",), "photo none: choose from a, b"),
         (("--axes={photo: [], steps: [1], seed: [0]}",), "one or two"),

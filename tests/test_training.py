@@ -367,6 +367,9 @@ def test_training_lowers_the_validation_loss() -> None:
     ("options", "message"),
     [
         (("--model.styles.smoke", "nowhere.jpg"), "nowhere.jpg does not exist; give --model.styles.smoke.image"),
+        (("--model.styles", '{"../../esc": smoke/painting.png}'), "style name '../../esc': must be text without / or"),
+        (("--model.styles", '{"": smoke/painting.png}'), "style name ''"),
+        (("--run", "new", "--model.styles", '{"a/b": smoke/painting.png}'), "style name 'a/b'"),
         (("--model.widht", "3"), "widht"),
         (("--config", "typo.yaml"), "widht"),
         (("--config", "nowhere.yaml"), "nowhere.yaml"),

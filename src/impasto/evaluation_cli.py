@@ -22,6 +22,7 @@ from impasto.losses import LossOptions
 from impasto.networks import load_network, published_networks
 from impasto.optimization import OptimizeOptions
 from impasto.optimization_cli import gap_photos, read_options
+from impasto.paintings import check_style_names
 
 
 def evaluate(arguments: list[str]) -> int:
@@ -76,6 +77,7 @@ def evaluate_pictures(
         raise ValueError("photos, paintings and marks: at least one of each, marks from 1")
     if options.coarse and not axes:
         raise ValueError(f"coarse {options.coarse}: the marks of a comparison count steps at full size; leave it out")
+    check_style_names(paintings)
     place = find_device(device)
     for what, files in (("photos", photos), ("networks", networks or []), ("presets", presets)):
         _refuse_same_names(what, files)

@@ -1,5 +1,6 @@
 """A painting as a style to learn, and what is said of it in the network's file."""
 
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -27,3 +28,10 @@ class Painting:
     def credits(self) -> dict[str, Any]:
         """What is known of it, without the path of its picture, which is of one machine."""
         return {key: value for key, value in asdict(self).items() if key != "image" and value}
+
+
+def check_style_names(names: Iterable[str]) -> None:
+    """Refuses, by ValueError, what cannot be part of a file's name: files are named after styles."""
+    for name in names:
+        if not name.strip(" .") or not name.isprintable() or {"/", "\\"} & {*name}:
+            raise ValueError(f"style name {name!r}: must be text without / or \\, since files are named after it")

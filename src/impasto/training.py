@@ -15,7 +15,7 @@ from impasto.losses import LossOptions, PerceptualLoss
 from impasto.networks import TransformNet, commit, describe, load_network, save_network
 from impasto.networks.transform import TRAINING_MARGIN
 from impasto.optimizer import ADAM_SHARE, Muon
-from impasto.paintings import Painting
+from impasto.paintings import Painting, check_style_names
 from impasto.targets import StyleTarget, moved_error
 
 # Options of the loss that the balance of a run was measured under.
@@ -76,6 +76,7 @@ class FixedStyles(pl.LightningModule):
         super().__init__()
         if not styles:
             raise ValueError("styles: none given; --model.styles.NAME PICTURE adds one")
+        check_style_names(styles)
         self.styles = {name: Painting(style) if isinstance(style, str) else style for name, style in styles.items()}
         if shift_weight < 0 or gap_photos < 2:
             raise ValueError(f"shift_weight {shift_weight}, gap_photos {gap_photos}: the first from 0, photos from 2")

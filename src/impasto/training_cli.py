@@ -20,6 +20,7 @@ from impasto.data.modules import Photos
 from impasto.distillation import Distillation, faithfulness
 from impasto.images import read_image, write_image
 from impasto.inference import Stylizer
+from impasto.paintings import check_style_names
 from impasto.runs import Checkpoints, WholeCheckpoints, claim, damage, holds_run, newest_checkpoint
 from impasto.schedule import Schedule
 from impasto.training import FixedStyles
@@ -62,6 +63,7 @@ class TrainingCLI(LightningCLI):
 
     def default_run(self, config: Any) -> str:
         """The name of a run that was given none: its styles."""
+        check_style_names(config.model.styles)
         return "+".join(config.model.styles or ["none"])
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
