@@ -55,10 +55,11 @@ def run(command: str, *arguments: str) -> int:
     logging.basicConfig(format="%(message)s")
     try:
         if command in ("train", "distill", "benchmark"):
-            _quiet_lightning()
+            _ignore_lightnings_advice()
         if command in ("train", "distill"):
             from impasto import training_cli
 
+            logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)  # it sets its own on import
             return int(getattr(training_cli, command)(list(arguments)))
         from impasto.arguments import parsed
 
@@ -77,8 +78,8 @@ def run(command: str, *arguments: str) -> int:
         return 130
 
 
-def _quiet_lightning() -> None:
-    """Its advice on what is settled here: workers, our own arguments, the logging interval, no validation."""
+def _ignore_lightnings_advice() -> None:
+    """Warnings on what is settled here: workers, our own arguments, the logging interval, no validation."""
     for message in (
         ".*does not have many workers.*",
         ".*args parameter is intended.*",
@@ -87,4 +88,3 @@ def _quiet_lightning() -> None:
         "Total length of .* across ranks is zero",
     ):
         warnings.filterwarnings("ignore", message)
-    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)

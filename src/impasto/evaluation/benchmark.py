@@ -12,7 +12,6 @@ from impasto.data.files import located
 from impasto.evaluation.cells import Reference
 from impasto.evaluation.cost import Cost, cost_of_plain_recipe, cost_of_reference
 from impasto.evaluation.loss_networks import Setting, table
-from impasto.evaluation.photos_needed import Training, photos_needed_table
 from impasto.evaluation.speed import inference_table
 from impasto.evaluation.steps import Step, batches_of, ladder, loader_line, training_table
 from impasto.losses import LossOptions
@@ -90,9 +89,10 @@ def benchmark(
     elif what == "optimizers":
         if not photos:
             raise ValueError("--what optimizers trains networks: give a folder with --photos")
-        print(
-            photos_needed_table(Training(photos, str(located(painting)), size, batch, width, device), steps), flush=True
-        )
+        from impasto.evaluation.photos_needed import Training, photos_needed_table  # imports Lightning: seconds
+
+        training = Training(photos, str(located(painting)), size, batch, width, device)
+        print(photos_needed_table(training, steps), flush=True)
     elif what == "inference":
         print(inference_table(network, files, device, rounds))
     else:

@@ -1,5 +1,6 @@
 """How many photos Muon needs to come to the loss that Adam comes to."""
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
@@ -84,6 +85,7 @@ def loss_after(steps: int, optimizer: type[FixedStyles], training: Training, adv
 
 def photos_needed_table(training: Training, steps: int) -> str:
     """Markdown: the loss of Adam after `steps`, of Muon after shares of them, and the share that would be enough."""
+    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)  # it sets its own on import
     runs = {share: max(1, round(share * steps)) for share in SHARES}
     with Progress(console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task("optimizers", total=steps + sum(runs.values()))
