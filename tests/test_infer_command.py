@@ -252,6 +252,8 @@ REFUSED = [
     (["a.png", "--stile=wave"], "unrecognized arguments: --stile=wave"),
     (["a.png", "--device", "gpu"], "device 'gpu': must be auto, cpu, cuda, cuda:N or mps"),
     (["a.png", "--output", "new.gif"], "--output new.gif: cannot be written; name it .png, .jpg, .jpeg"),
+    (["a.png", "--output", "new.heic"], "--output new.heic: cannot be written; name it .png, .jpg, .jpeg"),
+    (["a.png", "b.png", "--output", "new.xyz"], "--output new.xyz: cannot be written; name it .png, .jpg, .jpeg"),
     (["a.png", "--output", "file/new"], "--output: file/new cannot be written (Not a directory)"),
     (["a.png", "--output", "file"], "--output: file cannot be written (File exists)"),
 ]

@@ -2,6 +2,7 @@
 
 import glob
 import os
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,12 +68,13 @@ def _is_image(name: str) -> bool:
 
 def plan(found: list[tuple[Path, Path]], output: Path, label: str) -> list[Job]:
     """Where each result goes; where two would get one name, the later is numbered."""
-    if len(found) == 1 and output.suffix.lower() in IMAGE_SUFFIXES and not output.is_dir():
+    if re.fullmatch(r"\.[a-z]{2,5}", output.suffix.lower()) and not output.is_dir():  # the name of a file
         if output.suffix.lower() not in WRITABLE:
-            raise ValueError(f"--output {output}: cannot be written; name it {', '.join(WRITABLE)}")
+            names = ", ".join(WRITABLE)
+            raise ValueError(f"--output {output}: cannot be written; name it {names}, or a folder without a suffix")
+        if len(found) > 1:
+            raise ValueError(f"--output {output}: names one image, and there are {len(found)} photos; name a folder")
         return [Job(found[0][0], output)]
-    if output.suffix.lower() in IMAGE_SUFFIXES and not output.is_dir():
-        raise ValueError(f"--output {output}: names one image, and there are {len(found)} photos; name a folder")
     jobs: list[Job] = []
     taken: set[str] = set()
     for photo, below in found:
