@@ -11,6 +11,16 @@ install_import_hook("impasto", "beartype.beartype")
 
 SHARED = Path(os.environ.get("IMPASTO_SHARED", Path(__file__).parents[2] / "shared"))
 
+# Files that take minutes, the longest first.
+LONG = ("test_many_machines", "test_readme", "test_runs", "test_training", "test_export", "test_benchmark",
+        "test_configs", "test_stream_checkpoints", "test_demo_page")  # fmt: skip
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Long files come first: two processes that share the files then end at about the same time."""
+    places = {name: place for place, name in enumerate(LONG)}
+    items.sort(key=lambda item: places.get(item.path.stem, len(LONG)))
+
 
 @pytest.fixture(scope="session")
 def shared() -> Path:
