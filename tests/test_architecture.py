@@ -8,7 +8,7 @@ import pytest
 
 SOURCE = Path(__file__).parents[1] / "src" / "impasto"
 LAYERS = {
-    "images": 0, "vgg": 0, "optimizer": 0, "schedule": 0, "paintings": 0,
+    "images": 0, "vgg": 0, "optimizer": 0, "schedule": 0, "paintings": 0, "spelling": 0,
     "features": 1, "video": 1, "targets": 1, "scanlines": 1, "sheets": 1, "jobs": 1,
     "networks": 2, "losses": 2, "data": 2,
     "training": 3, "callbacks": 3, "runs": 3, "optimization": 3, "inference": 3,

@@ -5,10 +5,10 @@ import logging
 import os
 import sys
 import warnings
-from difflib import get_close_matches
 from importlib import import_module
 
 import impasto
+from impasto.spelling import did_you_mean
 
 COMMANDS = {
     "train": "train a network on photos and paintings",
@@ -18,7 +18,7 @@ COMMANDS = {
     "evaluate": "compare networks with the reference, in a report",
     "demo": "paint photos in the browser, on a page of this machine",
     "distill": "make the compact loss network",
-    "benchmark": "time loss networks, the reference, or painting, side by side",
+    "benchmark": "time training, losses, the reference, or painting, side by side",
 }
 # Where each has a function of its name; imported when asked for. Training starts in another way.
 _HOMES = {
@@ -40,8 +40,8 @@ def main(arguments: list[str] | None = None) -> int:
     if not arguments or arguments[0] not in COMMANDS:
         asked = bool(arguments) and arguments[0] in ("-h", "--help")
         lines = "\n".join(f"  {name:11}{what}" for name, what in COMMANDS.items())
-        close = get_close_matches(arguments[0], COMMANDS, n=1) if arguments else []
-        hint = f"impasto {arguments[0]}: no such command; did you mean {close[0]}?\n" if close and not asked else ""
+        meant = did_you_mean(arguments[0], COMMANDS).strip() if arguments and not asked else ""
+        hint = f"impasto {arguments[0]}: no such command; {meant}\n" if meant else ""
         print(
             f"{hint}usage: impasto COMMAND …\n{lines}\n`impasto COMMAND --help` tells more, --version which this is",
             file=sys.stdout if asked else sys.stderr,

@@ -53,7 +53,7 @@ def benchmark(
         rounds: how often each is measured, after one round to warm up.
         threads: of the CPU; 0: as many as torch takes.
         what: training; loss; reference (which takes one photo, and no notice of batch and width); inference (of
-            these, it heeds device, rounds and threads); or optimizers (all but rounds).
+            these, it heeds device, rounds and threads); or optimizers (of device, size, batch, width and threads).
         quick: of training, three rounds at 128 pixels at most, nothing compiled: a first look.
         compile: of training, rows of torch.compile, which takes minutes to begin; by default on a GPU only.
         batches: of training, a second table, in bfloat16 at these batches; by default 8, 16, 32, 64 on a GPU.

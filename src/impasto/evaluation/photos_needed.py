@@ -16,7 +16,7 @@ from impasto.losses import LossOptions
 from impasto.schedule import Schedule
 from impasto.training import FixedStyles
 
-ADAM_RATE = 2e-3  # networks of format 1 were trained with it
+ADAM_RATE = 2e-3  # of the trials in checkpoints/notebook.md
 SHARES = (0.25, 0.35, 0.5)  # of Adam's photos, each a run of its own: the learning rate falls to 0 in each
 
 

@@ -1,6 +1,5 @@
 """Names of styles, and weights for them."""
 
-import difflib
 import math
 from collections.abc import Mapping, Sequence
 
@@ -9,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from impasto.networks import TransformNet, published_styles
+from impasto.spelling import did_you_mean
 
 Number = float | int  # both, because beartype takes an annotation at its word
 
@@ -78,7 +78,7 @@ def network_of(style: str) -> str:
     every = sorted({name for names in known.values() for name in names})
     wanted = style_parts(style, every)
     if unknown := [name for name in wanted if name not in every]:
-        meant = _meant(unknown[0], every)
+        meant = did_you_mean(unknown[0], every)
         raise ValueError(f"style {unknown[0]!r} is unknown: {meant}published are {', '.join(every)}")
     fitting = [name for name, names in known.items() if wanted.keys() <= {*names}]
     if not fitting:
@@ -87,16 +87,11 @@ def network_of(style: str) -> str:
     return min(fitting, key=lambda name: (len(known[name]), name))
 
 
-def _meant(name: str, names: Sequence[str]) -> str:
-    close = difflib.get_close_matches(name, names, n=1)
-    return f"did you mean {close[0]}? " if close else ""
-
-
 def _check_part(name: str, weight: Number, names: Sequence[str]) -> None:
     if name not in names:
         others = [network for network, styles in published_styles().items() if name in styles]
         elsewhere = f"; {' and '.join(others)} would know it" if others else ""
-        ours = f"{_meant(name, names)}this network knows {', '.join(names)}"
+        ours = f"{did_you_mean(name, names)}this network knows {', '.join(names)}"
         raise ValueError(f"style {name!r} is unknown: {ours}{elsewhere}")
     if not (math.isfinite(weight) and weight >= 0):
         raise ValueError(f"style {name}={weight}: a weight must be a number from 0 up")

@@ -1,6 +1,5 @@
 """The networks by name, and the file format they are published in."""
 
-import difflib
 import json
 import os
 import subprocess
@@ -12,6 +11,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from impasto.networks.transform import TransformNet
+from impasto.spelling import did_you_mean
 from impasto.vgg import CHECKPOINTS, COMPACT_FILE
 
 NETWORKS: dict[str, type[TransformNet]] = {"TransformNet": TransformNet}
@@ -106,10 +106,8 @@ def find_network(name: str | Path) -> Path:
         if (published := folder / f"{name}.safetensors").is_file():
             return published
     names = published_networks()
-    close = difflib.get_close_matches(str(name), names, n=1)
-    hint = f"did you mean {close[0]}? " if close else ""
-    known = ", ".join(names) or "none yet"
-    raise NetworkError(f"network {str(name)!r}: {hint}neither a file nor a published name; published: {known}")
+    known = f"neither a file nor a published name; published: {', '.join(names) or 'none yet'}"
+    raise NetworkError(f"network {str(name)!r}: {did_you_mean(str(name), names)}{known}")
 
 
 def published_networks() -> list[str]:
