@@ -5,6 +5,8 @@ from pathlib import Path
 import torch
 from torchvision.transforms.functional import gaussian_blur, to_pil_image
 
+OLD_NETWORK = Path(__file__).parent / "networks" / "format_1.safetensors"  # `starry_night` as first published
+
 
 def draw(seed: int, height: int = 96, width: int = 128, blur: float = 6.0) -> torch.Tensor:
     """A random picture 3×H×W in [0, 1] with structures of about `blur` pixels."""

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from pictures import save
+from pictures import OLD_NETWORK, save
 
 from impasto.cli import run
 from impasto.evaluation.cells import Reference
@@ -20,7 +20,7 @@ from impasto.optimization import OptimizeOptions
 ROOT = Path(__file__).parents[1]
 SMALL = ("--size=48", "--style_size=48", "--loss.network=compact", "--balance_photos=photos", "--output=out")
 PICTURES = ("--photos=[photos/a.png,photos/b.png]", "--paintings.udnie=painting.png")
-COMPARE = ("evaluate", *SMALL, *PICTURES, "--marks=[3,1]", "--networks=[multistyle,starry_night]")
+COMPARE = ("evaluate", *SMALL, *PICTURES, "--marks=[3,1]", "--networks=[gallery,starry_night]")
 GRID = ("evaluate", *SMALL, *PICTURES, "--steps=2")
 
 
@@ -41,17 +41,17 @@ def test_a_comparison_is_made_once(capsys: pytest.CaptureFixture) -> None:
     assert run(*COMPARE, "--costs=false") == 0
     assert "report: out/report.md" in capsys.readouterr().out
     report = Path("out/report.md").read_text()
-    for approach in ("colour transfer", "reference 1", "reference 3", "multistyle"):
+    for approach in ("colour transfer", "reference 1", "reference 3", "gallery"):
         assert f"| {approach} |" in report
     assert "starry_night |" not in report, "it does not know the painting"
     assert read_image("out/udnie.jpg").pixels.shape[-1] > 5 * 224 and Path("out/udnie_curves.png").exists()
     before = times()
     assert len(before) == 2 * 4
     assert run(*COMPARE, "--costs=false") == 0 and times() == before, "finished cells are not made again"
-    Path("out/cells/udnie/b/multistyle.json").unlink()
+    Path("out/cells/udnie/b/gallery.json").unlink()
     assert run(*COMPARE, "--costs=false") == 0
     again = times()
-    assert {name for name in again if again[name] != before[name]} == {"out/cells/udnie/b/multistyle.json"}
+    assert {name for name in again if again[name] != before[name]} == {"out/cells/udnie/b/gallery.json"}
     assert run(*COMPARE, "--costs=false", "--learning_rate=0.5") == 0
     changed = {Path(name).name for name, when in times().items() if again[name] != when}
     assert changed == {"reference_1.json", "reference_3.json"}, "only what depends on the option is made again"
@@ -59,9 +59,9 @@ def test_a_comparison_is_made_once(capsys: pytest.CaptureFixture) -> None:
 
 def test_numbers_are_of_the_pictures() -> None:
     assert run(*COMPARE, "--costs=false") == 0
-    numbers = json.loads(Path("out/cells/udnie/a/multistyle.json").read_text())["numbers"]
+    numbers = json.loads(Path("out/cells/udnie/a/gallery.json").read_text())["numbers"]
     picture, photo = (
-        read_image("out/cells/udnie/a/multistyle.png").pixels,
+        read_image("out/cells/udnie/a/gallery.png").pixels,
         resize(read_image("photos/a.png").pixels, 48),
     )
     assert numbers["psnr"] == pytest.approx(psnr(picture, photo), abs=0.05)
@@ -69,7 +69,7 @@ def test_numbers_are_of_the_pictures() -> None:
 
 
 def test_costs_are_measured() -> None:
-    network = cost_of_network("starry_night", 64, "cpu")
+    network = cost_of_network(str(OLD_NETWORK), 64, "cpu")
     reference = Reference(OptimizeOptions(), LossOptions(network="compact"))
     small, large = (cost_of_reference(reference, size, "cpu") for size in (64, 256))
     assert 0 < network.seconds < 60 and network.mebibytes > 1

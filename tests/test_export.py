@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from heeding import HEEDING
+from pictures import OLD_NETWORK
 from PIL import Image
 
 from impasto.cli import run
@@ -277,10 +278,10 @@ def test_without_the_extra_it_is_named(folder, tmp_path, capsys, monkeypatch) ->
 
 
 @pytest.mark.parametrize("pixels", ["float32", "uint8"])
-@pytest.mark.parametrize("name", published_networks())
+@pytest.mark.parametrize("name", [*published_networks(), OLD_NETWORK], ids=str)
 def test_published_networks_at_random_sizes(name, pixels, tmp_path) -> None:
     """20 sizes from 1×1 to 700×500, in mixtures: 0.001 in floats, one grey level in bytes."""
-    if name != "starry_night" and not os.environ.get("IMPASTO_SLOW"):
+    if name != OLD_NETWORK and not os.environ.get("IMPASTO_SLOW"):
         pytest.skip("takes minutes; set IMPASTO_SLOW=1")
     network, random = load_network(name), np.random.default_rng(0)
     export_network(network, tmp_path / "network.onnx", ExportOptions(pixels))

@@ -49,7 +49,7 @@ def call(folder: Path, *arguments: str) -> subprocess.CompletedProcess:
 
 
 def needs_published() -> None:
-    assert {"starry_night", "multistyle", "gallery"} <= set(published_networks())
+    assert {"starry_night", "great_wave", "udnie", "gallery"} <= set(published_networks())
 
 
 @pytest.mark.parametrize("line", [line for line in COMMANDS if "infer.py" in line and ".onnx" not in line])

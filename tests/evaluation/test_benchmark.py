@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from pictures import save
+from pictures import OLD_NETWORK, save
 
 from impasto.cli import run
 from impasto.evaluation.loss_networks import NETWORKS, Setting, table
@@ -72,8 +72,8 @@ def test_painting_is_measured_against_the_arithmetic() -> None:
     per_pixel = 2 * 81 * 3 * 16 + 9 * (16 * 32 / 4 + 32 * 64 / 16 + 10 * 64 * 64 / 16 + 64 * 32 / 4 + 32 * 16)
     smoothing = 9 * (32 / 4 + 16)
     sides = 32 + 64  # with the margin
-    assert convolution_flops("starry_night", 32) == pytest.approx(2 * sides**2 * (per_pixel + smoothing), rel=0.1)
-    text = inference_table("starry_night", [], "cpu", rounds=1, sizes=(32,))
+    assert convolution_flops(str(OLD_NETWORK), 32) == pytest.approx(2 * sides**2 * (per_pixel + smoothing), rel=0.1)
+    text = inference_table(str(OLD_NETWORK), [], "cpu", rounds=1, sizes=(32,))
     (row,) = [line.split("|")[1:-1] for line in text.splitlines() if line.startswith("| 32")]
     assert len(row) == 4 and "(1.00)" in row[2] and all(float(cell.split("(")[0]) >= 0 for cell in row)
 

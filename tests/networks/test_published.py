@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from pictures import OLD_NETWORK
 from safetensors.torch import load_file, save_file
 
 from impasto.networks import (
@@ -121,6 +122,17 @@ def test_unknown_names_tell_what_there_is() -> None:
     with pytest.raises(NetworkError, match="neither a file nor a published name; published: ") as refusal:
         find_network("mona_lisa_2")
     assert all(name in str(refusal.value) for name in published_networks())
+
+
+def test_names_of_retired_networks_go_on_working() -> None:
+    assert find_network("multistyle") == find_network("gallery")
+
+
+def test_a_network_of_format_1_says_what_it_runs_with() -> None:
+    assert load_network(OLD_NETWORK).arguments == {
+        "num_styles": 1, "width": 16, "residual_blocks": 5,
+        "canvas": 6.0, "grain": 2.0, "upsampling": "bilinear_smoothed",
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize("name", published_networks())

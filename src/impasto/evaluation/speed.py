@@ -56,7 +56,7 @@ def convolution_flops(network: str, size: int) -> int:
 
 def _compiled(network: str, device: str) -> Painter:
     painter = TorchPainter(load_network(network), device)
-    painter.network.compile()
+    painter.network.compile(dynamic=False)  # each size by itself: torch 2.11 fails where the size varies
     return painter
 
 

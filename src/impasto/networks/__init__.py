@@ -16,6 +16,8 @@ from impasto.vgg import CHECKPOINTS, COMPACT_FILE
 
 NETWORKS: dict[str, type[TransformNet]] = {"TransformNet": TransformNet}
 FORMAT = 2  # of the published file; a file of every format ever released keeps loading
+# Names of networks published once, and the network that knows their styles now.
+RETIRED = {"multistyle": "gallery"}
 # What a network of format 1 runs with, whose file does not tell (2 records it among the arguments).
 FORMAT_1: dict[str, Any] = {"canvas": 6.0, "grain": 2.0, "upsampling": "bilinear_smoothed"}
 
@@ -103,7 +105,7 @@ def find_network(name: str | Path) -> Path:
     if (path := Path(name).expanduser()).is_file():
         return path
     for folder in CHECKPOINTS:
-        if (published := folder / f"{name}.safetensors").is_file():
+        if (published := folder / f"{RETIRED.get(str(name), name)}.safetensors").is_file():
             return published
     names = published_networks()
     known = f"neither a file nor a published name; published: {', '.join(names) or 'none yet'}"
