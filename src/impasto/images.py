@@ -22,12 +22,14 @@ from jaxtyping import Float, Shaped, UInt8
 from PIL import ExifTags, Image, ImageCms, UnidentifiedImageError
 from torch import Tensor
 
+from impasto import samples
+from impasto.samples import DEEP
+
 IMAGE_SUFFIXES: tuple[str, ...] = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif")
 
 # Named, because Pillow would otherwise try everything it knows, and for EPS start Ghostscript.
 _READABLE = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF")
 WRITABLE = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP", ".tif": "TIFF", ".tiff": "TIFF"}
-DEEP = ("I", "I;16", "I;16L", "I;16B", "I;16N", "F")  # modes of greyscale with more than 8 bits
 QUALITY: dict[str, dict[str, Any]] = {"JPEG": {"quality": 95, "subsampling": 0}, "WEBP": {"quality": 95}}
 _LONGEST = {"JPEG": 65500, "WEBP": 16383}  # JPEG's own limit is 65535, libjpeg's is 65500
 _REASONS = {
@@ -211,8 +213,8 @@ def decoded(image: Image.Image) -> tuple[Image.Image, bytes | None, str]:
     """The image with its pixels, upright, in whatever mode; the profile of the RGB made of it; a note for people."""
     note = _note(image)
     with _quiet() if image.format == "TIFF" else nullcontext():  # TIFF alone parses metadata while decoding
-        image.load()
-    image = _upright(image)
+        loaded = samples.load(image)
+    image = _upright(loaded, image)
     profile = image.info.get("icc_profile") or b""
     # One that came with CMYK or greyscale does not describe the RGB pixels made of them.
     kept = profile[16:20] == b"RGB " and image.mode in ("RGB", "RGBA", "RGBX", "RGBa", "P", "PA")
@@ -229,10 +231,11 @@ def _note(image: Image.Image) -> str:
     return f"{kind}: {f'number {image.tell() + 1}' if image.tell() else 'the first'} is used"
 
 
-def _upright(image: Image.Image) -> Image.Image:
+def _upright(image: Image.Image, file: Image.Image) -> Image.Image:
+    """Turned as the EXIF of the file says."""
     try:
         with _quiet():
-            orientation = image.getexif().get(ExifTags.Base.Orientation)
+            orientation = file.getexif().get(ExifTags.Base.Orientation)
     except Exception:  # damaged EXIF, whatever it raises, says nothing, and the pixels are fine
         return image
     for turn, orientations in _TURNS.items():  # in this order
@@ -270,11 +273,9 @@ def deep_values(image: Image.Image) -> Float[Tensor, "1 1 h w"]:
 
 
 def _deep_grey(image: Image.Image, brightest: float | None) -> tuple[Tensor, Tensor | None]:
-    """More than 8 bits, unclipped. White is 65535; of floats, the least of 1, 255, 65535 that holds them."""
+    """More than 8 bits, unclipped."""
     values = deep_values(image)
-    brightest = float(values.max()) if brightest is None else brightest
-    whites = (1.0, 255.0, 65535.0) if image.mode == "F" else (65535.0,)
-    white = next((white for white in whites if brightest <= white), brightest)
+    white = samples.white_of(float(values.max()) if brightest is None else brightest, image.mode == "F")
     transparent = image.info.get("transparency")
     alpha = (values != transparent).float() if isinstance(transparent, int) else None
     return (values / white).clamp(0, 1).repeat(1, 3, 1, 1), alpha
