@@ -4,13 +4,15 @@ Alpha and colour profile travel beside the pixels. Every refusal is an `ImageErr
 
 import errno
 import io
+import logging
 import math
 import os
 import secrets
 import shutil
 import threading
 import warnings
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,13 +24,21 @@ from jaxtyping import Float, Shaped, UInt8
 from PIL import ExifTags, Image, ImageCms, UnidentifiedImageError
 from torch import Tensor
 
-from impasto import samples
+from impasto import heif, samples
 from impasto.samples import DEEP
 
-IMAGE_SUFFIXES: tuple[str, ...] = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif")
+IMAGE_SUFFIXES: tuple[str, ...] = (
+    ".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif", ".avif", ".heic",
+    ".jpe", ".jfif", ".mpo", ".apng", ".avifs", ".heif", ".hif",
+)  # fmt: skip
+# Pictures of kinds that are not read: left out of folders, and said to be.
+_OTHER_SUFFIXES = (
+    ".jxl", ".jp2", ".psd", ".svg", ".tga", ".exr", ".hdr",
+    ".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".raf", ".rw2", ".pef",
+)  # fmt: skip
 
 # Named, because Pillow would otherwise try everything it knows, and for EPS start Ghostscript.
-_READABLE = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF")
+_READABLE = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "AVIF")
 WRITABLE = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP", ".tif": "TIFF", ".tiff": "TIFF"}
 QUALITY: dict[str, dict[str, Any]] = {"JPEG": {"quality": 95, "subsampling": 0}, "WEBP": {"quality": 95}}
 _LONGEST = {"JPEG": 65500, "WEBP": 16383}  # JPEG's own limit is 65535, libjpeg's is 65500
@@ -47,6 +57,8 @@ _LOCK = threading.Lock()
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(before=_LOCK.acquire, after_in_parent=_LOCK.release, after_in_child=_LOCK.release)
 
+_LOG = logging.getLogger("impasto")
+
 Images = Float[Tensor, "b 3 h w"]
 
 
@@ -64,6 +76,20 @@ class Picture:
     note: str = ""
 
 
+def named_images(files: Iterable[Path]) -> Iterator[Path]:
+    """Those that have the name of an image. A warning counts pictures of other kinds."""
+    left: Counter[str] = Counter()
+    for file in files:
+        suffix = file.suffix.lower()
+        if suffix in IMAGE_SUFFIXES:
+            yield file
+        elif suffix in _OTHER_SUFFIXES:
+            left[suffix] += 1
+    if left:
+        kinds = ", ".join(f"{number} {suffix}" for suffix, number in sorted(left.items()))
+        _LOG.warning("left out, as files of these kinds cannot be read: %s; convert them to JPEG, PNG or TIFF", kinds)
+
+
 def read_image(path: str | Path, data: bytes | None = None) -> Picture:
     """Read a file, or `data`, what it holds: upright, in RGB. `ImageError` if missing, damaged, no image, too large."""
     image = open_image(path, data)
@@ -77,8 +103,10 @@ def open_image(path: str | Path, data: bytes | None = None, limit: int | None = 
     with explained(path, limit=limit):
         if not (data := Path(path).read_bytes() if data is None else data):
             raise _error(path, "the file is empty, get it again")
+        if (of_phones := heif.is_heif(data)) and not heif.register():
+            raise _error(path, heif.HINT)
         with _quiet(limit):
-            image = Image.open(io.BytesIO(data), formats=_READABLE)
+            image = Image.open(io.BytesIO(data), formats=("HEIF",) if of_phones else _READABLE)
         if image.width * image.height > (limit or Image.MAX_IMAGE_PIXELS or math.inf):
             raise Image.DecompressionBombError  # where Pillow itself only warns, up to twice its limit
         return image
