@@ -14,7 +14,7 @@ import warnings
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -24,7 +24,7 @@ from jaxtyping import Float, Shaped, UInt8
 from PIL import ExifTags, Image, ImageCms, UnidentifiedImageError
 from torch import Tensor
 
-from impasto import heif, samples
+from impasto import heif, samples, transparency
 from impasto.samples import DEEP
 
 IMAGE_SUFFIXES: tuple[str, ...] = (
@@ -68,12 +68,25 @@ class ImageError(ValueError):
 
 @dataclass(frozen=True)
 class Picture:
-    """Pixels, RGB in [0, 1], with alpha in [0, 1], an RGB profile and a note for people, if any."""
+    """Pixels, RGB in [0, 1], with alpha in [0, 1], an RGB profile and a note for people, if any.
+
+    What is read from a file has no hidden colours: under alpha 0 lie the visible ones around (`transparency`).
+    """
 
     pixels: Float[Tensor, "1 3 h w"]
     alpha: Float[Tensor, "1 1 h w"] | None = None
     icc_profile: bytes | None = None
     note: str = ""
+
+    def resized(self, size: int) -> "Picture":
+        """The longer side made `size`, as `resize` does; colours are weighed with alpha."""
+        if self.alpha is None:
+            return replace(self, pixels=resize(self.pixels, size))
+        shape = _resized_shape(self.pixels, size)
+        if shape == self.pixels.shape[-2:]:
+            return self
+        pixels, alpha = transparency.resize_tensor(self.pixels, self.alpha, shape)
+        return replace(self, pixels=pixels, alpha=alpha)
 
 
 def named_images(files: Iterable[Path]) -> Iterator[Path]:
@@ -164,13 +177,20 @@ def new_file(path: Path, overwrite: bool) -> Iterator[BinaryIO]:
 
 
 def resize(image: Float[Tensor, "b c h w"], size: int) -> Float[Tensor, "b c h2 w2"]:
-    """Scale [0, 1] images so that the longer side becomes `size`; antialiased bicubic, clamped to [0, 1]."""
-    if size < 1:
-        raise ImageError(f"size {size}: must be at least 1 pixel")
-    shape = scaled(image.shape[-2:], size)
+    """Scale [0, 1] images so that the longer side becomes `size`; antialiased bicubic, clamped to [0, 1].
+
+    For a picture with alpha, `Picture.resized`.
+    """
+    shape = _resized_shape(image, size)
     if shape != image.shape[-2:]:
         image = torch.nn.functional.interpolate(image, size=shape, mode="bicubic", antialias=True)
     return image.clamp(0, 1)
+
+
+def _resized_shape(image: Tensor, size: int) -> tuple[int, int]:
+    if size < 1:
+        raise ImageError(f"size {size}: must be at least 1 pixel")
+    return scaled(image.shape[-2:], size)
 
 
 def scaled(shape: Sequence[int], size: int) -> tuple[int, int]:
@@ -288,10 +308,10 @@ def channels(image: Image.Image) -> Shaped[Tensor, "c h w"]:
 
 
 def eight_bit(image: Image.Image) -> Image.Image:
-    """RGB, or RGBA where something is transparent, of an image in any mode but `DEEP`."""
+    """RGB, or RGBA without hidden colours where something is transparent, of an image in any mode but `DEEP`."""
     transparent = image.has_transparency_data
     image = _through_profile(image) if image.mode == "CMYK" else image
-    return image.convert("RGBA" if transparent else "RGB")
+    return transparency.fill_hidden(image.convert("RGBA")) if transparent else image.convert("RGB")
 
 
 def deep_values(image: Image.Image) -> Float[Tensor, "1 1 h w"]:
@@ -304,9 +324,13 @@ def _deep_grey(image: Image.Image, brightest: float | None) -> tuple[Tensor, Ten
     """More than 8 bits, unclipped."""
     values = deep_values(image)
     white = samples.white_of(float(values.max()) if brightest is None else brightest, image.mode == "F")
-    transparent = image.info.get("transparency")
-    alpha = (values != transparent).float() if isinstance(transparent, int) else None
-    return (values / white).clamp(0, 1).repeat(1, 3, 1, 1), alpha
+    transparent = image.info.get("transparency")  # a value
+    pixels = (values / white).clamp(0, 1).repeat(1, 3, 1, 1)
+    if not isinstance(transparent, int):
+        return pixels, None
+    alpha = (values != transparent).float()
+    filled = transparency.fill_hidden(to_pil(Picture(pixels, alpha)))
+    return torch.where(alpha == 0, channels(filled)[None, :3] / 255, pixels), alpha
 
 
 def _through_profile(image: Image.Image) -> Image.Image:

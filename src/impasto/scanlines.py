@@ -17,7 +17,7 @@ from jaxtyping import Float, UInt8
 from PIL import Image
 from torch import Tensor
 
-from impasto import images
+from impasto import images, transparency
 from impasto.images import ImageError, explained
 
 # More are taken for a decompression bomb. These are 4 GB decoded, twice that while EXIF turns them, and, with alpha,
@@ -30,7 +30,10 @@ Rows = UInt8[np.ndarray, "h w c"]
 
 @dataclass(frozen=True)
 class Scan:
-    """A decoded picture, `image` in RGB or RGBA, with an RGB profile and a note for people, if any."""
+    """A decoded picture with an RGB profile and a note for people, if any.
+
+    `image` is RGB, or RGBA without hidden colours (`transparency.fill_hidden`).
+    """
 
     image: Image.Image
     icc_profile: bytes | None = None
@@ -48,7 +51,7 @@ class Scan:
 
     def crop(self, top: int, left: int, bottom: int, right: int) -> Float[Tensor, "1 3 h w"]:
         """The part from `top`, `left` up to before `bottom`, `right`, in [0, 1]."""
-        return images.tensors(self.image.crop((left, top, right, bottom)))[0]
+        return images.channels(self.image.crop((left, top, right, bottom)).convert("RGB"))[None].float() / 255
 
     def alpha(self, top: int, bottom: int) -> UInt8[np.ndarray, "h w 1"]:
         """Alpha of the rows from `top` up to before `bottom`."""
@@ -66,10 +69,10 @@ class Scan:
         rows = _strip(width, factor)
         for top in range(0, height, rows):
             part = self.image.crop((0, top, width, min(top + rows, height)))
-            small.paste(part.convert("RGB").reduce(factor), (0, top // factor))  # colours under alpha count as well
+            small.paste(part.convert("RGB").reduce(factor), (0, top // factor))
         shape = max(1, round(width * scale)), max(1, round(height * scale))
         box = 0, 0, width / factor, height / factor  # the last averages may be of fewer pixels
-        return images.tensors(small.resize(shape, Image.Resampling.BICUBIC, box))[0]
+        return images.channels(small.resize(shape, Image.Resampling.BICUBIC, box))[None].float() / 255
 
 
 def read_scan(path: str | Path, data: bytes | None = None, size: int | None = None) -> Scan:
@@ -112,15 +115,13 @@ def _shallow(image: Image.Image) -> Image.Image:
     for box in boxes:
         part = images.Picture(*images.tensors(image.crop(box), brightest))
         shallow.paste(images.to_pil(part), box[:2])
-    return shallow
+    return transparency.fill_hidden(shallow) if transparent else shallow  # by the whole, not strip by strip
 
 
 def _resized(image: Image.Image, size: int) -> Image.Image:
-    """As `images.resize`: band by band, or Pillow would weigh colours with alpha."""
+    """As `images.Picture.resized`."""
     height, width = images.scaled((image.height, image.width), size)
-    if (width, height) == image.size:
-        return image
-    return Image.merge(image.mode, [b.resize((width, height), Image.Resampling.BICUBIC) for b in image.split()])
+    return transparency.resize_image(image, (width, height), Image.Resampling.BICUBIC)
 
 
 def _strip(width: int, multiple: int = 1) -> int:

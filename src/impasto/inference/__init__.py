@@ -99,11 +99,9 @@ class Stylizer:
         Raises:
             ValueError: it does not fit in memory.
         """
-        pixels, alpha = picture.pixels, picture.alpha
-        with self._memory_explained(pixels.shape[-2:]):
-            if alpha is not None and self.size is not None:
-                alpha = images.resize(alpha, self.size)
-            return replace(picture, pixels=self._paint(pixels).cpu(), alpha=alpha)
+        with self._memory_explained(picture.pixels.shape[-2:]):
+            fitted = picture if self.size is None else picture.resized(self.size)
+            return replace(fitted, pixels=self._paint(fitted.pixels).cpu())
 
     def in_tiles(self, height: int, width: int) -> bool:
         """Whether a picture of that size is to go as a `Scan` through `rows`: it, or what is made of it, is large."""
