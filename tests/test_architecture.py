@@ -8,7 +8,7 @@ import pytest
 
 SOURCE = Path(__file__).parents[1] / "src" / "impasto"
 LAYERS = {
-    "samples": 0, "folders": 0, "heif": 0, "transparency": 0,
+    "samples": 0, "colors": 0, "folders": 0, "heif": 0, "transparency": 0,
     "vgg": 0, "optimizer": 0, "schedule": 0, "paintings": 0, "spelling": 0,
     "images": 1, "features": 1, "targets": 1,
     "scanlines": 2, "sheets": 2, "jobs": 2, "video": 2,
@@ -83,7 +83,7 @@ def test_heavy_libraries_stay_where_they_belong(file: Path) -> None:
         assert library not in HEAVY or name in HEAVY[library], f"{name} imports {library}"
 
 
-@pytest.mark.parametrize("name", ["images", "samples", "folders", "transparency"])
+@pytest.mark.parametrize("name", ["images", "samples", "colors", "folders", "transparency"])
 def test_images_needs_little(name: str) -> None:
     import sys
 

@@ -1,6 +1,6 @@
-"""Pictures in and out. Inside impasto an image is RGB float32 in [0, 1], B×3×H×W; here other formats end.
+"""Pictures in and out. Inside impasto an image is sRGB float32 in [0, 1], B×3×H×W; here other formats end.
 
-Alpha and colour profile travel beside the pixels. Every refusal is an `ImageError` of one line."""
+Alpha and the profile to write a picture with travel beside the pixels. Every refusal is an `ImageError` of one line."""
 
 import errno
 import io
@@ -21,10 +21,10 @@ from typing import Any, BinaryIO
 import numpy as np
 import torch
 from jaxtyping import Float, Shaped, UInt8
-from PIL import ExifTags, Image, ImageCms, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
 from torch import Tensor
 
-from impasto import heif, samples, transparency
+from impasto import colors, heif, samples, transparency
 from impasto.samples import DEEP
 
 IMAGE_SUFFIXES: tuple[str, ...] = (
@@ -50,6 +50,7 @@ _REASONS = {
     errno.EEXIST: "exists already: choose another name, or pass --overwrite to replace it",
 }
 _TURNS = {"TRANSPOSE": (5, 6, 7, 8), "FLIP_LEFT_RIGHT": (2, 3, 6, 7), "FLIP_TOP_BOTTOM": (3, 4, 7, 8)}
+_GREY = "impasto_profile"  # in `info`: what the greys of a deep image mean
 _DAMAGED = "damaged, get the file again"
 
 # Warning filters belong to the whole process: one thread at a time, and no fork while they are changed.
@@ -68,7 +69,7 @@ class ImageError(ValueError):
 
 @dataclass(frozen=True)
 class Picture:
-    """Pixels, RGB in [0, 1], with alpha in [0, 1], an RGB profile and a note for people, if any.
+    """Pixels, sRGB in [0, 1], with alpha in [0, 1], an RGB profile to write them with and a note for people, if any.
 
     What is read from a file has no hidden colours: under alpha 0 lie the visible ones around (`transparency`).
     """
@@ -104,7 +105,7 @@ def named_images(files: Iterable[Path]) -> Iterator[Path]:
 
 
 def read_image(path: str | Path, data: bytes | None = None) -> Picture:
-    """Read a file, or `data`, what it holds: upright, in RGB. `ImageError` if missing, damaged, no image, too large."""
+    """Read a file, or `data`, what it holds: upright, sRGB. `ImageError` if missing, damaged, no image, too large."""
     image = open_image(path, data)
     with explained(path):
         return _picture(image)
@@ -132,11 +133,17 @@ def from_pil(image: Image.Image) -> Picture:
 
 
 def to_pil(picture: Picture) -> Image.Image:
-    """RGB, or RGBA where the picture has alpha; 8 bit, rounded to the nearest; the profile is in `.info`."""
+    """RGB, or RGBA where the picture has alpha, in 8 bit, in the space of its profile, which is in `.info`."""
     parts = [picture.pixels] if picture.alpha is None else [picture.pixels, picture.alpha]
     image = Image.fromarray(to_levels(torch.cat(parts, dim=1)[0]).permute(1, 2, 0).contiguous().numpy())
-    if picture.icc_profile:
-        image.info["icc_profile"] = picture.icc_profile
+    return in_space(image, picture.icc_profile)
+
+
+def in_space(image: Image.Image, profile: bytes | None) -> Image.Image:
+    """RGB or RGBA, sRGB so far, in the space of a profile, which is in `.info` then."""
+    image = colors.from_srgb(image, profile)
+    if profile:
+        image.info["icc_profile"] = profile
     return image
 
 
@@ -258,15 +265,20 @@ def _picture(image: Image.Image) -> Picture:
 
 
 def decoded(image: Image.Image) -> tuple[Image.Image, bytes | None, str]:
-    """The image with its pixels, upright, in whatever mode; the profile of the RGB made of it; a note for people."""
-    note = _note(image)
+    """The pixels, upright; the profile to write the picture with; a note for people.
+
+    Pixels are sRGB, in RGB or in RGBA without hidden colours; or greyscale of a mode in `DEEP`, for `tensors`.
+    """
+    note, profile = _note(image), colors.profile_of(image)
     with _quiet() if image.format == "TIFF" else nullcontext():  # TIFF alone parses metadata while decoding
         loaded = samples.load(image)
     image = _upright(loaded, image)
-    profile = image.info.get("icc_profile") or b""
-    # One that came with CMYK or greyscale does not describe the RGB pixels made of them.
-    kept = profile[16:20] == b"RGB " and image.mode in ("RGB", "RGBA", "RGBX", "RGBa", "P", "PA")
-    return image, profile if kept else None, note
+    if image.mode not in DEEP:
+        image = _eight_bit(image, profile)
+    elif profile is not None:
+        image = image.copy()  # it may be the caller's
+        image.info[_GREY] = profile
+    return image, profile if profile is not None and colors.holds(profile) else None, note
 
 
 def _note(image: Image.Image) -> str:
@@ -292,11 +304,10 @@ def _upright(image: Image.Image, file: Image.Image) -> Image.Image:
 
 
 def tensors(image: Image.Image, brightest: float | None = None) -> tuple[Tensor, Tensor | None]:
-    """Pixels 1×3×H×W and alpha 1×1×H×W, if any, of an image in any mode; of a part of a deep one, by the `brightest`
-    value of the whole."""
+    """Pixels 1×3×H×W and alpha 1×1×H×W, if any, of an image as `decoded` gives it; of a part of a deep one, by the
+    `brightest` value of the whole."""
     if image.mode in DEEP:
         return _deep_grey(image, brightest)
-    image = eight_bit(image)
     values = channels(image)[None].float() / 255
     return values[:, :3], values[:, 3:] if image.mode == "RGBA" else None
 
@@ -307,11 +318,21 @@ def channels(image: Image.Image) -> Shaped[Tensor, "c h w"]:
     return values[None] if values.ndim == 2 else values.permute(2, 0, 1).contiguous()
 
 
-def eight_bit(image: Image.Image) -> Image.Image:
-    """RGB, or RGBA without hidden colours where something is transparent, of an image in any mode but `DEEP`."""
-    transparent = image.has_transparency_data
-    image = _through_profile(image) if image.mode == "CMYK" else image
-    return transparency.fill_hidden(image.convert("RGBA")) if transparent else image.convert("RGB")
+def _eight_bit(image: Image.Image, profile: bytes | None) -> Image.Image:
+    """sRGB, in RGB, or in RGBA without hidden colours where something is transparent, of a mode not in `DEEP`."""
+    mode = "RGBA" if image.has_transparency_data else "RGB"
+    space = (profile or b"")[16:20]
+    if space == b"GRAY":
+        image = image.convert("LA" if mode == "RGBA" else "L")
+    elif space != b"CMYK":
+        image = _as(mode, image)
+    image = _as(mode, colors.to_srgb(image, profile))
+    return transparency.fill_hidden(image) if mode == "RGBA" else image
+
+
+def _as(mode: str, image: Image.Image) -> Image.Image:
+    """In that mode, not copied where it has it."""
+    return image if image.mode == mode else image.convert(mode)
 
 
 def deep_values(image: Image.Image) -> Float[Tensor, "1 1 h w"]:
@@ -325,22 +346,16 @@ def _deep_grey(image: Image.Image, brightest: float | None) -> tuple[Tensor, Ten
     values = deep_values(image)
     white = samples.white_of(float(values.max()) if brightest is None else brightest, image.mode == "F")
     transparent = image.info.get("transparency")  # a value
-    pixels = (values / white).clamp(0, 1).repeat(1, 3, 1, 1)
+    grey = (values / white).clamp(0, 1)
+    if _GREY in image.info:
+        curve = colors.grey_curve(image.info[_GREY])
+        grey = torch.from_numpy(np.interp(grey.numpy(), np.linspace(0, 1, 256), curve).astype(np.float32))
+    pixels = grey.repeat(1, 3, 1, 1)
     if not isinstance(transparent, int):
         return pixels, None
     alpha = (values != transparent).float()
     filled = transparency.fill_hidden(to_pil(Picture(pixels, alpha)))
     return torch.where(alpha == 0, channels(filled)[None, :3] / 255, pixels), alpha
-
-
-def _through_profile(image: Image.Image) -> Image.Image:
-    """CMYK to sRGB by its profile; without one, or with a broken one, unchanged for Pillow's own formula."""
-    try:
-        source = ImageCms.ImageCmsProfile(io.BytesIO(image.info.get("icc_profile", b"")))
-        target = ImageCms.createProfile("sRGB")
-        return ImageCms.profileToProfile(image, source, target, outputMode="RGB") or image
-    except (ImageCms.PyCMSError, OSError):
-        return image
 
 
 def writable(path: Path, size: Sequence[int], overwrite: bool) -> str:

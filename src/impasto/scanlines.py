@@ -30,9 +30,9 @@ Rows = UInt8[np.ndarray, "h w c"]
 
 @dataclass(frozen=True)
 class Scan:
-    """A decoded picture with an RGB profile and a note for people, if any.
+    """A decoded picture with an RGB profile to write it with and a note for people, if any.
 
-    `image` is RGB, or RGBA without hidden colours (`transparency.fill_hidden`).
+    `image` is sRGB, in RGB, or in RGBA without hidden colours (`transparency.fill_hidden`).
     """
 
     image: Image.Image
@@ -101,7 +101,7 @@ def scan(image: Image.Image, size: int | None = None) -> Scan:
 
 def _scan(image: Image.Image, size: int | None) -> Scan:
     image, profile, note = images.decoded(image)
-    image = _shallow(image) if image.mode in images.DEEP else images.eight_bit(image)
+    image = _shallow(image) if image.mode in images.DEEP else image
     return Scan(image if size is None else _resized(image, size), profile, note)
 
 
@@ -136,9 +136,10 @@ def write_rows(
     """Write a picture as its rows come, whole or not at all, with the refusals of `images.write_image`.
 
     Args:
-        rows: h×W×3 (RGB), or h×W×4 with `alpha`, any h, from top to bottom, H altogether. None is asked for before
+        rows: h×W×3 (sRGB), or h×W×4 with `alpha`, any h, from top to bottom, H altogether. None is asked for before
             everything that can be refused has been; their errors come through as they are.
         size: width and height of the whole.
+        icc_profile: the space to write it in.
 
     Raises:
         ImageError: another suffix, an existing file (unless `overwrite`), too many pixels, an unfit place.
@@ -155,7 +156,7 @@ def write_rows(
         written = 0
         for band in rows:
             with unwritable():
-                encoder.add(band)
+                encoder.add(np.asarray(images.in_space(Image.fromarray(band), icc_profile)) if icc_profile else band)
             written += len(band)
             del band  # or it would be kept while the next is made
         assert written == size[1], f"{written} rows of {size[1]}"

@@ -8,7 +8,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from impasto.images import DEEP, ImageError, channels, decoded, eight_bit, explained, tensors
+from impasto.images import DEEP, ImageError, channels, decoded, explained, tensors
 from impasto.transparency import resize_image, resize_tensor
 
 UNNAMED = "image"  # what the errors of pictures without a name begin with
@@ -89,7 +89,6 @@ def _reduced(photo: Image.Image, short: int) -> tuple[Image.Image, Sides]:
 
 def _of_image(image: Image.Image, sides: Sides, size: int, scaled: list[int], first: list[int]) -> Tensor:
     """`_of_pixels` in 8 bits, which is several times faster: nothing is scaled but the square."""
-    image = eight_bit(image)
     start = [max(0, at - _MARGIN) for at in first]
     stop = [min(at + size + _MARGIN, side) for at, side in zip(first, scaled, strict=True)]
     y, x = (side / whole for side, whole in zip(sides, scaled, strict=True))

@@ -76,7 +76,7 @@ class Stylizer:
         """The stylized image, of the kind given.
 
         Args:
-            image: a PIL image (RGB or RGBA comes back, with the colour profile), an array H×W×3 (uint8, or
+            image: a PIL image (RGB or RGBA comes back, in its colour space), an array H×W×3 (uint8, or
                 float in [0, 1]), or a float tensor 3×H×W or B×3×H×W in [0, 1]; dtype and device are kept.
 
         Raises:
@@ -167,7 +167,7 @@ class Stylizer:
         painted.info = {"icc_profile": photo.icc_profile} if photo.icc_profile else {}
         top = 0
         for rows in self.rows(photo):
-            painted.paste(Image.fromarray(rows), (0, top))
+            painted.paste(images.in_space(Image.fromarray(rows), photo.icc_profile), (0, top))
             top += len(rows)
         return painted
 
