@@ -8,8 +8,10 @@ import pytest
 
 SOURCE = Path(__file__).parents[1] / "src" / "impasto"
 LAYERS = {
-    "images": 0, "vgg": 0, "optimizer": 0, "schedule": 0, "paintings": 0, "spelling": 0,
-    "features": 1, "video": 1, "targets": 1, "scanlines": 1, "sheets": 1, "jobs": 1,
+    "samples": 0, "colors": 0, "folders": 0, "heif": 0, "transparency": 0,
+    "vgg": 0, "optimizer": 0, "schedule": 0, "paintings": 0, "spelling": 0,
+    "images": 1, "features": 1, "targets": 1,
+    "scanlines": 2, "sheets": 2, "jobs": 2, "video": 2,
     "networks": 2, "losses": 2, "data": 2,
     "training": 3, "callbacks": 3, "runs": 3, "optimization": 3, "inference": 3,
     "export": 4, "evaluation": 4, "distillation": 4, "demo": 4,
@@ -32,6 +34,7 @@ HEAVY = {
     "av": {"video.py"},
     "onnx": {"export/graphs.py", "export/quantized.py"},
     "onnxruntime": {"export/quantized.py", "inference/backends.py"},
+    "pillow_heif": {"heif.py"},
     "matplotlib": {"evaluation/plots.py"},
     "torchvision": {"vgg.py"},
     "torchmetrics": {"evaluation/metrics.py", "training.py"},
@@ -80,11 +83,12 @@ def test_heavy_libraries_stay_where_they_belong(file: Path) -> None:
         assert library not in HEAVY or name in HEAVY[library], f"{name} imports {library}"
 
 
-def test_images_needs_little() -> None:
+@pytest.mark.parametrize("name", ["images", "samples", "colors", "folders", "transparency"])
+def test_images_needs_little(name: str) -> None:
     import sys
 
-    libraries = {module.split(".")[0] for module in imports(SOURCE / "images.py")} - set(sys.stdlib_module_names)
-    assert libraries <= IMAGES_MAY_IMPORT
+    libraries = {module.split(".")[0] for module in imports(SOURCE / f"{name}.py")} - set(sys.stdlib_module_names)
+    assert libraries <= IMAGES_MAY_IMPORT | {"impasto"}
 
 
 def test_no_cycle() -> None:

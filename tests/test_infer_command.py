@@ -1,6 +1,7 @@
 """`impasto infer`: what is found, where it goes, what is refused, skipped and said."""
 
 import os
+import sys
 import threading
 from pathlib import Path
 
@@ -189,6 +190,24 @@ def test_odd_files_are_stylized_and_bad_ones_skipped_with_a_line(infer):
     assert results() == ["cmyk_one.jpg", "deep_one.png", "moving_one.png", "palette_one.png", "tiny_one.png"]
     assert Image.open("stylized/palette_one.png").mode == "RGBA"
     assert Image.open("stylized/tiny_one.png").size == (1, 1)
+
+
+def test_photos_of_phones_and_behind_links_are_found_or_named(infer, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)  # not installed
+    for name in ("a.jfif", "b.jpe", "d.avif", "trip/e.mpo"):
+        photo(f"in/{name}")
+    Path("in/c.HEIC").write_bytes(b"\0\0\0\x18ftypheic" + bytes(40))
+    Path("else").mkdir()
+    photo("else/f.png")
+    Path("in/linked").symlink_to("../else")
+    status, out, err = infer("in")
+    assert (status, out) == (1, ["5 stylized, 1 skipped"])
+    assert err == [
+        "skipped in/c.HEIC: HEIC is read where pillow-heif is installed: pip install pillow-heif, "
+        "or convert the photo to JPEG"
+    ]
+    names = [f"{name}_one.png" for name in ("a", "b", "d", "linked/f", "trip/e")]
+    assert results() == names
 
 
 def test_a_single_bad_photo_is_one_line_and_status_2(infer):

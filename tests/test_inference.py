@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageCms
 
 from impasto.images import Picture
 from impasto.inference import Stylizer
@@ -89,7 +89,7 @@ def test_pil_images_keep_alpha_and_profile(one):
     image = Image.fromarray((noise(9, 14)[0] * 255).permute(1, 2, 0).numpy().astype(np.uint8)).convert("RGBA")
     alpha = Image.linear_gradient("L").resize((14, 9))
     image.putalpha(alpha)
-    profile = b"\0" * 16 + b"RGB " + b"\0" * 108
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     image.info["icc_profile"] = profile
     stylized = Stylizer(one, device="cpu")(image)
     assert (stylized.mode, stylized.size, stylized.info["icc_profile"]) == ("RGBA", (14, 9), profile)

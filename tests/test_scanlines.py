@@ -85,14 +85,14 @@ def test_scans_are_upright(tmp_path, orientation):
 
 
 @pytest.mark.parametrize(("mode", "size"), [("RGB", 9), ("RGB", 60), ("RGBA", 9), ("RGBA", 23)])
-def test_scaled_as_resize_does_and_colours_do_not_weigh_with_alpha(tmp_path, mode, size):
+def test_scaled_as_a_picture_is(tmp_path, mode, size):
     noise(mode=mode).point(lambda level: 64 + level // 2).save(tmp_path / "a.png")  # Pillow clips between its passes
-    picture, found = read_image(tmp_path / "a.png"), read_scan(tmp_path / "a.png", size=size)
-    pixels = found.crop(0, 0, *found.shape)
-    torch.testing.assert_close(pixels, resize(picture.pixels, size), atol=1.6 / 255, rtol=0)  # rounded twice
+    picture, found = read_image(tmp_path / "a.png").resized(size), read_scan(tmp_path / "a.png", size=size)
+    atol = 4 if mode == "RGBA" else 1.6  # rounded twice; multiplied by alpha, that is more
+    torch.testing.assert_close(found.crop(0, 0, *found.shape), picture.pixels, atol=atol / 255, rtol=0)
     if picture.alpha is not None:
         alpha = torch.from_numpy(found.alpha(0, found.shape[0])[..., 0] / 255).float()
-        torch.testing.assert_close(alpha, resize(picture.alpha, size)[0, 0], atol=1.6 / 255, rtol=0)
+        torch.testing.assert_close(alpha, picture.alpha[0, 0], atol=1.6 / 255, rtol=0)
 
 
 @pytest.mark.parametrize("strip", [4_000_000, 500])
@@ -106,12 +106,6 @@ def test_reduced_is_the_whole_antialiased(monkeypatch, strip):
     stripes = Image.fromarray(np.tile(np.array([0, 255], np.uint8), (120, 80))).convert("RGB")
     assert (Scan(stripes).reduced(400) - 0.5).abs().max() < 0.1  # without antialiasing: 0.5
     assert torch.equal(Scan(smooth).reduced(10**6), images.from_pil(smooth).pixels)
-
-
-def test_what_lies_under_alpha_counts_as_in_the_network():
-    half = Image.new("RGBA", (64, 64), (200, 0, 0, 0))
-    half.paste((0, 0, 0, 255), (0, 0, 64, 32))
-    assert abs(float(Scan(half).reduced(64)[:, 0].mean()) * 255 - 100) < 2
 
 
 def test_limits_in_pixels(tmp_path, monkeypatch):
@@ -144,7 +138,7 @@ def test_what_cannot_be_read_is_said_in_a_line(tmp_path):
 @pytest.mark.parametrize("suffix", ["png", "tif", "jpg", "webp"])
 def test_rows_make_the_file_that_write_image_makes(tmp_path, monkeypatch, suffix, mode, strip):
     monkeypatch.setattr(scanlines, "_STRIP", strip)
-    image = noise(mode=mode)
+    image = scan(noise(mode=mode)).image  # without hidden colours
     picture = images.from_pil(image)
     write_image(tmp_path / f"whole.{suffix}", Picture(picture.pixels, picture.alpha, SRGB))
     path = tmp_path / "new" / f"rows.{suffix}"
@@ -253,7 +247,7 @@ def test_a_file_that_appears_meanwhile_is_not_lost(tmp_path):
 
 
 def test_an_open_image_is_scanned_as_it_is():
-    image = noise(mode="RGBA")
+    image = noise(mode="RGBA").point(lambda level: max(level, 1))
     image.info["icc_profile"] = SRGB
     found = scan(image)
     assert found.image.tobytes() == image.tobytes() and found.icc_profile == SRGB

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from impasto.data.crops import crop
 from impasto.data.files import find_images
 from impasto.features import FeatureNetwork
-from impasto.images import read_image, resize
+from impasto.images import read_image
 from impasto.losses import gram_matrix
 from impasto.networks import commit, load_network
 from impasto.vgg import COMPACT_LAYERS, COMPACT_RANKS, FactoredConvolution, Teacher, factored, save_compact
@@ -63,7 +63,7 @@ class Distillation(pl.LightningModule):
         self.learning_rate, self.warmup_steps, self.gram_weight = learning_rate, warmup_steps, gram_weight
         self.compact = FeatureNetwork("compact", COMPACT_LAYERS, network=factored(teacher, ranks))
         self.compact.requires_grad_(True)
-        found = [resize(read_image(file).pixels, painting_size) for file in find_images(paintings)]
+        found = [read_image(file).resized(painting_size).pixels for file in find_images(paintings)]
         self.paintings = {"fit": [p for i, p in enumerate(found) if i % 5] or found, "validate": found[::5]}
         # Into __dict__, past nn.Module's registry: in no checkpoint.
         vars(self)["teacher"] = FeatureNetwork(teacher, COMPACT_LAYERS, weights)

@@ -14,7 +14,7 @@ from impasto.data.files import find_images, located
 from impasto.evaluation.cells import Judge, Reference
 from impasto.evaluation.grid import Grid, explore
 from impasto.evaluation.report import Compared, compare
-from impasto.images import read_image, resize
+from impasto.images import read_image
 from impasto.inference.devices import find_device
 from impasto.inference.styles import style_names
 from impasto.jobs import make_folder, spare_inputs
@@ -81,8 +81,8 @@ def evaluate_pictures(
     place = find_device(device)
     for what, files in (("photos", photos), ("networks", networks or []), ("presets", presets)):
         _refuse_same_names(what, files)
-    named = {Path(file).stem: resize(read_image(located(file)).pixels, size).to(place) for file in photos}
-    painted = {name: resize(read_image(file).pixels, style_size).to(place) for name, file in paintings.items()}
+    named = {Path(file).stem: read_image(located(file)).resized(size).pixels.to(place) for file in photos}
+    painted = {name: read_image(file).resized(style_size).pixels.to(place) for name, file in paintings.items()}
     folder = Path(output)
     make_folder(folder)
     parts = ("report.md", "numbers.csv", "grid.jpg", "curves.png")

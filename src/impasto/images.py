@@ -1,33 +1,45 @@
-"""Pictures in and out. Inside impasto an image is RGB float32 in [0, 1], B×3×H×W; here other formats end.
+"""Pictures in and out. Inside impasto an image is sRGB float32 in [0, 1], B×3×H×W; here other formats end.
 
-Alpha and colour profile travel beside the pixels. Every refusal is an `ImageError` of one line."""
+Alpha and the profile to write a picture with travel beside the pixels. Every refusal is an `ImageError` of one line."""
 
 import errno
 import io
+import logging
 import math
 import os
 import secrets
 import shutil
 import threading
 import warnings
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 import torch
 from jaxtyping import Float, Shaped, UInt8
-from PIL import ExifTags, Image, ImageCms, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
 from torch import Tensor
 
-IMAGE_SUFFIXES: tuple[str, ...] = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif")
+from impasto import colors, heif, samples, transparency
+from impasto.samples import DEEP
+
+IMAGE_SUFFIXES: tuple[str, ...] = (
+    ".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif", ".avif", ".heic",
+    ".jpe", ".jfif", ".mpo", ".apng", ".avifs", ".heif", ".hif",
+)  # fmt: skip
+# Pictures of kinds that are not read: left out of folders, and said to be.
+_OTHER_SUFFIXES = (
+    ".jxl", ".jp2", ".psd", ".svg", ".tga", ".exr", ".hdr",
+    ".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".raf", ".rw2", ".pef",
+)  # fmt: skip
 
 # Named, because Pillow would otherwise try everything it knows, and for EPS start Ghostscript.
-_READABLE = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF")
+_READABLE = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "AVIF")
 WRITABLE = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP", ".tif": "TIFF", ".tiff": "TIFF"}
-DEEP = ("I", "I;16", "I;16L", "I;16B", "I;16N", "F")  # modes of greyscale with more than 8 bits
 QUALITY: dict[str, dict[str, Any]] = {"JPEG": {"quality": 95, "subsampling": 0}, "WEBP": {"quality": 95}}
 _LONGEST = {"JPEG": 65500, "WEBP": 16383}  # JPEG's own limit is 65535, libjpeg's is 65500
 _REASONS = {
@@ -38,12 +50,15 @@ _REASONS = {
     errno.EEXIST: "exists already: choose another name, or pass --overwrite to replace it",
 }
 _TURNS = {"TRANSPOSE": (5, 6, 7, 8), "FLIP_LEFT_RIGHT": (2, 3, 6, 7), "FLIP_TOP_BOTTOM": (3, 4, 7, 8)}
+_GREY = "impasto_profile"  # in `info`: what the greys of a deep image mean
 _DAMAGED = "damaged, get the file again"
 
 # Warning filters belong to the whole process: one thread at a time, and no fork while they are changed.
 _LOCK = threading.Lock()
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(before=_LOCK.acquire, after_in_parent=_LOCK.release, after_in_child=_LOCK.release)
+
+_LOG = logging.getLogger("impasto")
 
 Images = Float[Tensor, "b 3 h w"]
 
@@ -54,16 +69,43 @@ class ImageError(ValueError):
 
 @dataclass(frozen=True)
 class Picture:
-    """Pixels, RGB in [0, 1], with alpha in [0, 1], an RGB profile and a note for people, if any."""
+    """Pixels, sRGB in [0, 1], with alpha in [0, 1], an RGB profile to write them with and a note for people, if any.
+
+    What is read from a file has no hidden colours: under alpha 0 lie the visible ones around (`transparency`).
+    """
 
     pixels: Float[Tensor, "1 3 h w"]
     alpha: Float[Tensor, "1 1 h w"] | None = None
     icc_profile: bytes | None = None
     note: str = ""
 
+    def resized(self, size: int) -> "Picture":
+        """The longer side made `size`, as `resize` does; colours are weighed with alpha."""
+        if self.alpha is None:
+            return replace(self, pixels=resize(self.pixels, size))
+        shape = _resized_shape(self.pixels, size)
+        if shape == self.pixels.shape[-2:]:
+            return self
+        pixels, alpha = transparency.resize_tensor(self.pixels, self.alpha, shape)
+        return replace(self, pixels=pixels, alpha=alpha)
+
+
+def named_images(files: Iterable[Path]) -> Iterator[Path]:
+    """Those that have the name of an image. A warning counts pictures of other kinds."""
+    left: Counter[str] = Counter()
+    for file in files:
+        suffix = file.suffix.lower()
+        if suffix in IMAGE_SUFFIXES:
+            yield file
+        elif suffix in _OTHER_SUFFIXES:
+            left[suffix] += 1
+    if left:
+        kinds = ", ".join(f"{number} {suffix}" for suffix, number in sorted(left.items()))
+        _LOG.warning("left out, as files of these kinds cannot be read: %s; convert them to JPEG, PNG or TIFF", kinds)
+
 
 def read_image(path: str | Path, data: bytes | None = None) -> Picture:
-    """Read a file, or `data`, what it holds: upright, in RGB. `ImageError` if missing, damaged, no image, too large."""
+    """Read a file, or `data`, what it holds: upright, sRGB. `ImageError` if missing, damaged, no image, too large."""
     image = open_image(path, data)
     with explained(path):
         return _picture(image)
@@ -75,8 +117,10 @@ def open_image(path: str | Path, data: bytes | None = None, limit: int | None = 
     with explained(path, limit=limit):
         if not (data := Path(path).read_bytes() if data is None else data):
             raise _error(path, "the file is empty, get it again")
+        if (of_phones := heif.is_heif(data)) and not heif.register():
+            raise _error(path, heif.HINT)
         with _quiet(limit):
-            image = Image.open(io.BytesIO(data), formats=_READABLE)
+            image = Image.open(io.BytesIO(data), formats=("HEIF",) if of_phones else _READABLE)
         if image.width * image.height > (limit or Image.MAX_IMAGE_PIXELS or math.inf):
             raise Image.DecompressionBombError  # where Pillow itself only warns, up to twice its limit
         return image
@@ -89,11 +133,17 @@ def from_pil(image: Image.Image) -> Picture:
 
 
 def to_pil(picture: Picture) -> Image.Image:
-    """RGB, or RGBA where the picture has alpha; 8 bit, rounded to the nearest; the profile is in `.info`."""
+    """RGB, or RGBA where the picture has alpha, in 8 bit, in the space of its profile, which is in `.info`."""
     parts = [picture.pixels] if picture.alpha is None else [picture.pixels, picture.alpha]
     image = Image.fromarray(to_levels(torch.cat(parts, dim=1)[0]).permute(1, 2, 0).contiguous().numpy())
-    if picture.icc_profile:
-        image.info["icc_profile"] = picture.icc_profile
+    return in_space(image, picture.icc_profile)
+
+
+def in_space(image: Image.Image, profile: bytes | None) -> Image.Image:
+    """RGB or RGBA, sRGB so far, in the space of a profile, which is in `.info` then."""
+    image = colors.from_srgb(image, profile)
+    if profile:
+        image.info["icc_profile"] = profile
     return image
 
 
@@ -134,13 +184,20 @@ def new_file(path: Path, overwrite: bool) -> Iterator[BinaryIO]:
 
 
 def resize(image: Float[Tensor, "b c h w"], size: int) -> Float[Tensor, "b c h2 w2"]:
-    """Scale [0, 1] images so that the longer side becomes `size`; antialiased bicubic, clamped to [0, 1]."""
-    if size < 1:
-        raise ImageError(f"size {size}: must be at least 1 pixel")
-    shape = scaled(image.shape[-2:], size)
+    """Scale [0, 1] images so that the longer side becomes `size`; antialiased bicubic, clamped to [0, 1].
+
+    For a picture with alpha, `Picture.resized`.
+    """
+    shape = _resized_shape(image, size)
     if shape != image.shape[-2:]:
         image = torch.nn.functional.interpolate(image, size=shape, mode="bicubic", antialias=True)
     return image.clamp(0, 1)
+
+
+def _resized_shape(image: Tensor, size: int) -> tuple[int, int]:
+    if size < 1:
+        raise ImageError(f"size {size}: must be at least 1 pixel")
+    return scaled(image.shape[-2:], size)
 
 
 def scaled(shape: Sequence[int], size: int) -> tuple[int, int]:
@@ -208,15 +265,20 @@ def _picture(image: Image.Image) -> Picture:
 
 
 def decoded(image: Image.Image) -> tuple[Image.Image, bytes | None, str]:
-    """The image with its pixels, upright, in whatever mode; the profile of the RGB made of it; a note for people."""
-    note = _note(image)
+    """The pixels, upright; the profile to write the picture with; a note for people.
+
+    Pixels are sRGB, in RGB or in RGBA without hidden colours; or greyscale of a mode in `DEEP`, for `tensors`.
+    """
+    note, profile = _note(image), colors.profile_of(image)
     with _quiet() if image.format == "TIFF" else nullcontext():  # TIFF alone parses metadata while decoding
-        image.load()
-    image = _upright(image)
-    profile = image.info.get("icc_profile") or b""
-    # One that came with CMYK or greyscale does not describe the RGB pixels made of them.
-    kept = profile[16:20] == b"RGB " and image.mode in ("RGB", "RGBA", "RGBX", "RGBa", "P", "PA")
-    return image, profile if kept else None, note
+        loaded = samples.load(image)
+    image = _upright(loaded, image)
+    if image.mode not in DEEP:
+        image = _eight_bit(image, profile)
+    elif profile is not None:
+        image = image.copy()  # it may be the caller's
+        image.info[_GREY] = profile
+    return image, profile if profile is not None and colors.holds(profile) else None, note
 
 
 def _note(image: Image.Image) -> str:
@@ -229,10 +291,11 @@ def _note(image: Image.Image) -> str:
     return f"{kind}: {f'number {image.tell() + 1}' if image.tell() else 'the first'} is used"
 
 
-def _upright(image: Image.Image) -> Image.Image:
+def _upright(image: Image.Image, file: Image.Image) -> Image.Image:
+    """Turned as the EXIF of the file says."""
     try:
         with _quiet():
-            orientation = image.getexif().get(ExifTags.Base.Orientation)
+            orientation = file.getexif().get(ExifTags.Base.Orientation)
     except Exception:  # damaged EXIF, whatever it raises, says nothing, and the pixels are fine
         return image
     for turn, orientations in _TURNS.items():  # in this order
@@ -241,11 +304,10 @@ def _upright(image: Image.Image) -> Image.Image:
 
 
 def tensors(image: Image.Image, brightest: float | None = None) -> tuple[Tensor, Tensor | None]:
-    """Pixels 1×3×H×W and alpha 1×1×H×W, if any, of an image in any mode; of a part of a deep one, by the `brightest`
-    value of the whole."""
+    """Pixels 1×3×H×W and alpha 1×1×H×W, if any, of an image as `decoded` gives it; of a part of a deep one, by the
+    `brightest` value of the whole."""
     if image.mode in DEEP:
         return _deep_grey(image, brightest)
-    image = eight_bit(image)
     values = channels(image)[None].float() / 255
     return values[:, :3], values[:, 3:] if image.mode == "RGBA" else None
 
@@ -256,11 +318,21 @@ def channels(image: Image.Image) -> Shaped[Tensor, "c h w"]:
     return values[None] if values.ndim == 2 else values.permute(2, 0, 1).contiguous()
 
 
-def eight_bit(image: Image.Image) -> Image.Image:
-    """RGB, or RGBA where something is transparent, of an image in any mode but `DEEP`."""
-    transparent = image.has_transparency_data
-    image = _through_profile(image) if image.mode == "CMYK" else image
-    return image.convert("RGBA" if transparent else "RGB")
+def _eight_bit(image: Image.Image, profile: bytes | None) -> Image.Image:
+    """sRGB, in RGB, or in RGBA without hidden colours where something is transparent, of a mode not in `DEEP`."""
+    mode = "RGBA" if image.has_transparency_data else "RGB"
+    space = (profile or b"")[16:20]
+    if space == b"GRAY":
+        image = image.convert("LA" if mode == "RGBA" else "L")
+    elif space != b"CMYK":
+        image = _as(mode, image)
+    image = _as(mode, colors.to_srgb(image, profile))
+    return transparency.fill_hidden(image) if mode == "RGBA" else image
+
+
+def _as(mode: str, image: Image.Image) -> Image.Image:
+    """In that mode, not copied where it has it."""
+    return image if image.mode == mode else image.convert(mode)
 
 
 def deep_values(image: Image.Image) -> Float[Tensor, "1 1 h w"]:
@@ -270,24 +342,20 @@ def deep_values(image: Image.Image) -> Float[Tensor, "1 1 h w"]:
 
 
 def _deep_grey(image: Image.Image, brightest: float | None) -> tuple[Tensor, Tensor | None]:
-    """More than 8 bits, unclipped. White is 65535; of floats, the least of 1, 255, 65535 that holds them."""
+    """More than 8 bits, unclipped."""
     values = deep_values(image)
-    brightest = float(values.max()) if brightest is None else brightest
-    whites = (1.0, 255.0, 65535.0) if image.mode == "F" else (65535.0,)
-    white = next((white for white in whites if brightest <= white), brightest)
-    transparent = image.info.get("transparency")
-    alpha = (values != transparent).float() if isinstance(transparent, int) else None
-    return (values / white).clamp(0, 1).repeat(1, 3, 1, 1), alpha
-
-
-def _through_profile(image: Image.Image) -> Image.Image:
-    """CMYK to sRGB by its profile; without one, or with a broken one, unchanged for Pillow's own formula."""
-    try:
-        source = ImageCms.ImageCmsProfile(io.BytesIO(image.info.get("icc_profile", b"")))
-        target = ImageCms.createProfile("sRGB")
-        return ImageCms.profileToProfile(image, source, target, outputMode="RGB") or image
-    except (ImageCms.PyCMSError, OSError):
-        return image
+    white = samples.white_of(float(values.max()) if brightest is None else brightest, image.mode == "F")
+    transparent = image.info.get("transparency")  # a value
+    grey = (values / white).clamp(0, 1)
+    if _GREY in image.info:
+        curve = colors.grey_curve(image.info[_GREY])
+        grey = torch.from_numpy(np.interp(grey.numpy(), np.linspace(0, 1, 256), curve).astype(np.float32))
+    pixels = grey.repeat(1, 3, 1, 1)
+    if not isinstance(transparent, int):
+        return pixels, None
+    alpha = (values != transparent).float()
+    filled = transparency.fill_hidden(to_pil(Picture(pixels, alpha)))
+    return torch.where(alpha == 0, channels(filled)[None, :3] / 255, pixels), alpha
 
 
 def writable(path: Path, size: Sequence[int], overwrite: bool) -> str:

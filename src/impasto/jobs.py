@@ -7,7 +7,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from impasto.images import IMAGE_SUFFIXES, WRITABLE
+from impasto.folders import search, walk
+from impasto.images import IMAGE_SUFFIXES, WRITABLE, named_images
 
 
 @dataclass(frozen=True)
@@ -44,26 +45,19 @@ def _expand(path: Path, output: Path) -> list[Path]:
 
 
 def _search_folder(folder: Path, output: Path) -> Iterator[Path]:
-    """Images in a folder and below, sorted, without hidden ones and without earlier results."""
-    for place, folders, files in os.walk(folder):
-        inside = (Path(place) / name for name in sorted(folders) if not name.startswith("."))
-        folders[:] = [sub.name for sub in inside if sub.resolve() != output.resolve()]
-        yield from (Path(place) / name for name in sorted(files) if _is_image(name))
+    """Images in a folder and below, without earlier results, unless the folder itself lies among them."""
+    results = output.resolve()
+    asked = folder.resolve().is_relative_to(results)
+    return named_images(walk(folder, lambda sub: asked or not sub.resolve().is_relative_to(results)))
 
 
 def _search_pattern(pattern: Path, output: Path) -> Iterator[Path]:
     """Images that match, sorted, without earlier results, unless the pattern itself starts among them."""
     start = next(parent for parent in pattern.parents if not glob.has_magic(str(parent)))
     asked = start.resolve().is_relative_to(output.resolve())
-    # Not Path.glob, which finds hidden files and takes no absolute pattern.
-    for path in map(Path, sorted(glob.glob(str(pattern), recursive=True))):  # noqa: PTH207
-        earlier = not asked and output.resolve() in path.resolve().parents
-        if path.is_file() and _is_image(path.name) and not earlier:
+    for path in named_images(path for path in search(pattern) if path.is_file()):
+        if asked or output.resolve() not in path.resolve().parents:
             yield path
-
-
-def _is_image(name: str) -> bool:
-    return name.lower().endswith(IMAGE_SUFFIXES) and not name.startswith(".")
 
 
 def plan(found: list[tuple[Path, Path]], output: Path, label: str) -> list[Job]:

@@ -103,10 +103,9 @@ def optimize_photo(
     path = Path(output or f"optimized/{Path(content).stem}_{'+'.join(file.stem for file in paths)}.png")
     job = _Job(path, options.steps, tuple(snapshots), overwrite)
     place = find_device(device)
-    photo = read_image(content)
-    pixels = resize(photo.pixels, size)
-    paintings = [read_image(file).pixels.to(place) for file in paths]
-    paintings = [resize(painting, style_size) for painting in paintings] if style_size else paintings
+    photo = read_image(content).resized(size)
+    pixels = photo.pixels
+    paintings = [_painting(file, style_size).to(place) for file in paths]
     if colors == "histogram":
         paintings = [match_colors(painting, pixels.to(place)) for painting in paintings]
     regions = _masks(masks, pixels)
@@ -129,18 +128,25 @@ def optimize_photo(
     reached = max(job.latest.shape[-2:])  # a coarse size, where the run was stopped early
     painted = keep_colors(job.latest, resize(pixels, reached)) if colors == "luminance" else job.latest
     # In two steps, as the pixels went: in one, sides may be rounded to another number.
-    alpha = None if photo.alpha is None else resize(resize(photo.alpha, size), reached)
+    alpha = None if photo.alpha is None else resize(photo.alpha, reached)
     job.finish(Picture(painted, alpha, photo.icc_profile))
     if isinstance(job.stopped, ValueError):
         raise job.stopped
     return 130 if job.stopped else 0
 
 
+def _painting(file: Path, size: int | None) -> Tensor:
+    painting = read_image(file)
+    return (painting.resized(size) if size else painting).pixels
+
+
 def _masks(files: list[str], pixels: Tensor) -> Tensor | None:
     """The brightness of the mask pictures, N×1×H×W, as large as the photo."""
     found = []
     for file in files:
-        mask = read_image(file).pixels.mean(1, keepdim=True)
+        picture = read_image(file)
+        mask = picture.pixels.mean(1, keepdim=True)
+        mask = mask if picture.alpha is None else mask * picture.alpha  # transparent is not white
         if mask.shape[-2:] != pixels.shape[-2:]:
             given, fitted = ("{1}×{0}".format(*image.shape[-2:]) for image in (mask, pixels))
             print(f"{file}: stretched from {given} to {fitted} pixels", file=sys.stderr)
@@ -166,7 +172,7 @@ def _weighted(styles: list[str]) -> tuple[list[Path], list[float]]:
 
 def gap_photos(folder: str) -> Tensor:
     """The first photos of a folder, P×3×S×S in [0, 1], for the balance; ImageError where one cannot be read."""
-    found = [resize(read_image(file).pixels, GAP_SIZE) for file in find_images(folder)[:GAP_PHOTOS]]
+    found = [read_image(file).resized(GAP_SIZE).pixels for file in find_images(folder)[:GAP_PHOTOS]]
     side = min(min(photo.shape[-2:]) for photo in found)
     return torch.cat([photo[..., :side, :side] for photo in found])
 

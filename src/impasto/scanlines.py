@@ -17,7 +17,7 @@ from jaxtyping import Float, UInt8
 from PIL import Image
 from torch import Tensor
 
-from impasto import images
+from impasto import images, transparency
 from impasto.images import ImageError, explained
 
 # More are taken for a decompression bomb. These are 4 GB decoded, twice that while EXIF turns them, and, with alpha,
@@ -30,7 +30,10 @@ Rows = UInt8[np.ndarray, "h w c"]
 
 @dataclass(frozen=True)
 class Scan:
-    """A decoded picture, `image` in RGB or RGBA, with an RGB profile and a note for people, if any."""
+    """A decoded picture with an RGB profile to write it with and a note for people, if any.
+
+    `image` is sRGB, in RGB, or in RGBA without hidden colours (`transparency.fill_hidden`).
+    """
 
     image: Image.Image
     icc_profile: bytes | None = None
@@ -48,7 +51,7 @@ class Scan:
 
     def crop(self, top: int, left: int, bottom: int, right: int) -> Float[Tensor, "1 3 h w"]:
         """The part from `top`, `left` up to before `bottom`, `right`, in [0, 1]."""
-        return images.tensors(self.image.crop((left, top, right, bottom)))[0]
+        return images.channels(self.image.crop((left, top, right, bottom)).convert("RGB"))[None].float() / 255
 
     def alpha(self, top: int, bottom: int) -> UInt8[np.ndarray, "h w 1"]:
         """Alpha of the rows from `top` up to before `bottom`."""
@@ -66,10 +69,10 @@ class Scan:
         rows = _strip(width, factor)
         for top in range(0, height, rows):
             part = self.image.crop((0, top, width, min(top + rows, height)))
-            small.paste(part.convert("RGB").reduce(factor), (0, top // factor))  # colours under alpha count as well
+            small.paste(part.convert("RGB").reduce(factor), (0, top // factor))
         shape = max(1, round(width * scale)), max(1, round(height * scale))
         box = 0, 0, width / factor, height / factor  # the last averages may be of fewer pixels
-        return images.tensors(small.resize(shape, Image.Resampling.BICUBIC, box))[0]
+        return images.channels(small.resize(shape, Image.Resampling.BICUBIC, box))[None].float() / 255
 
 
 def read_scan(path: str | Path, data: bytes | None = None, size: int | None = None) -> Scan:
@@ -98,7 +101,7 @@ def scan(image: Image.Image, size: int | None = None) -> Scan:
 
 def _scan(image: Image.Image, size: int | None) -> Scan:
     image, profile, note = images.decoded(image)
-    image = _shallow(image) if image.mode in images.DEEP else images.eight_bit(image)
+    image = _shallow(image) if image.mode in images.DEEP else image
     return Scan(image if size is None else _resized(image, size), profile, note)
 
 
@@ -112,15 +115,13 @@ def _shallow(image: Image.Image) -> Image.Image:
     for box in boxes:
         part = images.Picture(*images.tensors(image.crop(box), brightest))
         shallow.paste(images.to_pil(part), box[:2])
-    return shallow
+    return transparency.fill_hidden(shallow) if transparent else shallow  # by the whole, not strip by strip
 
 
 def _resized(image: Image.Image, size: int) -> Image.Image:
-    """As `images.resize`: band by band, or Pillow would weigh colours with alpha."""
+    """As `images.Picture.resized`."""
     height, width = images.scaled((image.height, image.width), size)
-    if (width, height) == image.size:
-        return image
-    return Image.merge(image.mode, [b.resize((width, height), Image.Resampling.BICUBIC) for b in image.split()])
+    return transparency.resize_image(image, (width, height), Image.Resampling.BICUBIC)
 
 
 def _strip(width: int, multiple: int = 1) -> int:
@@ -135,9 +136,10 @@ def write_rows(
     """Write a picture as its rows come, whole or not at all, with the refusals of `images.write_image`.
 
     Args:
-        rows: h×W×3 (RGB), or h×W×4 with `alpha`, any h, from top to bottom, H altogether. None is asked for before
+        rows: h×W×3 (sRGB), or h×W×4 with `alpha`, any h, from top to bottom, H altogether. None is asked for before
             everything that can be refused has been; their errors come through as they are.
         size: width and height of the whole.
+        icc_profile: the space to write it in.
 
     Raises:
         ImageError: another suffix, an existing file (unless `overwrite`), too many pixels, an unfit place.
@@ -154,7 +156,7 @@ def write_rows(
         written = 0
         for band in rows:
             with unwritable():
-                encoder.add(band)
+                encoder.add(np.asarray(images.in_space(Image.fromarray(band), icc_profile)) if icc_profile else band)
             written += len(band)
             del band  # or it would be kept while the next is made
         assert written == size[1], f"{written} rows of {size[1]}"

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from impasto.images import read_image, resize
+from impasto.images import read_image
 from impasto.losses import LossOptions, PerceptualLoss
 from impasto.networks import TransformNet, commit, describe, load_network, save_network
 from impasto.networks.transform import TRAINING_MARGIN
@@ -218,9 +218,10 @@ class FixedStyles(pl.LightningModule):
             return
         # Into __dict__, past nn.Module's registry: not in state_dict, not wrapped by DDP, not averaged by EMA.
         vars(self)["loss"] = PerceptualLoss(self.loss_options).to(self.device)
-        paintings = [read_image(painting.image).pixels.to(self.device) for painting in self.styles.values()]
+        pictures = [read_image(painting.image) for painting in self.styles.values()]
         if self.style_size:
-            paintings = [resize(painting, self.style_size) for painting in paintings]
+            pictures = [picture.resized(self.style_size) for picture in pictures]
+        paintings = [picture.pixels.to(self.device) for picture in pictures]
         photos = None
         if self._restored is None and self.loss_options.balance != "fixed":
             first = self.trainer.datamodule.first_photos(self.gap_photos)  # type: ignore[attr-defined]

@@ -8,7 +8,8 @@ from PIL import Image
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from impasto.images import DEEP, ImageError, channels, decoded, eight_bit, explained, tensors
+from impasto.images import DEEP, ImageError, channels, decoded, explained, tensors
+from impasto.transparency import resize_image, resize_tensor
 
 UNNAMED = "image"  # what the errors of pictures without a name begin with
 _MIDDLE = 0.5 - 1e-9  # of an odd number of pixels too many, the smaller half is cut off before the middle
@@ -50,12 +51,12 @@ def _short_side(photo: Photo, size: int) -> int:
 def _square(photo: Photo, size: int, short: int, down: float, right: float) -> Float[Tensor, "3 s s"]:
     """Of the photo scaled to a shorter side of `short`, the square at a place, both 0 (first) to 1 (last)."""
     if isinstance(photo, Tensor):
-        return _of_pixels(photo, size, *_layout(photo.shape[1:], size, short, down, right))
+        return _of_pixels(photo[None], None, size, *_layout(photo.shape[1:], size, short, down, right))
     with explained(UNNAMED):
         image, (width, height) = _reduced(photo, short)
         layout = _layout((height, width), size, short, down, right)
         if image.mode in DEEP:
-            return _of_pixels(tensors(image)[0][0], size, *layout)
+            return _of_pixels(*tensors(image), size, *layout)
         return _of_image(image, (height, width), size, *layout)
 
 
@@ -65,9 +66,12 @@ def _layout(sides: Sides, size: int, short: int, down: float, right: float) -> t
     return scaled, [int(place * (side - size + 1)) for place, side in zip((down, right), scaled, strict=True)]
 
 
-def _of_pixels(photo: Tensor, size: int, scaled: list[int], first: list[int]) -> Tensor:
-    pixels = interpolate(photo[None], size=scaled, mode="bilinear", antialias=True)[0].clamp(0, 1)
-    return pixels[:, first[0] : first[0] + size, first[1] : first[1] + size]
+def _of_pixels(photo: Tensor, alpha: Tensor | None, size: int, scaled: list[int], first: list[int]) -> Tensor:
+    if alpha is None:
+        pixels = interpolate(photo, size=scaled, mode="bilinear", antialias=True).clamp(0, 1)
+    else:
+        pixels, _ = resize_tensor(photo, alpha, scaled, "bilinear")
+    return pixels[0, :, first[0] : first[0] + size, first[1] : first[1] + size]
 
 
 def _reduced(photo: Image.Image, short: int) -> tuple[Image.Image, Sides]:
@@ -85,12 +89,10 @@ def _reduced(photo: Image.Image, short: int) -> tuple[Image.Image, Sides]:
 
 def _of_image(image: Image.Image, sides: Sides, size: int, scaled: list[int], first: list[int]) -> Tensor:
     """`_of_pixels` in 8 bits, which is several times faster: nothing is scaled but the square."""
-    image = eight_bit(image)
-    image = image if image.mode == "RGB" else image.convert("RGB")
     start = [max(0, at - _MARGIN) for at in first]
     stop = [min(at + size + _MARGIN, side) for at, side in zip(first, scaled, strict=True)]
     y, x = (side / whole for side, whole in zip(sides, scaled, strict=True))
     box = (start[1] * x, start[0] * y, stop[1] * x, stop[0] * y)
-    part = image.resize((stop[1] - start[1], stop[0] - start[0]), Image.Resampling.BILINEAR, box)
+    part = resize_image(image, (stop[1] - start[1], stop[0] - start[0]), Image.Resampling.BILINEAR, box)
     top, left = (at - begin for at, begin in zip(first, start, strict=True))
-    return channels(part)[:, top : top + size, left : left + size].float() / 255
+    return channels(part)[:3, top : top + size, left : left + size].float() / 255

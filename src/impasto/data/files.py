@@ -1,11 +1,11 @@
 """Photos and Parquet files on disk, and inside installed Python packages."""
 
-import os
 import re
 from importlib.util import find_spec
 from pathlib import Path
 
-from impasto.images import IMAGE_SUFFIXES
+from impasto.folders import search, walk
+from impasto.images import IMAGE_SUFFIXES, named_images
 
 # In a checkout, and in an installed wheel.
 CONFIGS = [folder / "configs" for folder in (Path(__file__).parents[3], Path(__file__).parents[1])]
@@ -16,20 +16,15 @@ def shipped_config(name: str) -> list[str]:
     return [str(folder / name) for folder in CONFIGS if (folder / name).exists()][:1]
 
 
-def _files(folder: str | Path, suffixes: tuple[str, ...]) -> list[Path]:
+def _files(folder: str | Path) -> list[Path]:
     if not Path(folder).is_dir():
         raise ValueError(f"{folder}: no such folder; give a folder of photos, or a Parquet file")
-    found = []
-    for root, folders, names in os.walk(folder):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        found += [Path(root, name) for name in names if not name.startswith(".")]
-    found = [path for path in found if path.suffix.lower() in suffixes]
-    return sorted(found, key=lambda path: path.relative_to(folder).as_posix())
+    return sorted(walk(folder), key=lambda path: path.relative_to(folder).as_posix())
 
 
 def find_images(folder: str | Path) -> list[Path]:
     """The image files below a folder, sorted, nothing hidden. `ValueError` if there is none."""
-    if not (found := _files(folder, IMAGE_SUFFIXES)):
+    if not (found := list(named_images(_files(folder)))):
         raise ValueError(f"{folder}: holds no image; looked at any depth for {', '.join(IMAGE_SUFFIXES)}")
     return found
 
@@ -49,9 +44,10 @@ def find_parquet(photos: str | Path) -> list[str]:
     """The Parquet files of a file name, a pattern or a folder without images; else none."""
     path = Path(photos)
     if path.is_dir():
-        return [] if _files(path, IMAGE_SUFFIXES) else [str(file) for file in _files(path, (".parquet",))]
-    files = [path] if path.exists() else Path(path.anchor or ".").glob(str(path.relative_to(path.anchor)))
-    found = sorted(str(file) for file in files)
+        inside = _files(path)
+        tables = [str(file) for file in inside if file.suffix.lower() == ".parquet"]
+        return [] if any(file.suffix.lower() in IMAGE_SUFFIXES for file in inside) else tables
+    found = [str(file) for file in ([path] if path.exists() else search(path))]
     if others := [file for file in found if not file.endswith(".parquet")]:
         raise ValueError(f"{others[0]}: not a Parquet file; give a folder of photos, or Parquet files")
     return found

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from impasto.export.graphs import ExportOptions
-from impasto.images import read_image, resize
+from impasto.images import read_image
 from impasto.inference.backends import OnnxPainter
 from impasto.networks import TransformNet
 from impasto.networks.layers import Moments
@@ -57,7 +57,7 @@ def compare(
 def photo_cases(photos: list[Path], num_styles: int) -> Iterator[tuple[Tensor, Tensor]]:
     """Each photo, 1×3×H×W in [0, 1] with a longer side of 256 pixels, with one style after the other, 1×N."""
     for number, path in enumerate(photos):
-        content = (resize(read_image(path).pixels, _PHOTO) * 255).round() / 255
+        content = (read_image(path).resized(_PHOTO).pixels * 255).round() / 255
         yield content, torch.eye(num_styles)[number % num_styles][None]
 
 

@@ -76,7 +76,7 @@ class Stylizer:
         """The stylized image, of the kind given.
 
         Args:
-            image: a PIL image (RGB or RGBA comes back, with the colour profile), an array H×W×3 (uint8, or
+            image: a PIL image (RGB or RGBA comes back, in its colour space), an array H×W×3 (uint8, or
                 float in [0, 1]), or a float tensor 3×H×W or B×3×H×W in [0, 1]; dtype and device are kept.
 
         Raises:
@@ -99,11 +99,9 @@ class Stylizer:
         Raises:
             ValueError: it does not fit in memory.
         """
-        pixels, alpha = picture.pixels, picture.alpha
-        with self._memory_explained(pixels.shape[-2:]):
-            if alpha is not None and self.size is not None:
-                alpha = images.resize(alpha, self.size)
-            return replace(picture, pixels=self._paint(pixels).cpu(), alpha=alpha)
+        with self._memory_explained(picture.pixels.shape[-2:]):
+            fitted = picture if self.size is None else picture.resized(self.size)
+            return replace(fitted, pixels=self._paint(fitted.pixels).cpu())
 
     def in_tiles(self, height: int, width: int) -> bool:
         """Whether a picture of that size is to go as a `Scan` through `rows`: it, or what is made of it, is large."""
@@ -169,7 +167,7 @@ class Stylizer:
         painted.info = {"icc_profile": photo.icc_profile} if photo.icc_profile else {}
         top = 0
         for rows in self.rows(photo):
-            painted.paste(Image.fromarray(rows), (0, top))
+            painted.paste(images.in_space(Image.fromarray(rows), photo.icc_profile), (0, top))
             top += len(rows)
         return painted
 

@@ -1,0 +1,274 @@
+"""Colour spaces: the numbers of a picture as sRGB, and sRGB as the numbers of the picture's own space.
+
+A space is an ICC profile. Where a file says it otherwise, by PNG's cICP or gAMA and cHRM or by AVIF's nclx, such a
+profile is made here. Little CMS converts, with its default intent, in 8 bit; what lies outside sRGB is clipped."""
+
+import io
+import struct
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageChops, ImageCms
+
+# Chromaticities x, y of white, red, green and blue, by the codes of ITU-T H.273.
+_D65 = (0.3127, 0.3290)
+_PRIMARIES = {
+    1: (*_D65, 0.640, 0.330, 0.300, 0.600, 0.150, 0.060),
+    5: (*_D65, 0.640, 0.330, 0.290, 0.600, 0.150, 0.060),
+    6: (*_D65, 0.630, 0.340, 0.310, 0.595, 0.155, 0.070),
+    7: (*_D65, 0.630, 0.340, 0.310, 0.595, 0.155, 0.070),
+    9: (*_D65, 0.708, 0.292, 0.170, 0.797, 0.131, 0.046),
+    11: (0.314, 0.351, 0.680, 0.320, 0.265, 0.690, 0.150, 0.060),
+    12: (*_D65, 0.680, 0.320, 0.265, 0.690, 0.150, 0.060),
+}
+_GAMMAS = {4: 2.2, 5: 2.8, 8: 1.0}  # transfer functions, by the same codes
+_LIKE_SRGB = (1, 6, 13, 14, 15)  # 13 is sRGB's; pictures of video, which has the others, are shown like sRGB
+_PQ, _HLG = 16, 18
+_HDR_WHITE = 203  # cd/m²: white of a page in ITU-R BT.2408; what is brighter is clipped
+
+_BRADFORD = np.array([[0.8951, 0.2664, -0.1614], [-0.7502, 1.7135, 0.0367], [0.0389, -0.0685, 1.0296]])
+_D50 = np.array([0.9642, 1.0, 0.8249])  # white of ICC profiles
+
+_SAME = 1  # level: a space in which no colour is further from sRGB is taken for sRGB
+# Levels that greys, and colours, of sRGB may lose in a space of 8 bits and back. ProPhoto, the widest in use, takes 1
+# and 15; linear light 6 of the greys; a space that lacks colours of sRGB, 70 and more.
+_HELD = (3, 24)
+_OF_MODES = {
+    b"RGB ": ("RGB", "RGBA", "RGBX", "RGBa", "P", "PA", "YCbCr"),
+    b"GRAY": ("1", "L", "LA", "La", "I", "I;16", "I;16L", "I;16B", "I;16N", "F"),
+    b"CMYK": ("CMYK",),
+}
+
+
+def profile_of(image: Image.Image) -> bytes | None:
+    """The profile of an opened image, before it is loaded; None: nothing is said, or it is sRGB by name.
+
+    PNG's own order (W3C, third edition): cICP, ICC profile, sRGB, gAMA with cHRM.
+    """
+    codes = _png_codes(image) if image.format == "PNG" else None
+    if codes and (made := _of_codes(*codes)):
+        return made
+    profile = image.info.get("icc_profile") or b""
+    if image.mode in _OF_MODES.get(profile[16:20], ()) and _readable(profile):
+        return profile
+    if image.format in ("AVIF", "HEIF"):
+        return _of_codes(*codes) if not profile and (codes := _nclx(image)) else None
+    if "gamma" not in image.info or "srgb" in image.info:
+        return None
+    return _of_gamma(image.info["gamma"], image.info.get("chromaticity"))  # of PNG, also after a `convert`
+
+
+def to_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
+    """RGB, or RGBA, of an image in L, LA, RGB, RGBA or CMYK with that profile; without one, in its own mode."""
+    if profile is None or is_srgb(profile):
+        return image
+    if profile[16:20] == b"GRAY":
+        colors = _converted(image.getchannel(0), profile)
+        if image.mode == "LA":
+            colors.putalpha(image.getchannel("A"))
+        return colors
+    return _converted(image, profile)
+
+
+def from_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
+    """RGB or RGBA in the space of an RGB profile; without one, or with a broken one, as it is."""
+    return image if profile is None or is_srgb(profile) else _converted(image, profile, back=True)
+
+
+def grey_curve(profile: bytes) -> np.ndarray:
+    """sRGB levels, in [0, 1], of the 256 levels of grey in the space of a profile of grey or RGB."""
+    ramp = Image.frombytes("L", (256, 1), bytes(range(256)))
+    ramp = ramp if profile[16:20] == b"GRAY" else ramp.convert("RGB")
+    return np.asarray(to_srgb(ramp, profile).convert("L"), np.float32)[0] / 255
+
+
+@lru_cache(16)
+def is_srgb(profile: bytes) -> bool:
+    """Whether it makes no difference: of sRGB, or unreadable."""
+    if not _readable(profile):
+        return True
+    if profile[16:20] != b"RGB ":
+        return False
+    return _apart(_converted(_lattice(), profile), _lattice()) <= _SAME
+
+
+@lru_cache(16)
+def holds(profile: bytes) -> bool:
+    """Whether a picture can be written in that space: one for RGB, of a screen or a working space, that loses little
+    of sRGB. Linear light in 8 bit, for one, has too few levels in the dark."""
+    if profile[16:20] != b"RGB " or not _readable(profile):
+        return False
+    if is_srgb(profile) or profile[12:16] not in (b"mntr", b"spac"):
+        return is_srgb(profile)
+    try:
+        again = _converted(_converted(_lattice(), profile, back=True), profile)
+    except ImageCms.PyCMSError:  # there is a way from it only
+        return False
+    greys = (again.width - 256, 0, again.width, 1)
+    return _apart(again.crop(greys), _lattice().crop(greys)) <= _HELD[0] and _apart(again, _lattice()) <= _HELD[1]
+
+
+@lru_cache(1)
+def _lattice() -> Image.Image:
+    """Colours all over sRGB, and all greys."""
+    steps = np.linspace(0, 255, 9).round().astype(np.uint8)
+    colors = np.stack(np.meshgrid(steps, steps, steps), -1).reshape(-1, 3)
+    greys = np.arange(256, dtype=np.uint8)[:, None].repeat(3, 1)
+    return Image.fromarray(np.concatenate([colors, greys])[None])
+
+
+def _apart(one: Image.Image, other: Image.Image) -> int:
+    extrema: Any = ImageChops.difference(one, other).getextrema()
+    return max(high for _, high in extrema)
+
+
+def _converted(image: Image.Image, profile: bytes, back: bool = False) -> Image.Image:
+    mode = "RGBA" if image.mode == "RGBA" else "RGB"
+    converted = ImageCms.applyTransform(image, _transform(profile, image.mode, mode, back))
+    assert converted is not None  # as it would be in place
+    converted.info.pop("icc_profile", None)
+    return converted
+
+
+@lru_cache(32)
+def _transform(profile: bytes, mode: str, target: str, back: bool) -> ImageCms.ImageCmsTransform:
+    own, srgb = ImageCms.ImageCmsProfile(io.BytesIO(profile)), ImageCms.createProfile("sRGB")
+    source, destination = (srgb, own) if back else (own, srgb)
+    # Threads share it, so it is not to remember the last colour.
+    return ImageCms.buildTransform(source, destination, mode, target, flags=ImageCms.Flags.NOCACHE)
+
+
+@lru_cache(16)
+def _readable(profile: bytes) -> bool:
+    """Whether Little CMS can convert from it."""
+    mode = {b"RGB ": "RGB", b"GRAY": "L", b"CMYK": "CMYK"}.get(profile[16:20])
+    try:
+        return mode is not None and _transform(profile, mode, "RGB", False) is not None
+    except (ImageCms.PyCMSError, OSError):
+        return False
+
+
+def _png_codes(image: Any) -> tuple[int, int] | None:
+    """Primaries and transfer function in the cICP chunk of a PNG, which Pillow passes over."""
+    file = image.fp
+    if file is None or file.closed:
+        return None
+    place = file.tell()
+    try:
+        file.seek(8)
+        while len(head := file.read(8)) == 8:
+            length, name = struct.unpack(">L4s", head)
+            if name == b"cICP":
+                primaries, transfer, matrix, full = struct.unpack(">4B", file.read(4))
+                return (primaries, transfer) if (matrix, full) == (0, 1) else None
+            if name == b"IDAT":
+                return None
+            file.seek(length + 4, io.SEEK_CUR)
+        return None
+    finally:
+        file.seek(place)
+
+
+def _nclx(image: Any) -> tuple[int, int] | None:
+    """The same of AVIF and HEIF: in the box `colr`, where Pillow has not read it."""
+    if told := image.info.get("nclx_profile"):  # by pillow-heif
+        return int(told["color_primaries"]), int(told["transfer_characteristics"])
+    if image.format != "AVIF" or image.fp is None or image.fp.closed:
+        return None
+    place = image.fp.tell()
+    image.fp.seek(0)
+    head = image.fp.read(65536)
+    image.fp.seek(place)
+    at = head.find(b"colrnclx")
+    return struct.unpack_from(">2H", head, at + 8) if 0 <= at <= len(head) - 12 else None
+
+
+@lru_cache(16)
+def _of_codes(primaries: int, transfer: int) -> bytes | None:
+    """A profile of the codes of H.273; None for sRGB, and for codes that say nothing."""
+    places = _PRIMARIES.get(primaries)
+    if places is None or (primaries == 1 and transfer in _LIKE_SRGB):
+        return None
+    if transfer in (_PQ, _HLG):  # of the class of cameras, as nothing of ours is written in it
+        return matrix_profile(places, _table(_light(transfer, np.linspace(0, 1, 4096))), b"scnr")
+    if transfer in _LIKE_SRGB:
+        return matrix_profile(places, _SRGB_CURVE)
+    return matrix_profile(places, _gamma(_GAMMAS[transfer])) if transfer in _GAMMAS else None
+
+
+def _light(transfer: int, signal: np.ndarray) -> np.ndarray:
+    """Linear light of a signal of ITU-R BT.2100, 1 for white."""
+    if transfer == _PQ:
+        m, n, a, b, c = 2610 / 16384, 2523 / 32, 3424 / 4096, 2413 / 128, 2392 / 128
+        root = signal ** (1 / n)
+        light = 10_000 * (np.maximum(root - a, 0) / (b - c * root)) ** (1 / m)
+    else:
+        low, high = signal**2 / 3, (np.exp((signal - 0.55991073) / 0.17883277) + 0.28466892) / 12
+        light = 1000 * np.where(signal <= 0.5, low, high) ** 1.2
+    return np.minimum(light / _HDR_WHITE, 1)
+
+
+@lru_cache(16)
+def _of_gamma(gamma: float | None, chromaticity: tuple[float, ...] | None) -> bytes | None:
+    """A profile of PNG's gAMA and cHRM; None where they say nothing, or sRGB in the words of its second edition."""
+    places = tuple(chromaticity or _PRIMARIES[1])
+    ordinary = max(abs(a - b) for a, b in zip(places, _PRIMARIES[1], strict=False)) < 0.002
+    if not gamma or len(places) != 8 or (ordinary and abs(gamma - 0.45455) < 0.001):
+        return None
+    try:
+        with np.errstate(all="ignore"):
+            made = matrix_profile(places, _gamma(1 / gamma))
+    except (ValueError, ArithmeticError, struct.error):  # no colours lie there
+        return None
+    return made if _readable(made) else None
+
+
+def _gamma(exponent: float) -> bytes:
+    return struct.pack(">4s4xHxxi", b"para", 0, round(exponent * 65536))
+
+
+def _table(values: np.ndarray) -> bytes:
+    return struct.pack(">4s4xL", b"curv", len(values)) + (values * 65535).round().astype(">u2").tobytes()
+
+
+# IEC 61966-2-1: ((v + 0.055) / 1.055)^2.4, below 0.04045 v / 12.92.
+_SRGB_CURVE = struct.pack(
+    ">4s4xHxx5i", b"para", 3, *(round(x * 65536) for x in (2.4, 1 / 1.055, 0.055 / 1.055, 1 / 12.92, 0.04045))
+)
+
+
+def matrix_profile(chromaticities: Sequence[float], curve: bytes, kind: bytes = b"mntr") -> bytes:
+    """An ICC profile, version 4.3, of an RGB space.
+
+    Args:
+        chromaticities: x and y of white, red, green and blue.
+        curve: the tag of the transfer function, the same for each.
+        kind: the class of device: mntr, a screen; scnr, a camera.
+    """
+    white, *columns = (np.array([x / y, 1, (1 - x - y) / y]) for x, y in np.reshape(chromaticities, (4, 2)))
+    primaries = np.stack(columns, 1)
+    primaries = primaries * np.linalg.solve(primaries, white)
+    scale = np.diag((_BRADFORD @ _D50) / (_BRADFORD @ white))
+    primaries = np.linalg.inv(_BRADFORD) @ scale @ _BRADFORD @ primaries
+    tags = {b"desc": _text("RGB as the file said"), b"cprt": _text("CC0"), b"wtpt": _xyz(_D50)}
+    tags |= {name: _xyz(column) for name, column in zip((b"rXYZ", b"gXYZ", b"bXYZ"), primaries.T, strict=True)}
+    tags |= dict.fromkeys((b"rTRC", b"gTRC", b"bTRC"), curve + bytes(-len(curve) % 4))
+    table, body = struct.pack(">L", len(tags)), b""
+    for name, data in tags.items():
+        table += struct.pack(">4sLL", name, 128 + 4 + 12 * len(tags) + len(body), len(data))
+        body += data
+    head = struct.pack(">L4xL4s4s4s12x4s", 128 + len(table) + len(body), 0x04300000, kind, b"RGB ", b"XYZ ", b"acsp")
+    head = head.ljust(68, b"\0") + _xyz(_D50)[8:]
+    return head.ljust(128, b"\0") + table + body
+
+
+def _xyz(values: np.ndarray) -> bytes:
+    return struct.pack(">4s4x3i", b"XYZ ", *(round(value * 65536) for value in values))
+
+
+def _text(text: str) -> bytes:
+    words = text.encode("utf-16-be")
+    data = struct.pack(">4s4xLL4sLL", b"mluc", 1, 12, b"enUS", len(words), 28) + words
+    return data + bytes(-len(data) % 4)

@@ -1,0 +1,49 @@
+"""Files below folders: at any depth, also behind links, nothing hidden."""
+
+import fnmatch
+import glob
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+
+
+def walk(folder: str | Path, enter: Callable[[Path], bool] = lambda sub: True) -> Iterator[Path]:
+    """The files of a folder and, sorted, of those below it that `enter` lets in.
+
+    Links to folders are followed after all else, and each folder is visited once. So a file keeps its own path where it
+    has one below `folder`, and links that lead in circles end.
+    """
+    pending, seen = deque([Path(folder)]), set()
+    while pending:
+        for place, names, files in os.walk(pending.popleft()):
+            status = Path(place).stat()
+            here = (status.st_dev, status.st_ino)
+            inside = [Path(place, name) for name in sorted(names) if here not in seen and not name.startswith(".")]
+            inside = [sub for sub in inside if enter(sub)]
+            names[:] = [sub.name for sub in inside if not sub.is_symlink()]
+            pending += [sub for sub in inside if sub.is_symlink()]
+            if here not in seen:
+                yield from (Path(place, name) for name in sorted(files) if not name.startswith("."))
+            seen.add(here)
+
+
+def search(pattern: Path) -> list[Path]:
+    """What matches a pattern, sorted; `**` are folders at any depth, as `walk` finds them."""
+    parts = pattern.parts
+    if "**" not in parts:
+        found: Iterable[Path] = map(Path, glob.glob(str(pattern)))  # noqa: PTH207 - Path.glob finds hidden files
+    else:  # not by glob, which follows links in circles for ever
+        start = parts.index("**")
+        places = glob.glob(str(Path(*parts[:start])))  # noqa: PTH207
+        below = ((Path(place), file) for place in places for file in walk(place))
+        found = (file for place, file in below if _matches(file.relative_to(place).parts, parts[start:]))
+    return sorted(found, key=str)
+
+
+def _matches(parts: Sequence[str], pattern: Sequence[str]) -> bool:
+    if not pattern or not parts:
+        return not parts and all(part == "**" for part in pattern)
+    if pattern[0] == "**":
+        return _matches(parts, pattern[1:]) or _matches(parts[1:], pattern)
+    return fnmatch.fnmatch(parts[0], pattern[0]) and _matches(parts[1:], pattern[1:])
