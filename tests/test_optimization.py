@@ -1,18 +1,21 @@
 """The reference: what the optimization reaches, and the command around it."""
 
 import csv
+import errno
 import os
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from heeding import HEEDING
 from pictures import draw, save
 
+from impasto import writing
 from impasto.cli import run
 from impasto.images import Picture, read_image, resize, write_image
 from impasto.losses import LossOptions, PerceptualLoss
@@ -314,6 +317,40 @@ def test_mistakes_are_one_line(options, message, playground: Path, capsys: pytes
     said = capsys.readouterr().err.strip()
     assert message in said and "\n" not in said
     assert [file.name for file in Path().rglob("*") if file.is_file()] == ["photo.png"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--output=o.webp", "--size=17000"), "o.webp: 17000×"),
+        (("--output=new/o.png",), "new/o.png: the disk is full (it takes 0.0 MB at least, 0.0 MB are free there)"),
+    ],
+)
+def test_what_cannot_be_written_is_refused_before_the_first_step(options, message, playground, capsys, monkeypatch):
+    monkeypatch.setattr("impasto.optimization_cli.optimize_image", lambda *_, **__: pytest.fail("work was begun"))
+    if "disk" in message:
+        monkeypatch.setattr(writing.shutil, "disk_usage", lambda _: SimpleNamespace(free=0))
+    save(Path("photo.png"), 3, height=2, width=256, blur=0.5)
+    assert run("optimize", "--content=photo.png", f"--styles=[{PAINTING}]", *QUICK, *options) == 2
+    said = capsys.readouterr().err.strip()
+    assert said.startswith(f"impasto optimize: {message}") and "\n" not in said
+    assert sorted(path.name for path in playground.iterdir()) == ["photo.png"]
+
+
+@pytest.mark.parametrize("full", ["o.csv", "o_terms.png", "o_snapshots.png"])
+def test_a_disk_that_fills_on_the_way_leaves_no_part_of_a_result(full, playground, capsys, monkeypatch) -> None:
+    publish = writing._publish
+
+    def fail(temporary: Path, path: Path, overwrite: bool) -> bool:
+        if path.name == full:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return publish(temporary, path, overwrite)
+
+    monkeypatch.setattr(writing, "_publish", fail)
+    command = ("optimize", "--content=photo.png", f"--styles=[{PAINTING}]", *QUICK, "--output=o.png", "--snapshots=[1]")
+    assert run(*command) == 2
+    assert capsys.readouterr().err.strip() == f"impasto optimize: {full}: No space left on device"
+    assert sorted(path.name for path in playground.iterdir()) == ["o_00001.png", "photo.png"]
 
 
 def test_an_interrupted_run_keeps_what_there_is(playground: Path) -> None:

@@ -17,7 +17,7 @@ from impasto.evaluation.report import Compared, compare
 from impasto.images import read_image, resize
 from impasto.inference.devices import find_device
 from impasto.inference.styles import style_names
-from impasto.jobs import make_folder, spare_inputs
+from impasto.jobs import check_output_folder, spare_inputs
 from impasto.losses import LossOptions
 from impasto.networks import load_network, published_networks
 from impasto.optimization import OptimizeOptions
@@ -84,7 +84,7 @@ def evaluate_pictures(
     named = {Path(file).stem: resize(read_image(located(file)).pixels, size).to(place) for file in photos}
     painted = {name: resize(read_image(file).pixels, style_size).to(place) for name, file in paintings.items()}
     folder = Path(output)
-    make_folder(folder)
+    check_output_folder(folder)
     parts = ("report.md", "numbers.csv", "grid.jpg", "curves.png")
     outputs = [*parts, *(f"{name}{part}" for name in paintings for part in (".jpg", "_curves.png"))]
     inputs = [*map(located, photos), *map(Path, paintings.values()), *find_images(balance_photos)]

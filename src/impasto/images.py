@@ -6,12 +6,10 @@ import errno
 import io
 import math
 import os
-import secrets
-import shutil
 import threading
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -22,6 +20,8 @@ from jaxtyping import Float, Shaped, UInt8
 from PIL import ExifTags, Image, ImageCms, UnidentifiedImageError
 from torch import Tensor
 
+from impasto.writing import REASONS, FileError, check_room, new_file, one_line
+
 IMAGE_SUFFIXES: tuple[str, ...] = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif")
 
 # Named, because Pillow would otherwise try everything it knows, and for EPS start Ghostscript.
@@ -30,13 +30,8 @@ WRITABLE = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP", ".t
 DEEP = ("I", "I;16", "I;16L", "I;16B", "I;16N", "F")  # modes of greyscale with more than 8 bits
 QUALITY: dict[str, dict[str, Any]] = {"JPEG": {"quality": 95, "subsampling": 0}, "WEBP": {"quality": 95}}
 _LONGEST = {"JPEG": 65500, "WEBP": 16383}  # JPEG's own limit is 65535, libjpeg's is 65500
-_REASONS = {
-    errno.ENOENT: "no such file",
-    errno.EISDIR: "is a folder: give the name of an image file",
-    errno.ENOTDIR: "a file is where its folder should be",
-    errno.EACCES: "permission denied",
-    errno.EEXIST: "exists already: choose another name, or pass --overwrite to replace it",
-}
+_REASONS = {**REASONS, errno.EISDIR: "is a folder: give the name of an image file"}
+_LEAST = 1 / 10  # of its bytes in memory, what a picture takes on disk at least
 _TURNS = {"TRANSPOSE": (5, 6, 7, 8), "FLIP_LEFT_RIGHT": (2, 3, 6, 7), "FLIP_TOP_BOTTOM": (3, 4, 7, 8)}
 _DAMAGED = "damaged, get the file again"
 
@@ -103,34 +98,21 @@ def to_levels(image: Float[Tensor, "*b c h w"]) -> UInt8[Tensor, "*b c h w"]:
 
 
 def write_image(path: str | Path, picture: Picture, *, overwrite: bool = False) -> None:
-    """Write by suffix, making the folder; whole or not at all. JPEG has no alpha: it is laid on white.
+    """Write by suffix, making the folder; whole or not at all; see `encode`.
 
     `ImageError` for other suffixes, an existing file (unless `overwrite`), too many pixels, an unfit place.
     """
     with explained(path, "cannot be written"):
         kind = writable(Path(path), picture.pixels.shape[:-3:-1], overwrite)
-        if kind == "JPEG" and picture.alpha is not None:
-            picture = Picture(picture.pixels * picture.alpha + 1 - picture.alpha, None, picture.icc_profile)
         with new_file(Path(path), overwrite) as file:
-            to_pil(picture).save(file, kind, icc_profile=picture.icc_profile, **QUALITY.get(kind, {}))
+            encode(picture, kind, file)
 
 
-@contextmanager
-def new_file(path: Path, overwrite: bool) -> Iterator[BinaryIO]:
-    """A file to fill, in a folder made for it, that gets the name `path` at the end: whole or not at all."""
-    with explained(path, "cannot be written"), ExitStack() as undo:
-        if not path.parent.exists():  # a file of that name is left for open() to complain about
-            path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.parent / f".impasto-{secrets.token_hex(8)}.tmp"
-        undo.callback(temporary.unlink, missing_ok=True)
-        file = undo.enter_context(temporary.open("x+b"))  # follows the umask, which tempfile does not
-        undo.callback(file.raw.close)  # first, or what a full disk refused would be written, and refused, once more
-        later = undo.pop_all()
-    with later:
-        yield file  # what goes wrong here is for the caller to explain
-        with explained(path, "cannot be written"):
-            file.close()
-            _publish(temporary, path, overwrite)
+def encode(picture: Picture, kind: str, file: BinaryIO) -> None:
+    """Write into an open file, in the format that `writable` named. JPEG has no alpha: it is laid on white."""
+    if kind == "JPEG" and picture.alpha is not None:
+        picture = Picture(picture.pixels * picture.alpha + 1 - picture.alpha, None, picture.icc_profile)
+    to_pil(picture).save(file, kind, icc_profile=picture.icc_profile, **QUALITY.get(kind, {}))
 
 
 def resize(image: Float[Tensor, "b c h w"], size: int) -> Float[Tensor, "b c h2 w2"]:
@@ -170,7 +152,7 @@ def match_colors(image: Float[Tensor, "1 3 _ _"], like: Float[Tensor, "1 3 _ _"]
 
 
 def _error(name: object, reason: str) -> ImageError:
-    return ImageError(" ".join(f"{name}: {reason}".splitlines()))
+    return ImageError(one_line(name, reason))
 
 
 @contextmanager
@@ -180,6 +162,8 @@ def explained(name: object, otherwise: str = _DAMAGED, limit: int | None = None)
         yield
     except ImageError:
         raise
+    except FileError as error:
+        raise ImageError(str(error)) from error
     except UnidentifiedImageError:
         raise _error(name, f"no image that can be read ({', '.join(_READABLE)}), or damaged") from None
     except Image.DecompressionBombError:
@@ -299,18 +283,5 @@ def writable(path: Path, size: Sequence[int], overwrite: bool) -> str:
         raise _error(path, f"{size[0]}×{size[1]} pixels, {kind} holds {_LONGEST[kind]} a side: use .png or .tif")
     if not overwrite and os.path.lexists(path):
         raise _error(path, _REASONS[errno.EEXIST])
+    check_room(path, round(3 * size[0] * size[1] * (1 if kind == "TIFF" else _LEAST)))
     return kind
-
-
-def _publish(temporary: Path, path: Path, overwrite: bool) -> None:
-    """Give the finished file its name. A link, unlike a move, fails if another file has the name by now."""
-    if overwrite:
-        if path.exists():
-            shutil.copymode(path, temporary)
-        temporary.replace(path)
-        return
-    try:
-        os.link(temporary, path)
-    except (OSError, AttributeError):  # a file system, or a system, without hard links: claim the name, then move
-        path.open("xb").close()
-        temporary.replace(path)

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from impasto.arguments import parsed
-from impasto.images import Picture, explained, open_image, read_image, write_image
+from impasto.images import Picture, explained, open_image, read_image, scaled, writable, write_image
 from impasto.inference import Stylizer
 from impasto.inference.backends import Backend, Painter, open_painter
 from impasto.inference.styles import network_of
@@ -157,13 +157,15 @@ def _stylize(stylizer: Stylizer, job: Job, overwrite: bool, progress: Progress) 
     photo = _read(stylizer, job.photo)
     if photo.note:
         print(f"{job.photo}: {photo.note}", file=sys.stderr)
+    height, width = photo.shape if isinstance(photo, Scan) else photo.pixels.shape[-2:]
+    if stylizer.size is not None:
+        height, width = scaled((height, width), stylizer.size)
+    writable(job.output, (width, height), overwrite)  # what its format cannot hold is refused before it is painted
     if isinstance(photo, Scan):
-        height, width = photo.shape
         _write_in_tiles(stylizer, photo, job, overwrite, progress)
     else:
         stylized = stylizer.stylize(photo)
         write_image(job.output, stylized, overwrite=overwrite)
-        height, width = stylized.pixels.shape[-2:]
     return f"{job.output}  {width}×{height}, {time.perf_counter() - started:.1f} s"
 
 

@@ -13,6 +13,8 @@ from jaxtyping import Float
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
+from impasto.writing import write_bytes
+
 Teacher = Literal["vgg19", "vgg16"]
 LossNetwork = Literal[Teacher, "compact"]
 
@@ -170,7 +172,7 @@ def save_compact(path: Path, network: nn.Sequential, teacher: Teacher, ranks: Se
     """Writes the compact loss network in half precision, with its teacher, ranks and what else is said of it."""
     described = {"format": COMPACT_FORMAT, "loss_network": "compact", "teacher": teacher, "ranks": list(ranks), **about}
     state = {name: value.detach().half().cpu().contiguous() for name, value in network.state_dict().items()}
-    path.write_bytes(safetensors.torch.save(state, metadata={"impasto": json.dumps(described)}))
+    write_bytes(path, safetensors.torch.save(state, metadata={"impasto": json.dumps(described)}), overwrite=True)
     return path
 
 

@@ -15,6 +15,7 @@ from impasto.images import Picture, read_image, write_image
 from impasto.losses import LossOptions, PerceptualLoss
 from impasto.optimization import OptimizeOptions, optimize_image
 from impasto.targets import PhotoStatistics, StyleTarget
+from impasto.writing import write_text
 
 LAST = -1
 Rows = list[dict[str, int | float]]
@@ -46,9 +47,9 @@ class Cells:
         cell = make()
         table.unlink(missing_ok=True)  # the table comes last: where it is, the picture is complete
         write_image(picture, Picture(cell.image), overwrite=True)
-        partial = table.with_suffix(".tmp")
-        partial.write_text(json.dumps({"settings": wanted, "numbers": cell.numbers, "curve": cell.curve}))
-        partial.replace(table)
+        write_text(
+            table, json.dumps({"settings": wanted, "numbers": cell.numbers, "curve": cell.curve}), overwrite=True
+        )
         return cell
 
 

@@ -21,6 +21,7 @@ from impasto.inference import Stylizer
 from impasto.inference.styles import style_names
 from impasto.networks import find_network, load_network
 from impasto.sheets import contact_sheet
+from impasto.writing import new_file, write_bytes, write_text
 
 COLUMNS = {
     "ssim": "SSIM", "psnr": "PSNR, dB", "lpips": "LPIPS", "gmd": "GMD", "tone": "tone", "grain": "grain",
@@ -71,7 +72,7 @@ def compare(folder: Path, judge: Judge, compared: Compared, costs: bool, advance
         rows = {photo: row for (photo, name), row in table.items() if name == painting}
         parts += [f"## {painting}\n", *_painting(folder, painting, rows, compared)]
     path = folder / "report.md"
-    path.write_text("\n".join(parts))
+    write_text(path, "\n".join(parts), overwrite=True)
     return path
 
 
@@ -181,10 +182,13 @@ def _painting(folder: Path, painting: str, rows: Mapping[str, dict[str, Cell]], 
     approaches = list(next(iter(rows.values())))
     pictures = [[compared.photos[photo], *(row[name].image for name in approaches)] for photo, row in rows.items()]
     sheet = folder / f"{painting}.jpg"
-    contact_sheet(pictures, list(rows), ["photo", *approaches], cell=224).save(sheet, quality=85)
+    with new_file(sheet, overwrite=True) as place:
+        contact_sheet(pictures, list(rows), ["photo", *approaches], cell=224).save(place, "JPEG", quality=85)
     last = f"reference {max(compared.marks)}"
-    drawn = plot_terms(folder / f"{painting}_curves.png", {photo: row[last].curve for photo, row in rows.items()})
-    curves = [f"![the reference's terms]({Path(drawn).name})\n"] if drawn else []
+    curves, file = [], folder / f"{painting}_curves.png"
+    if drawn := plot_terms({photo: row[last].curve for photo, row in rows.items()}):
+        write_bytes(file, drawn, overwrite=True)
+        curves = [f"![the reference's terms]({file.name})\n"]
     return [_numbers(list(rows.values())), f"![{painting}]({sheet.name})\n", *curves]
 
 

@@ -1,7 +1,6 @@
 """The networks by name, and the file format they are published in."""
 
 import json
-import os
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from safetensors import SafetensorError, safe_open
 from impasto.networks.transform import TransformNet
 from impasto.spelling import did_you_mean
 from impasto.vgg import CHECKPOINTS, COMPACT_FILE
+from impasto.writing import write_bytes
 
 NETWORKS: dict[str, type[TransformNet]] = {"TransformNet": TransformNet}
 FORMAT = 2  # of the published file; a file of every format ever released keeps loading
@@ -44,6 +44,7 @@ def save_network(
 
     Raises:
         NetworkError: another suffix, or the file exists.
+        FileError: the place is unfit.
     """
     path = Path(path)
     if path.suffix != ".safetensors":
@@ -53,11 +54,8 @@ def save_network(
     described = json.dumps(describe(network, **{**network.metadata, **metadata}))
     state = {name: (value.half() if half else value).detach().cpu().contiguous()
              for name, value in network.state_dict().items()}  # fmt: skip
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
     # Not save_file, which makes a file that nobody else may read.
-    partial.write_bytes(safetensors.torch.save(state, metadata={"impasto": described}))
-    partial.replace(path)
+    write_bytes(path, safetensors.torch.save(state, metadata={"impasto": described}), overwrite)
     return path
 
 
