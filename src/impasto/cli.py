@@ -13,7 +13,7 @@ from importlib import import_module
 from types import FrameType
 
 import impasto
-from impasto.spelling import did_you_mean
+from impasto.spelling import did_you_mean, printable
 
 COMMANDS = {
     "train": "train a network on photos and paintings",
@@ -58,6 +58,8 @@ def main(arguments: list[str] | None = None) -> int:
 def run(command: str, *arguments: str) -> int:
     """Runs one command; a ValueError or OSError becomes one line (IMPASTO_DEBUG=1 shows where it came from)."""
     logging.basicConfig(format="%(message)s")
+    for handler in logging.root.handlers:
+        handler.addFilter(_made_printable)
     with _ending_as_ctrl_c() as came:
         try:
             status = _run(command, arguments)
@@ -65,6 +67,13 @@ def run(command: str, *arguments: str) -> int:
             if not came:
                 raise
         return 128 + came[0] if came else status
+
+
+def _made_printable(record: logging.LogRecord) -> bool:
+    """Names of photos are in what is logged."""
+    if record.name == "impasto":
+        record.msg, record.args = printable(record.getMessage()), ()
+    return True
 
 
 class Ended(KeyboardInterrupt):
@@ -115,7 +124,7 @@ def _run(command: str, arguments: tuple[str, ...]) -> int:
     except (ValueError, OSError) as error:
         if os.environ.get("IMPASTO_DEBUG"):
             raise
-        print(f"impasto {command}: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"impasto {command}: {printable(' '.join(str(error).split()))}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:  # before there is anything to save, such as while torch is imported
         print(f"impasto {command}: interrupted", file=sys.stderr)

@@ -40,10 +40,8 @@ class Cells:
         """The cell of that name: as it is on disk, or made now and stored."""
         picture, table = self.folder / f"{name}.png", self.folder / f"{name}.json"
         wanted = json.loads(json.dumps(settings, default=str))
-        if picture.exists() and table.exists():
-            stored = json.loads(table.read_text())
-            if stored["settings"] == wanted:
-                return Cell(read_image(picture).pixels, stored["numbers"], stored["curve"])
+        if (found := _stored(picture, table, wanted)) is not None:
+            return found
         cell = make()
         table.unlink(missing_ok=True)  # the table comes last: where it is, the picture is complete
         write_image(picture, Picture(cell.image), overwrite=True)
@@ -51,6 +49,17 @@ class Cells:
             table, json.dumps({"settings": wanted, "numbers": cell.numbers, "curve": cell.curve}), overwrite=True
         )
         return cell
+
+
+def _stored(picture: Path, table: Path, wanted: Any) -> Cell | None:
+    """The cell on disk, if it is whole and was made under these settings."""
+    try:
+        stored = json.loads(table.read_text())
+        if stored["settings"] == wanted:
+            return Cell(read_image(picture).pixels, dict(stored["numbers"]), list(stored["curve"]))
+    except (OSError, ValueError, KeyError, TypeError):
+        pass
+    return None
 
 
 @dataclass(frozen=True)
