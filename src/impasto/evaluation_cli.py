@@ -1,5 +1,6 @@
 """The command `impasto evaluate`: compares approaches, or explores options of the reference, in a report."""
 
+import logging
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -22,7 +23,9 @@ from impasto.losses import LossOptions
 from impasto.networks import load_network, published_networks
 from impasto.optimization import OptimizeOptions
 from impasto.optimization_cli import gap_photos, read_options
-from impasto.paintings import check_style_names
+from impasto.paintings import check_style_names, other_picture, thumbnail
+
+_LOG = logging.getLogger("impasto")
 
 
 def evaluate(arguments: list[str]) -> int:
@@ -82,7 +85,8 @@ def evaluate_pictures(
     for what, files in (("photos", photos), ("networks", networks or []), ("presets", presets)):
         _refuse_same_names(what, files)
     named = {Path(file).stem: resize(read_image(located(file)).pixels, size).to(place) for file in photos}
-    painted = {name: resize(read_image(file).pixels, style_size).to(place) for name, file in paintings.items()}
+    given = {name: read_image(file).pixels for name, file in paintings.items()}
+    painted = {name: resize(picture, style_size).to(place) for name, picture in given.items()}
     folder = Path(output)
     check_output_folder(folder)
     parts = ("report.md", "numbers.csv", "grid.jpg", "curves.png")
@@ -101,11 +105,24 @@ def evaluate_pictures(
         known = [name for name in offered if set(style_names(load_network(name))) & {*painted}]
         reference = Reference(replace(options, steps=max(marks)), loss)
         others = {Path(file).stem: _preset(file, loss) for file in presets}
-        compared = Compared(named, list(painted), known, reference, sorted(marks), others)
+        notes = _unlike(known, {name: thumbnail(picture) for name, picture in given.items()}, paintings)
+        for note in notes:
+            _LOG.warning("%s", note)
+        compared = Compared(named, list(painted), known, reference, sorted(marks), others, notes)
         with _progress(judge, compared.pictures()) as advance:
             path = compare(folder, judge, compared, costs, advance)
     print(f"report: {path}")
     return 0
+
+
+def _unlike(networks: list[str], thumbnails: dict[str, str], files: dict[str, str]) -> list[str]:
+    """Of networks that learned another picture under the name of a painting: their numbers say little."""
+    return [
+        f"{network} learned another picture as {name} than {Path(files[name]).name}, by which it is judged here"
+        for network in networks
+        for style in load_network(network).metadata.get("styles", [])
+        if (name := style["name"]) in thumbnails and other_picture(style.get("thumbnail"), thumbnails[name])
+    ]
 
 
 def _refuse_same_names(what: str, files: list[str]) -> None:

@@ -122,7 +122,7 @@ def resize(image: Float[Tensor, "b c h w"], size: int) -> Float[Tensor, "b c h2 
     shape = scaled(image.shape[-2:], size)
     if shape != image.shape[-2:]:
         image = torch.nn.functional.interpolate(image, size=shape, mode="bicubic", antialias=True)
-    return image.clamp(0, 1)
+    return image.clamp(0, 1).contiguous()  # of one pixel, torch would make it channels-last
 
 
 def scaled(shape: Sequence[int], size: int) -> tuple[int, int]:
@@ -145,10 +145,12 @@ def match_colors(image: Float[Tensor, "1 3 _ _"], like: Float[Tensor, "1 3 _ _"]
     colors, wanted = image[0].flatten(1), like[0].flatten(1)
     change = torch.eye(3).to(colors)
     for part, power in ((colors, -0.5), (wanted, 0.5)):
-        values, vectors = torch.linalg.eigh(torch.cov(part) + 1e-5 * torch.eye(3).to(part))
+        values, vectors = torch.linalg.eigh(
+            torch.cov(part, correction=min(1, part.shape[1] - 1)) + 1e-5 * torch.eye(3).to(part)
+        )
         change = vectors * values.pow(power) @ vectors.T @ change
     matched = change @ (colors - colors.mean(1, keepdim=True)) + wanted.mean(1, keepdim=True)
-    return matched.view_as(image).clamp(0, 1)
+    return matched.reshape(image.shape).clamp(0, 1)
 
 
 def _error(name: object, reason: str) -> ImageError:

@@ -4,7 +4,7 @@ import hashlib
 import platform
 import statistics
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -45,6 +45,7 @@ class Compared:
     reference: Reference
     marks: list[int]
     others: dict[str, Reference]
+    notes: list[str] = field(default_factory=list)  # what a reader is to know, for the heading
 
     def pictures(self) -> int:
         """How many there will be at most: the baseline, the reference at its marks, its other settings, networks."""
@@ -235,4 +236,5 @@ def _heading(judge: Judge, compared: Compared) -> str:
         "to the photo; GMD: to the painting (relative Frobenius distance of the Gram matrices, mean over the layers). "
         f'"Grid": what is locked to the pixel grid instead of moving with the photo, RMS in grey '
         f'levels. "Equal to iterations": the reference is as low after so many, of {max(compared.marks)} (median).\n'
+        + "".join(f"\n{note}.\n" for note in compared.notes)
     )
