@@ -25,7 +25,7 @@ OPTIONS = ("--config", str(ROOT / "configs" / "smoke.yaml"), "--model.width=32",
            "--checkpoint.every_n_train_steps=3", "--trainer.val_check_interval=50", "--previews.every_n_steps=50",
            "--data.num_workers=2", "--ckpt_path=auto")  # fmt: skip
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-PARTIAL = "checkpoints/.partial.ckpt"
+PARTIAL = "checkpoints/.impasto-*.tmp"
 MOMENTS = ("training", "saving", "any", "training")
 STARTING = 6.0  # seconds that a run may take until it trains
 LIFE = 3.0  # seconds that a run is left to train, at most
@@ -61,17 +61,17 @@ def newest(run: Path) -> str:
 
 def kill(process: subprocess.Popen, run: Path, moment: str, chance: random.Random) -> str:
     """SIGKILL to the run and its workers: at any moment from its start, while it trains, or while it saves."""
-    had, partial = newest(run), run / PARTIAL
+    had = newest(run)
     if moment != "any":
         wait(process, lambda: newest(run) != had)
     end = time.monotonic() + chance.uniform(0, STARTING + LIFE if moment == "any" else LIFE)
     wait(process, lambda: time.monotonic() > end)
     if moment == "saving":
-        wait(process, partial.exists)
+        wait(process, lambda: any(run.glob(PARTIAL)))
         time.sleep(chance.uniform(0, SAVING))
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate()
-    written = f", {partial.stat().st_size / 1e6:.1f} MB of the next written" if partial.exists() else ""
+    written = "".join(f", {file.stat().st_size / 1e6:.1f} MB of the next written" for file in run.glob(PARTIAL))
     return f"newest checkpoint before {had}, after {newest(run)}{written}"
 
 

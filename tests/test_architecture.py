@@ -8,6 +8,7 @@ import pytest
 
 SOURCE = Path(__file__).parents[1] / "src" / "impasto"
 LAYERS = {
+    "writing": -1,  # below all
     "samples": 0, "colors": 0, "folders": 0, "heif": 0, "transparency": 0,
     "vgg": 0, "optimizer": 0, "schedule": 0, "paintings": 0, "spelling": 0,
     "images": 1, "features": 1, "targets": 1,
@@ -40,7 +41,7 @@ HEAVY = {
     "torchmetrics": {"evaluation/metrics.py", "training.py"},
     "jsonargparse": {"arguments.py", "training_cli.py", "optimization_cli.py"},
 }
-IMAGES_MAY_IMPORT = {"torch", "numpy", "PIL", "jaxtyping"}
+IMAGES_MAY_IMPORT = {"torch", "numpy", "PIL", "jaxtyping", "impasto"}
 FILES = sorted(SOURCE.rglob("*.py"))
 
 
@@ -81,6 +82,22 @@ def test_heavy_libraries_stay_where_they_belong(file: Path) -> None:
     name = str(file.relative_to(SOURCE))
     for library in {module.split(".")[0] for module in imports(file)}:
         assert library not in HEAVY or name in HEAVY[library], f"{name} imports {library}"
+
+
+# Besides: rows that are added to a table, a lock, a switch of Linux, and what lies in a temporary folder.
+WRITERS = {"writing.py", "callbacks.py", "runs.py", "evaluation/measure.py", "demo/runtime.py", "export/__init__.py"}
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(SOURCE)))
+def test_files_are_written_in_one_place(file: Path) -> None:
+    """Whole or not at all: by `writing`."""
+    if str(file.relative_to(SOURCE)) in WRITERS:
+        return
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+            name, modes = node.func.attr, [value.value for value in node.args if isinstance(value, ast.Constant)]
+            assert name not in ("write_text", "write_bytes", "rename"), f"{file}:{node.lineno}"
+            assert name != "open" or not any(str(mode)[:1] in "wxa" for mode in modes), f"{file}:{node.lineno}"
 
 
 @pytest.mark.parametrize("name", ["images", "samples", "colors", "folders", "transparency"])

@@ -4,6 +4,7 @@ import http.client
 import os
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import threading
@@ -11,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from exported import exported, properties
 from heeding import HEEDING
 
 from impasto.cli import run
@@ -33,9 +35,7 @@ def runtime(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def network(tmp_path: Path) -> Path:
-    path = tmp_path / "other_name.onnx"
-    path.write_bytes(bytes(range(256)) * 100)
-    return path
+    return exported(tmp_path / "other_name.onnx")
 
 
 @pytest.fixture
@@ -87,6 +87,58 @@ def test_only_loopback_is_listened_on(port: int) -> None:
         ask(port, "/", host="127.0.0.2")  # would answer if the server listened on every address
 
 
+def answer(port: int, request: str) -> tuple[str, bytes]:
+    """The first line of the answer to what is sent as it is, and all of it."""
+    with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
+        connection.sendall(request.encode("latin-1"))
+        connection.shutdown(socket.SHUT_WR)
+        with connection.makefile("rb") as file:
+            whole = file.read()
+    return whole.split(b"\r\n")[0].decode(), whole
+
+
+@pytest.mark.parametrize(
+    "target", ["//[", "//[::1", "http://[/", "/a b", "*", "/\xe9", "/a\x01", "//[?x", "gallery.onnx"]
+)
+def test_a_target_that_is_none_is_a_bad_request(target: str, port: int, capfd: pytest.CaptureFixture[str]) -> None:
+    for method in ("GET", "HEAD"):
+        line, whole = answer(port, f"{method} {target} HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert line.split()[1] == "400" and b"Traceback" not in whole
+    assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [("localhost", 200), ("127.0.0.1:8000", 200), ("[::1]:80", 200), ("LocalHost:1", 200), ("evil.example", 400),
+     ("localhost.evil.example", 400), ("127.0.0.1.nip.io", 400), ("localhost:80@evil.example", 400), ("", 400),
+     ("192.168.0.7", 400), ("localhost\r\nHost: evil.example", 400), (None, 400)],
+)  # fmt: skip
+def test_only_names_of_this_machine_are_served(host: str | None, status: int, port: int) -> None:
+    """A page from elsewhere can have its own name lead to 127.0.0.1 (DNS rebinding)."""
+    header = "" if host is None else f"Host: {host}\r\n"
+    for path in ("/", "/gallery.onnx"):
+        line, whole = answer(port, f"GET {path} HTTP/1.1\r\n{header}Connection: close\r\n\r\n")
+        assert line.split()[1] == str(status) and (b"evil" not in whole)
+
+
+def test_a_browser_that_goes_away_leaves_no_traceback(
+    port: int, network: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    for sent in (b"", b"GET /", b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n" * 50):
+        with socket.create_connection(("127.0.0.1", port)) as connection:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # a reset, no goodbye
+            connection.sendall(sent)
+    network.unlink()
+    assert ask(port, "/gallery.onnx")[0] == 404
+    assert ask(port, "/")[0] == 200 and capfd.readouterr().err == ""
+
+
+def test_what_comes_after_a_body_is_no_second_request(port: int) -> None:
+    head = "GET / HTTP/1.1\r\nHost: localhost\r\n"
+    _, whole = answer(port, f"{head}Content-Length: 60\r\n\r\n{head}\r\n")
+    assert whole.startswith(b"HTTP/1.1 400") and whole.count(b"HTTP/1.1 ") == 1
+
+
 def test_the_page_needs_nothing_from_elsewhere() -> None:
     text = PAGE.read_text().replace("http://www.w3.org/2000/svg", "")
     assert "http://" not in text and "https://" not in text
@@ -120,6 +172,14 @@ def test_mistakes_are_explained(
     monkeypatch.chdir(tmp_path)
     assert "--network gallery.onnx: no such file; make it with `python scripts/export_onnx.py" in complaint(capsys)
     assert "must be an exported network" in complaint(capsys, "--network=gallery.safetensors")
+    for name, content in {"empty": b"", "bytes": bytes(range(256)), "text": b"hello" * 100}.items():
+        (damaged := tmp_path / f"{name}.onnx").write_bytes(content)
+        assert f"{name}.onnx: damaged, or not an ONNX file" in complaint(capsys, f"--network={damaged}")
+    foreign, floats = exported(tmp_path / "f.onnx", {"by": "you"}), exported(tmp_path / "g.onnx", properties("float32"))
+    part = exported(tmp_path / "h.onnx", properties(part="part"))
+    assert "not one of impasto's" in complaint(capsys, f"--network={foreign}")
+    assert "takes float32 pixels, the page has bytes" in complaint(capsys, f"--network={floats}")
+    assert "paints parts of pictures" in complaint(capsys, f"--network={part}")
     (runtime / FILES[3]).unlink()
     assert f"has no {FILES[3]}" in complaint(capsys, f"--network={network}", f"--runtime={runtime}")
 

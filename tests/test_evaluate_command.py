@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from pictures import OLD_NETWORK, save
+from PIL import Image
 
 from impasto.cli import run
 from impasto.evaluation.cells import Reference
@@ -15,7 +16,9 @@ from impasto.evaluation.cost import cost_of_network, cost_of_reference
 from impasto.evaluation.metrics import psnr
 from impasto.images import read_image, resize
 from impasto.losses import LossOptions
+from impasto.networks import TransformNet, save_network
 from impasto.optimization import OptimizeOptions
+from impasto.paintings import thumbnail
 
 ROOT = Path(__file__).parents[1]
 SMALL = ("--size=48", "--style_size=48", "--loss.network=compact", "--balance_photos=photos", "--output=out")
@@ -55,6 +58,20 @@ def test_a_comparison_is_made_once(capsys: pytest.CaptureFixture) -> None:
     assert run(*COMPARE, "--costs=false", "--learning_rate=0.5") == 0
     changed = {Path(name).name for name, when in times().items() if again[name] != when}
     assert changed == {"reference_1.json", "reference_3.json"}, "only what depends on the option is made again"
+
+
+def test_a_network_that_learned_another_picture_by_the_name_is_said(caplog: pytest.LogCaptureFixture) -> None:
+    styles = [{"name": "udnie", "thumbnail": thumbnail(read_image("painting.png").pixels)}]
+    for name, known in (("mine", styles), ("old", [{"name": "udnie"}]), ("odd", [{"name": "udnie", "thumbnail": [3]}])):
+        save_network(f"{name}.safetensors", TransformNet(1, 4, 0), styles=known)
+    networks = "--networks=[mine.safetensors,old.safetensors,odd.safetensors]"
+    assert run(*COMPARE, "--costs=false", networks) == 0
+    assert "another picture" not in caplog.text + Path("out/report.md").read_text()
+    save(Path("painting.png"), 10)
+    assert run(*COMPARE, "--costs=false", networks) == 0
+    said = "mine.safetensors learned another picture as udnie than painting.png, by which it is judged here"
+    assert caplog.text.count("another picture") == 1 and said in caplog.text
+    assert f"\n{said}.\n" in Path("out/report.md").read_text()
 
 
 def test_numbers_are_of_the_pictures() -> None:
@@ -157,3 +174,11 @@ def test_a_choice_that_does_not_exist_is_refused_before_the_first_run(axis: str,
     command = [sys.executable, str(ROOT / "scripts" / "evaluate.py"), *GRID[1:], f"--axes={{{axis}}}"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 2 and message in done.stderr and not Path("out/cells").exists()
+
+
+@pytest.mark.parametrize(("size", "status"), [("32", 0), ("1", 2)])
+def test_a_photo_of_one_pixel_is_judged_or_refused_in_a_line(size: str, status: int, capsys) -> None:
+    Image.new("RGB", (1, 1), (10, 200, 30)).save("one.png")
+    assert run(*COMPARE, "--costs=false", "--photos=[one.png]", f"--size={size}", "--marks=[1]") == status
+    said = capsys.readouterr().err.strip()
+    assert ("needs at least 16×16" in said and "\n" not in said) if status else "Traceback" not in said

@@ -1,18 +1,21 @@
 """`impasto infer`: what is found, where it goes, what is refused, skipped and said."""
 
 import os
+import signal
 import sys
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from impasto import cli, networks
+from impasto import cli, networks, writing
 from impasto.images import read_image
 from impasto.inference import Stylizer
+from impasto.inference.backends import TorchPainter
 from impasto.networks import TransformNet, load_network, save_network
 
 STYLES = [
@@ -274,7 +277,7 @@ REFUSED = [
     (["a.png", "--output", "new.heic"], "--output new.heic: cannot be written; name it .png, .jpg, .jpeg"),
     (["a.png", "b.png", "--output", "new.xyz"], "--output new.xyz: cannot be written; name it .png, .jpg, .jpeg"),
     (["a.png", "--output", "file/new"], "--output: file/new cannot be written (Not a directory)"),
-    (["a.png", "--output", "file"], "--output: file cannot be written (File exists)"),
+    (["a.png", "--output", "file"], "--output: file cannot be written (a file has that name)"),
 ]
 
 
@@ -446,6 +449,38 @@ def test_a_failure_among_tiles_is_a_line_and_leaves_nothing(infer, monkeypatch):
         "impasto infer: 260×200 pixels, longer side 260: does not fit in the memory of cpu; "
         "paint smaller tiles, such as --tile 112"
     ]
+
+
+def test_sigterm_leaves_no_half_file(infer, monkeypatch):
+    given = photo("a.png", LARGE)
+    forward = TransformNet.forward
+
+    def ended(*arguments: object, **options: object) -> torch.Tensor:
+        os.kill(os.getpid(), signal.SIGTERM)
+        return forward(*arguments, **options)
+
+    monkeypatch.setattr(TransformNet, "forward", ended)
+    assert infer(given, *TILED) == (143, [], ["interrupted: 0 of 1 stylized"])
+    assert not Path("stylized").exists()
+
+
+@pytest.mark.parametrize(
+    ("output", "options", "message"),
+    [
+        ("a.webp", ["--size", "16400"], "16400×1 pixels, WEBP holds 16383 a side: use .png or .tif"),
+        ("a.webp", ["--size", "16400", "--tile", "512"], "16400×1 pixels, WEBP holds 16383 a side: use .png or .tif"),
+        ("a.jpg", ["--size", "70000", "--tile", "never"], "70000×4 pixels, JPEG holds 65500 a side: use .png or .tif"),
+        ("a.png", [], "the disk is full (it takes 0.0 MB at least, 0.0 MB are free there): make room"),
+    ],
+)
+def test_what_cannot_be_written_is_refused_before_it_is_painted(infer, monkeypatch, output, options, message):
+    monkeypatch.setattr(Stylizer, "_blended", lambda *_: pytest.fail("work was begun"))
+    monkeypatch.setattr(TorchPainter, "statistics", lambda *_: pytest.fail("work was begun"))
+    if "disk" in message:
+        monkeypatch.setattr(writing.shutil, "disk_usage", lambda _: SimpleNamespace(free=0))
+    status, out, err = infer(photo("wide.png", (20_000, 1)), "--output", f"new/{output}", *options)
+    assert (status, out) == (2, []) and err[-1].startswith(f"impasto infer: new/{output}: {message}")
+    assert not Path("new").exists()
 
 
 def test_a_photo_is_never_written_over_by_tiles_either(infer):

@@ -1,18 +1,22 @@
 """The reference: what the optimization reaches, and the command around it."""
 
 import csv
+import errno
 import os
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from heeding import HEEDING
 from pictures import draw, save
+from PIL import Image
 
+from impasto import writing
 from impasto.cli import run
 from impasto.images import Picture, read_image, resize, write_image
 from impasto.losses import LossOptions, PerceptualLoss
@@ -316,6 +320,40 @@ def test_mistakes_are_one_line(options, message, playground: Path, capsys: pytes
     assert [file.name for file in Path().rglob("*") if file.is_file()] == ["photo.png"]
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--output=o.webp", "--size=17000"), "o.webp: 17000×"),
+        (("--output=new/o.png",), "new/o.png: the disk is full (it takes 0.0 MB at least, 0.0 MB are free there)"),
+    ],
+)
+def test_what_cannot_be_written_is_refused_before_the_first_step(options, message, playground, capsys, monkeypatch):
+    monkeypatch.setattr("impasto.optimization_cli.optimize_image", lambda *_, **__: pytest.fail("work was begun"))
+    if "disk" in message:
+        monkeypatch.setattr(writing.shutil, "disk_usage", lambda _: SimpleNamespace(free=0))
+    save(Path("photo.png"), 3, height=2, width=256, blur=0.5)
+    assert run("optimize", "--content=photo.png", f"--styles=[{PAINTING}]", *QUICK, *options) == 2
+    said = capsys.readouterr().err.strip()
+    assert said.startswith(f"impasto optimize: {message}") and "\n" not in said
+    assert sorted(path.name for path in playground.iterdir()) == ["photo.png"]
+
+
+@pytest.mark.parametrize("full", ["o.csv", "o_terms.png", "o_snapshots.png"])
+def test_a_disk_that_fills_on_the_way_leaves_no_part_of_a_result(full, playground, capsys, monkeypatch) -> None:
+    publish = writing._publish
+
+    def fail(temporary: Path, path: Path, overwrite: bool) -> bool:
+        if path.name == full:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return publish(temporary, path, overwrite)
+
+    monkeypatch.setattr(writing, "_publish", fail)
+    command = ("optimize", "--content=photo.png", f"--styles=[{PAINTING}]", *QUICK, "--output=o.png", "--snapshots=[1]")
+    assert run(*command) == 2
+    assert capsys.readouterr().err.strip() == f"impasto optimize: {full}: No space left on device"
+    assert sorted(path.name for path in playground.iterdir()) == ["o_00001.png", "photo.png"]
+
+
 def test_an_interrupted_run_keeps_what_there_is(playground: Path) -> None:
     command = [sys.executable, str(ROOT / "scripts" / "optimize.py"), "--content=photo.png", f"--styles=[{PAINTING}]",
                *QUICK, "--steps=100000", "--snapshots=[3]", "--output=o.png"]  # fmt: skip
@@ -329,3 +367,58 @@ def test_an_interrupted_run_keeps_what_there_is(playground: Path) -> None:
         said, _ = process.communicate(timeout=60)
     assert process.returncode == 130 and "stopped after" in said
     assert Path("o.png").exists() and Path("o.csv").exists() and Path("o_snapshots.png").exists()
+
+
+@pytest.mark.parametrize("flat", [(0.4, 0.5, 0.6), (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)], ids=str)
+def test_a_flat_photo_is_painted_under_a_balance_of_drawn_pictures(flat, loss, painting, caplog) -> None:
+    """Between its quarters there is nothing to measure: a gap of zero would weigh the content without end."""
+    content = torch.tensor(flat).view(1, 3, 1, 1).expand(1, 3, 64, 64).contiguous()
+    image, log = optimized(content, [painting], loss, steps=20)
+    assert caplog.text.count("photos for the balance are all alike: it is measured on drawn pictures instead") == 1
+    assert (image - content).abs().max() > 0.05 and log[-1][1]["style"] < 0.9 * log[0][1]["style"]
+    assert 0 < log[-1][1]["content"] < 5
+
+
+def test_drawn_pictures_are_as_unlike_as_photos(loss, shared, caplog) -> None:
+    """Of the gaps of photos, theirs are a half to twice as much: so the weights mean about the same."""
+    files = sorted((shared / "data" / "eval").glob("*.jpg"))[:8]
+    photos = torch.cat([resize(read_image(file).pixels, 256)[..., :128, :128] for file in files])
+    measured, drawn = loss.photo_statistics(photos), loss.photo_statistics(photos[:1].repeat(4, 1, 1, 1))
+    assert caplog.text.count("all alike") == 1
+    painting = loss._grams(resize(read_image(PAINTING).pixels, 256))
+    pairs = [(measured.content_gaps, drawn.content_gaps), (measured.style_gaps(painting), drawn.style_gaps(painting))]
+    for first, second in pairs:
+        for key, gap in first.items():
+            assert 0.3 < float(second[key] / gap) < 3, key
+
+
+@pytest.mark.parametrize("contrast", [1.0, 0.3])
+def test_photos_that_differ_are_measured_themselves(contrast, loss, caplog) -> None:
+    photos = torch.stack([0.5 + contrast * (draw(number, 64, 64, blur=2.0) - 0.5) for number in range(4)])
+    loss.photo_statistics(photos)
+    assert caplog.text == ""
+
+
+@pytest.mark.parametrize(
+    ("size", "options", "status"),
+    [((1, 1), ("--size=32",), 0), ((1, 1), ("--size=32", "--colors=histogram"), 0), ((1, 1), ("--size=1",), 2),
+     ((1, 300), ("--size=300",), 2), ((300, 1), ("--size=32", "--start=noise"), 2), ((17, 17), ("--size=17",), 0),
+     ((20, 16), ("--size=20", "--optimizer=adam", "--colors=luminance"), 0),
+     ((1, 1), ("--size=32", "--photos=one"), 2)],
+    ids=str,
+)  # fmt: skip
+def test_the_smallest_photos_are_painted_or_refused_in_a_line(size, options, status, playground, capsys) -> None:
+    Path("one").mkdir()
+    for place in ("photo.png", "one/a.png"):
+        Image.new("RGB", size, (10, 200, 30)).save(place)
+    assert (
+        run("optimize", "--content=photo.png", f"--styles=[{PAINTING}]", *QUICK, *options, "--output=o.png") == status
+    )
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("impasto optimize: ")]
+    assert len(lines) == (status == 2) and Path("o.png").exists() == (status == 0)
+    assert all("needs at least 16×16" in line or "give at least two" in line for line in lines)
+
+
+def test_a_picture_in_any_memory_format_is_optimized(loss, painting) -> None:
+    content = draw(1, 32, 32)[None].contiguous(memory_format=torch.channels_last)
+    assert optimized(content, [painting], loss, steps=1)[0].shape == content.shape

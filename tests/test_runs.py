@@ -15,7 +15,7 @@ from pictures import smoke_pictures
 from test_training import command, fit, losses, newest, terms
 
 from impasto.cli import run
-from impasto.runs import CheckpointNotWritten, WholeCheckpoints, damage, newest_checkpoint
+from impasto.runs import CheckpointNotWritten, WholeCheckpoints, claim, damage, newest_checkpoint
 
 CHECKPOINTS = Path("runs/smoke/checkpoints")
 
@@ -191,5 +191,8 @@ def test_killed_while_it_writes_a_run_has_its_old_checkpoint(tmp_path: Path) -> 
     )
     path = tmp_path / "run" / "checkpoints" / "step-000001.ckpt"
     done = subprocess.run([sys.executable, "-c", killed, str(path)])
-    assert done.returncode == -signal.SIGKILL and path.with_name(".partial.ckpt").exists()
+    left = list(path.parent.glob(".impasto-*.tmp"))
+    assert done.returncode == -signal.SIGKILL and len(left) == 1
     assert newest_checkpoint(tmp_path / "run") == path and torch.load(path, weights_only=True) == {"step": 1}
+    claim(tmp_path / "run")
+    assert [file.name for file in path.parent.iterdir()] == [path.name], "the next run removes what was half written"

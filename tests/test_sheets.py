@@ -30,6 +30,13 @@ def test_contact_sheet_labels_have_ink_and_stay_beside_the_pictures() -> None:
     assert counts[(0, 0, 0)] > 50
 
 
+def test_many_pictures_are_made_smaller_so_that_a_jpeg_holds_the_sheet(tmp_path) -> None:
+    dot = torch.zeros(1, 3, 4, 4)
+    sheet = contact_sheet([[dot] * 300], column_labels=["x"] * 300, cell=256)
+    assert 60_000 < sheet.width <= 65_500
+    sheet.save(tmp_path / "sheet.jpg")
+
+
 @pytest.mark.parametrize(
     ("rows", "row_labels", "column_labels"),
     [([], [], []), ([[]], [], []), ([[1]], ["a", "b"], []), ([[1]], [], ["a", "b"])],

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 from pictures import save, smoke_pictures
+from PIL import Image
 from rich.console import Console
 
 from impasto import callbacks
@@ -20,6 +21,7 @@ from impasto.cli import run
 from impasto.images import read_image
 from impasto.networks import load_network
 from impasto.networks.layers import by_columns
+from impasto.paintings import thumbnail
 from impasto.targets import StyleTarget
 from impasto.training import FixedStyles
 
@@ -69,7 +71,8 @@ def test_a_run_leaves_everything_in_its_folder(capsys: pytest.CaptureFixture) ->
     rows = losses("here")
     assert list(rows) == [1, 2, 3, 4, 5, 6] and float(rows[6]["train/style"]) > 0
     published = load_network("here/smoke.safetensors")
-    assert published.metadata["styles"] == [{"name": "smoke"}]
+    learned = thumbnail(read_image("smoke/painting.png").pixels)
+    assert published.metadata["styles"] == [{"name": "smoke", "thumbnail": learned}]
     assert published.metadata["loss"]["balance"] == "relative" and "weights" not in published.metadata["loss"]
     assert published.metadata["training"]["steps"] == 6
 
@@ -122,6 +125,34 @@ def test_a_network_goes_on_from_another_by_the_names_of_its_styles(capsys: pytes
     assert "start_from two/two.safetensors: its width is 4, not 8; give --model.width 4" in capsys.readouterr().err
     assert fit("--model.start_from", "nobody") == 2
     assert "network 'nobody': neither a file nor a published name" in capsys.readouterr().err
+
+
+def test_another_picture_under_the_name_of_a_painting_is_said(capsys: pytest.CaptureFixture, caplog) -> None:
+    """Where a run goes on, where it begins from a network, and where a checkpoint is judged."""
+    quick = ("--trainer.logger", "false", "--previews.every_n_steps", "0", "--trainer.max_steps")
+    assert fit("--run", "a", *quick, "2") == 0
+    image = ("--model.styles.smoke.image", "other.png")
+    with Image.open("smoke/painting.png") as picture:
+        picture.resize((100, 75)).save("same.jpg", quality=70)
+    assert fit("--run", "a", *quick, "3", "--ckpt_path", "last", *image[:1], "same.jpg") == 0
+    save(Path("other.png"), 5, blur=1.5)
+    capsys.readouterr()
+    assert fit("--run", "a", *quick, "4", "--ckpt_path", "last", *image) == 2
+    said = capsys.readouterr().err
+    assert "painting smoke: other.png is another picture than the checkpoint was trained on" in said
+    assert "Traceback" not in said and newest("a").name == "step-000003.ckpt"
+    caplog.clear()
+    assert fit("--run", "b", *quick, "1", "--model.start_from", "a/smoke.safetensors", *image) == 0
+    assert "other.png is another picture than a/smoke.safetensors learned under that name" in caplog.text
+
+
+def test_flat_photos_get_a_sensible_balance(caplog) -> None:
+    Path("flat").mkdir()
+    for number in range(12):
+        Image.new("RGB", (64, 48), (120, 130, 140)).save(f"flat/{number:02}.png")
+    assert fit("--run", "a", "--data.photos", "flat", "--trainer.logger", "false", "--previews.every_n_steps", "0") == 0
+    assert caplog.text.count("photos for the balance are all alike: it is measured on drawn pictures instead") == 1
+    assert all(0 <= float(row["train/content"]) < 20 for row in losses("a").values())  # 4e12 over the gap of nothing
 
 
 def test_the_loss_network_is_in_no_checkpoint() -> None:

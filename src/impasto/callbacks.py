@@ -1,6 +1,7 @@
 """What a training run shows and leaves behind: progress, losses, previews; and how it is stopped."""
 
 import csv
+import io
 import os
 import signal
 import time
@@ -18,6 +19,7 @@ from rich.progress import BarColumn, Progress, TextColumn
 
 from impasto.schedule import Schedule, finished
 from impasto.sheets import contact_sheet
+from impasto.writing import new_file, write_text
 
 BAR_WIDTH = 10
 BETWEEN_DRAWINGS = 0.2  # seconds: to read the terms is to wait for the GPU
@@ -133,12 +135,11 @@ class LossTable(pl.Callback):
     def _write_anew(self) -> None:
         """Beside its place, then moved there: killed on the way, the run has its old table."""
         self.columns = list(dict.fromkeys(name for row in self.rows for name in row))
-        partial = self.path.with_name(".losses.csv.partial")
-        with partial.open("w", newline="") as file:
-            writer = csv.DictWriter(file, self.columns)
-            writer.writeheader()
-            writer.writerows(self.rows)
-        partial.replace(self.path)
+        table = io.StringIO(newline="")
+        writer = csv.DictWriter(table, self.columns)
+        writer.writeheader()
+        writer.writerows(self.rows)
+        write_text(self.path, table.getvalue(), overwrite=True)
 
 
 def _metrics(trainer: pl.Trainer, prefix: str) -> dict[str, float]:
@@ -174,8 +175,8 @@ class Previews(pl.Callback):
         rows = [[picture.float().cpu() for picture in row] for row in rows]
         sheet = contact_sheet(rows, column_labels=["photo", *pl_module.styles])
         folder = Path(trainer.default_root_dir) / "previews"
-        folder.mkdir(parents=True, exist_ok=True)
-        sheet.save(folder / f"step-{trainer.global_step:06d}.jpg", quality=90)
+        with new_file(folder / f"step-{trainer.global_step:06d}.jpg", overwrite=True) as file:
+            sheet.save(file, "JPEG", quality=90)
         if isinstance(trainer.logger, TensorBoardLogger):
             pixels = torch.frombuffer(bytearray(sheet.tobytes()), dtype=torch.uint8)
             pixels = pixels.view(sheet.height, sheet.width, 3)

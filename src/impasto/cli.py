@@ -3,12 +3,17 @@
 import inspect
 import logging
 import os
+import signal
 import sys
+import threading
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import import_module
+from types import FrameType
 
 import impasto
-from impasto.spelling import did_you_mean
+from impasto.spelling import did_you_mean, printable
 
 COMMANDS = {
     "train": "train a network on photos and paintings",
@@ -53,6 +58,54 @@ def main(arguments: list[str] | None = None) -> int:
 def run(command: str, *arguments: str) -> int:
     """Runs one command; a ValueError or OSError becomes one line (IMPASTO_DEBUG=1 shows where it came from)."""
     logging.basicConfig(format="%(message)s")
+    for handler in logging.root.handlers:
+        handler.addFilter(_made_printable)
+    with _ending_as_ctrl_c() as came:
+        try:
+            status = _run(command, arguments)
+        except SystemExit:  # Lightning's own answer to an interruption
+            if not came:
+                raise
+        return 128 + came[0] if came else status
+
+
+def _made_printable(record: logging.LogRecord) -> bool:
+    """Names of photos are in what is logged."""
+    if record.name == "impasto":
+        record.msg, record.args = printable(record.getMessage()), ()
+    return True
+
+
+class Ended(KeyboardInterrupt):
+    """SIGTERM or SIGHUP came. Whoever saves, or removes what was begun, on Ctrl-C does so now."""
+
+
+@contextmanager
+def _ending_as_ctrl_c() -> Iterator[list[int]]:
+    """What has no handler yet and is not ignored, of SIGTERM and SIGHUP, raises `Ended`; gives those that came."""
+    came: list[int] = []
+    owner = os.getpid()
+
+    def end(number: int, frame: FrameType | None) -> None:
+        if os.getpid() != owner:  # a process forked from this one, as workers are, has nothing to save
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+        came.append(number)
+        raise Ended
+
+    names = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]  # Windows: the first
+    ours = threading.current_thread() is threading.main_thread()
+    numbers = [number for number in names if ours and signal.getsignal(number) is signal.SIG_DFL]
+    try:
+        for number in numbers:
+            signal.signal(number, end)
+        yield came
+    finally:
+        for number in numbers:
+            signal.signal(number, signal.SIG_DFL)
+
+
+def _run(command: str, arguments: tuple[str, ...]) -> int:
     try:
         if command in ("train", "distill", "benchmark"):
             _ignore_lightnings_advice()
@@ -71,7 +124,7 @@ def run(command: str, *arguments: str) -> int:
     except (ValueError, OSError) as error:
         if os.environ.get("IMPASTO_DEBUG"):
             raise
-        print(f"impasto {command}: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"impasto {command}: {printable(' '.join(str(error).split()))}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:  # before there is anything to save, such as while torch is imported
         print(f"impasto {command}: interrupted", file=sys.stderr)

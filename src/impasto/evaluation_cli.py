@@ -1,5 +1,6 @@
 """The command `impasto evaluate`: compares approaches, or explores options of the reference, in a report."""
 
+import logging
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,12 +18,14 @@ from impasto.evaluation.report import Compared, compare
 from impasto.images import read_image
 from impasto.inference.devices import find_device
 from impasto.inference.styles import style_names
-from impasto.jobs import make_folder, spare_inputs
+from impasto.jobs import check_output_folder, spare_inputs
 from impasto.losses import LossOptions
 from impasto.networks import load_network, published_networks
 from impasto.optimization import OptimizeOptions
 from impasto.optimization_cli import gap_photos, read_options
-from impasto.paintings import check_style_names
+from impasto.paintings import check_style_names, other_picture, thumbnail
+
+_LOG = logging.getLogger("impasto")
 
 
 def evaluate(arguments: list[str]) -> int:
@@ -82,9 +85,10 @@ def evaluate_pictures(
     for what, files in (("photos", photos), ("networks", networks or []), ("presets", presets)):
         _refuse_same_names(what, files)
     named = {Path(file).stem: read_image(located(file)).resized(size).pixels.to(place) for file in photos}
-    painted = {name: read_image(file).resized(style_size).pixels.to(place) for name, file in paintings.items()}
+    given = {name: read_image(file) for name, file in paintings.items()}
+    painted = {name: picture.resized(style_size).pixels.to(place) for name, picture in given.items()}
     folder = Path(output)
-    make_folder(folder)
+    check_output_folder(folder)
     parts = ("report.md", "numbers.csv", "grid.jpg", "curves.png")
     outputs = [*parts, *(f"{name}{part}" for name in paintings for part in (".jpg", "_curves.png"))]
     inputs = [*map(located, photos), *map(Path, paintings.values()), *find_images(balance_photos)]
@@ -101,11 +105,24 @@ def evaluate_pictures(
         known = [name for name in offered if set(style_names(load_network(name))) & {*painted}]
         reference = Reference(replace(options, steps=max(marks)), loss)
         others = {Path(file).stem: _preset(file, loss) for file in presets}
-        compared = Compared(named, list(painted), known, reference, sorted(marks), others)
+        notes = _unlike(known, {name: thumbnail(picture.pixels) for name, picture in given.items()}, paintings)
+        for note in notes:
+            _LOG.warning("%s", note)
+        compared = Compared(named, list(painted), known, reference, sorted(marks), others, notes)
         with _progress(judge, compared.pictures()) as advance:
             path = compare(folder, judge, compared, costs, advance)
     print(f"report: {path}")
     return 0
+
+
+def _unlike(networks: list[str], thumbnails: dict[str, str], files: dict[str, str]) -> list[str]:
+    """Of networks that learned another picture under the name of a painting: their numbers say little."""
+    return [
+        f"{network} learned another picture as {name} than {Path(files[name]).name}, by which it is judged here"
+        for network in networks
+        for style in load_network(network).metadata.get("styles", [])
+        if (name := style["name"]) in thumbnails and other_picture(style.get("thumbnail"), thumbnails[name])
+    ]
 
 
 def _refuse_same_names(what: str, files: list[str]) -> None:

@@ -8,7 +8,7 @@ from impasto.arguments import parsed
 from impasto.data.files import find_images
 from impasto.export import OPSETS, ExportOptions, export_network
 from impasto.inference.backends import PARTS
-from impasto.jobs import make_folder
+from impasto.jobs import check_output_folder
 from impasto.networks import find_network, load_network
 
 
@@ -53,7 +53,7 @@ def export_file(
     options = ExportOptions(pixels, precision, opset, parts, quantize)
     found_photos = find_images(photos) if photos else []
     loaded = load_network(path)
-    make_folder(target.parent)
+    check_output_folder(target.parent)
     print(f"{path}: exporting, which takes a quarter of a minute", flush=True)
     differences = export_network(loaded, target, options, photos=found_photos, overwrite=overwrite)
     for found in differences:

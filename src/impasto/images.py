@@ -7,13 +7,11 @@ import io
 import logging
 import math
 import os
-import secrets
-import shutil
 import threading
 import warnings
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -26,6 +24,7 @@ from torch import Tensor
 
 from impasto import colors, heif, samples, transparency
 from impasto.samples import DEEP
+from impasto.writing import REASONS, FileError, check_room, new_file, one_line
 
 IMAGE_SUFFIXES: tuple[str, ...] = (
     ".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif", ".avif", ".heic",
@@ -42,13 +41,8 @@ _READABLE = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "AVIF")
 WRITABLE = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP", ".tif": "TIFF", ".tiff": "TIFF"}
 QUALITY: dict[str, dict[str, Any]] = {"JPEG": {"quality": 95, "subsampling": 0}, "WEBP": {"quality": 95}}
 _LONGEST = {"JPEG": 65500, "WEBP": 16383}  # JPEG's own limit is 65535, libjpeg's is 65500
-_REASONS = {
-    errno.ENOENT: "no such file",
-    errno.EISDIR: "is a folder: give the name of an image file",
-    errno.ENOTDIR: "a file is where its folder should be",
-    errno.EACCES: "permission denied",
-    errno.EEXIST: "exists already: choose another name, or pass --overwrite to replace it",
-}
+_REASONS = {**REASONS, errno.EISDIR: "is a folder: give the name of an image file"}
+_LEAST = 1 / 10  # of its bytes in memory, what a picture takes on disk at least
 _TURNS = {"TRANSPOSE": (5, 6, 7, 8), "FLIP_LEFT_RIGHT": (2, 3, 6, 7), "FLIP_TOP_BOTTOM": (3, 4, 7, 8)}
 _GREY = "impasto_profile"  # in `info`: what the greys of a deep image mean
 _DAMAGED = "damaged, get the file again"
@@ -153,34 +147,21 @@ def to_levels(image: Float[Tensor, "*b c h w"]) -> UInt8[Tensor, "*b c h w"]:
 
 
 def write_image(path: str | Path, picture: Picture, *, overwrite: bool = False) -> None:
-    """Write by suffix, making the folder; whole or not at all. JPEG has no alpha: it is laid on white.
+    """Write by suffix, making the folder; whole or not at all; see `encode`.
 
     `ImageError` for other suffixes, an existing file (unless `overwrite`), too many pixels, an unfit place.
     """
     with explained(path, "cannot be written"):
         kind = writable(Path(path), picture.pixels.shape[:-3:-1], overwrite)
-        if kind == "JPEG" and picture.alpha is not None:
-            picture = Picture(picture.pixels * picture.alpha + 1 - picture.alpha, None, picture.icc_profile)
         with new_file(Path(path), overwrite) as file:
-            to_pil(picture).save(file, kind, icc_profile=picture.icc_profile, **QUALITY.get(kind, {}))
+            encode(picture, kind, file)
 
 
-@contextmanager
-def new_file(path: Path, overwrite: bool) -> Iterator[BinaryIO]:
-    """A file to fill, in a folder made for it, that gets the name `path` at the end: whole or not at all."""
-    with explained(path, "cannot be written"), ExitStack() as undo:
-        if not path.parent.exists():  # a file of that name is left for open() to complain about
-            path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.parent / f".impasto-{secrets.token_hex(8)}.tmp"
-        undo.callback(temporary.unlink, missing_ok=True)
-        file = undo.enter_context(temporary.open("x+b"))  # follows the umask, which tempfile does not
-        undo.callback(file.raw.close)  # first, or what a full disk refused would be written, and refused, once more
-        later = undo.pop_all()
-    with later:
-        yield file  # what goes wrong here is for the caller to explain
-        with explained(path, "cannot be written"):
-            file.close()
-            _publish(temporary, path, overwrite)
+def encode(picture: Picture, kind: str, file: BinaryIO) -> None:
+    """Write into an open file, in the format that `writable` named. JPEG has no alpha: it is laid on white."""
+    if kind == "JPEG" and picture.alpha is not None:
+        picture = Picture(picture.pixels * picture.alpha + 1 - picture.alpha, None, picture.icc_profile)
+    to_pil(picture).save(file, kind, icc_profile=picture.icc_profile, **QUALITY.get(kind, {}))
 
 
 def resize(image: Float[Tensor, "b c h w"], size: int) -> Float[Tensor, "b c h2 w2"]:
@@ -191,7 +172,7 @@ def resize(image: Float[Tensor, "b c h w"], size: int) -> Float[Tensor, "b c h2 
     shape = _resized_shape(image, size)
     if shape != image.shape[-2:]:
         image = torch.nn.functional.interpolate(image, size=shape, mode="bicubic", antialias=True)
-    return image.clamp(0, 1)
+    return image.clamp(0, 1).contiguous()  # of one pixel, torch would make it channels-last
 
 
 def _resized_shape(image: Tensor, size: int) -> tuple[int, int]:
@@ -220,14 +201,16 @@ def match_colors(image: Float[Tensor, "1 3 _ _"], like: Float[Tensor, "1 3 _ _"]
     colors, wanted = image[0].flatten(1), like[0].flatten(1)
     change = torch.eye(3).to(colors)
     for part, power in ((colors, -0.5), (wanted, 0.5)):
-        values, vectors = torch.linalg.eigh(torch.cov(part) + 1e-5 * torch.eye(3).to(part))
+        values, vectors = torch.linalg.eigh(
+            torch.cov(part, correction=min(1, part.shape[1] - 1)) + 1e-5 * torch.eye(3).to(part)
+        )
         change = vectors * values.pow(power) @ vectors.T @ change
     matched = change @ (colors - colors.mean(1, keepdim=True)) + wanted.mean(1, keepdim=True)
-    return matched.view_as(image).clamp(0, 1)
+    return matched.reshape(image.shape).clamp(0, 1)
 
 
 def _error(name: object, reason: str) -> ImageError:
-    return ImageError(" ".join(f"{name}: {reason}".splitlines()))
+    return ImageError(one_line(name, reason))
 
 
 @contextmanager
@@ -237,6 +220,8 @@ def explained(name: object, otherwise: str = _DAMAGED, limit: int | None = None)
         yield
     except ImageError:
         raise
+    except FileError as error:
+        raise ImageError(str(error)) from error
     except UnidentifiedImageError:
         raise _error(name, f"no image that can be read ({', '.join(_READABLE)}), or damaged") from None
     except Image.DecompressionBombError:
@@ -367,18 +352,5 @@ def writable(path: Path, size: Sequence[int], overwrite: bool) -> str:
         raise _error(path, f"{size[0]}×{size[1]} pixels, {kind} holds {_LONGEST[kind]} a side: use .png or .tif")
     if not overwrite and os.path.lexists(path):
         raise _error(path, _REASONS[errno.EEXIST])
+    check_room(path, round(3 * size[0] * size[1] * (1 if kind == "TIFF" else _LEAST)))
     return kind
-
-
-def _publish(temporary: Path, path: Path, overwrite: bool) -> None:
-    """Give the finished file its name. A link, unlike a move, fails if another file has the name by now."""
-    if overwrite:
-        if path.exists():
-            shutil.copymode(path, temporary)
-        temporary.replace(path)
-        return
-    try:
-        os.link(temporary, path)
-    except (OSError, AttributeError):  # a file system, or a system, without hard links: claim the name, then move
-        path.open("xb").close()
-        temporary.replace(path)

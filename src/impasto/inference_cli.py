@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from impasto.arguments import parsed
-from impasto.images import Picture, explained, open_image, read_image, write_image
+from impasto.images import Picture, explained, open_image, read_image, scaled, writable, write_image
 from impasto.inference import Stylizer
 from impasto.inference.backends import Backend, Painter, open_painter
 from impasto.inference.styles import network_of
@@ -17,6 +17,7 @@ from impasto.inference.tiles import Tiling
 from impasto.jobs import Job, check_new, check_outputs, find, plan
 from impasto.networks import find_network, published_networks
 from impasto.scanlines import LARGEST, Scan, read_scan, write_rows
+from impasto.spelling import printable
 
 _ALLOWED = {
     "strength": "a number from 0 to 1", "size": "a whole number of pixels",
@@ -97,7 +98,7 @@ def _styles_table(painter: Painter) -> str:
     """A line for each style: name, title, painter, year."""
     known = {str(style["name"]): style for style in painter.metadata.get("styles", [])}
     keys = ("title", "artist", "year")
-    rows = [[name, *(str(known.get(name, {}).get(key) or "") for key in keys)] for name in painter.styles]
+    rows = [[name, *(printable(known.get(name, {}).get(key) or "") for key in keys)] for name in painter.styles]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
 
@@ -131,20 +132,20 @@ def _run(stylizer: Stylizer, jobs: list[Job], overwrite: bool) -> int:
             except (ValueError, OSError) as error:
                 if single:
                     raise
-                print(f"skipped {_explain(job, error)}", file=sys.stderr)
+                print(printable(f"skipped {_explain(job, error)}"), file=sys.stderr)
     except KeyboardInterrupt:
         progress.stop()  # before the line, which the bar would cover
         print(f"interrupted: {done} of {len(jobs)} stylized", file=sys.stderr)
         return 130
     finally:
         progress.stop()
-    print(line if single else f"{done} stylized, {len(jobs) - done} skipped")
+    print(printable(line) if single else f"{done} stylized, {len(jobs) - done} skipped")
     return 0 if done == len(jobs) else 1
 
 
 def _progress() -> Progress:
     """A bar for several photos, and one for a large photo; on a terminal only."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     console = Console(stderr=True)
     # rich estimates from the last 30 seconds, in which a slow machine paints no two tiles.
     return Progress(*columns, console=console, disable=not console.is_terminal, speed_estimate_period=3600)
@@ -156,14 +157,16 @@ def _stylize(stylizer: Stylizer, job: Job, overwrite: bool, progress: Progress) 
     check_new(job, overwrite)
     photo = _read(stylizer, job.photo)
     if photo.note:
-        print(f"{job.photo}: {photo.note}", file=sys.stderr)
+        print(printable(f"{job.photo}: {photo.note}"), file=sys.stderr)
+    height, width = photo.shape if isinstance(photo, Scan) else photo.pixels.shape[-2:]
+    if stylizer.size is not None:
+        height, width = scaled((height, width), stylizer.size)
+    writable(job.output, (width, height), overwrite)  # what its format cannot hold is refused before it is painted
     if isinstance(photo, Scan):
-        height, width = photo.shape
         _write_in_tiles(stylizer, photo, job, overwrite, progress)
     else:
         stylized = stylizer.stylize(photo)
         write_image(job.output, stylized, overwrite=overwrite)
-        height, width = stylized.pixels.shape[-2:]
     return f"{job.output}  {width}×{height}, {time.perf_counter() - started:.1f} s"
 
 
@@ -180,7 +183,7 @@ def _read(stylizer: Stylizer, path: Path) -> Picture | Scan:
 
 def _write_in_tiles(stylizer: Stylizer, photo: Scan, job: Job, overwrite: bool, progress: Progress) -> None:
     """Paints a large photo, tile after tile, into its file, with a bar of its own."""
-    task = progress.add_task(f"painting {job.photo.name}", total=None)
+    task = progress.add_task(f"painting {printable(job.photo.name)}", total=None)
     progress.start()
     try:
         rows = stylizer.rows(photo, lambda done, total: progress.update(task, completed=done, total=total))

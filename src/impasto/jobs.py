@@ -9,6 +9,7 @@ from pathlib import Path
 
 from impasto.folders import search, walk
 from impasto.images import IMAGE_SUFFIXES, WRITABLE, named_images
+from impasto.writing import check_folder
 
 
 @dataclass(frozen=True)
@@ -88,7 +89,7 @@ def check_outputs(jobs: list[Job], overwrite: bool) -> None:
     if len(jobs) == 1:
         check_new(jobs[0], overwrite)
     for folder in dict.fromkeys(job.output.parent for job in jobs):
-        make_folder(folder)
+        check_output_folder(folder)
 
 
 def spare_inputs(outputs: Iterable[Path], inputs: Iterable[Path]) -> None:
@@ -110,12 +111,10 @@ def check_new(job: Job, overwrite: bool) -> None:
         raise ValueError(f"{job.photo}: {job.output} exists already; --overwrite replaces it")
 
 
-def make_folder(folder: Path) -> None:
-    """Makes the folder of --output; `ValueError` where nothing can be written there."""
+def check_output_folder(folder: Path) -> None:
+    """`ValueError` where nothing can be written in the folder of --output; it is made with the first file."""
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        reason = "" if os.access(folder, os.W_OK | os.X_OK) else "permission denied"
+        check_folder(folder)
     except OSError as error:
         reason = error.strerror or str(error)
-    if reason:
-        raise ValueError(f"--output: {folder} cannot be written ({reason}); choose another folder")
+        raise ValueError(f"--output: {folder} cannot be written ({reason}); choose another folder") from error

@@ -1,5 +1,6 @@
 """Content, style and total variation (Gatys et al. 2016, Johnson et al. 2016), and what keeps them in balance."""
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal, get_args
@@ -15,6 +16,7 @@ from impasto.targets import (
     Key,
     PhotoStatistics,
     StyleTarget,
+    dead_leaves,
     exact,
     gradnorm,
     pair_distance,
@@ -26,6 +28,8 @@ from impasto.vgg import LossNetwork
 
 Balance = Literal["relative", "fixed", "dynamic"]
 ByKey = dict[Key, Tensor]
+
+_LOG = logging.getLogger("impasto")
 
 STYLE_LAYERS = ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1")  # Gatys et al. 2016
 
@@ -86,6 +90,11 @@ class LossOptions:
             "content": self.content_weight, "secondary": self.secondary_weight, "combined": self.combined_weight,
             "style": self.style_strength, "tv": self.tv_weight,
         }  # fmt: skip
+
+
+_LIKENESS = 0.6  # of photos that may say nothing: unrelated photos share a fifth to a half of relu4_2
+_NOTHING = 0.1  # of what lies between drawn pictures
+_DRAWN = 8  # pictures
 
 
 def gram_matrix(features: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c c"]:
@@ -185,10 +194,8 @@ class PerceptualLoss(nn.Module):
                 key: gap[0] for key, gap in read_gaps(gaps["content"], grams).items()
             })  # fmt: skip
         if not isinstance(photos, PhotoStatistics):
-            if photos is None or len(photos) < 2:
-                raise ValueError(f"balance: {self.options.balance} is measured on photos: give at least two")
             photos = self.photo_statistics(photos)
-        # A flat grey "photo" folder would have no gap: kept above 0 so that nothing divides by it.
+        # Of a layer that answers to nothing there is no gap: kept above 0 so that nothing divides by it.
         return StyleTarget(
             grams,
             {key: gap.clamp(min=1e-12) for key, gap in photos.style_gaps(grams).items()},
@@ -196,8 +203,37 @@ class PerceptualLoss(nn.Module):
         )
 
     @torch.no_grad()
-    def photo_statistics(self, photos: Float[Tensor, "p 3 h w"]) -> PhotoStatistics:
-        """What both gaps are measured on (design: relative balance), one photo at a time: memory stays bounded."""
+    def photo_statistics(self, photos: Float[Tensor, "p 3 h w"] | None) -> PhotoStatistics:
+        """What both gaps are measured on (design: relative balance).
+
+        Photos that are all alike, as flat ones are, have nothing between them to measure: pictures that are drawn
+        (`dead_leaves`) stand in for them then, and for photos too small for the loss network; a warning says so.
+
+        Raises:
+            ValueError: fewer than two photos.
+        """
+        if photos is None or len(photos) < 2:
+            raise ValueError(f"balance: {self.options.balance} is measured on photos: give at least two")
+        sides = photos.shape[-2:]
+        why = "too small for the loss network"
+        if min(sides) * min(self.options.scales) >= getattr(self.features, "smallest", 1):
+            found, likeness = self._measured(photos)
+            if likeness < _LIKENESS:
+                return found
+            why = "all alike"
+        drawn, _ = self._measured(dead_leaves(_DRAWN, min(256, max(128, *sides))).to(photos))
+        if why == "all alike" and all(
+            gap > _NOTHING * drawn.content_gaps[key] for key, gap in found.content_gaps.items()
+        ):
+            return found
+        _LOG.warning("the photos for the balance are %s: it is measured on drawn pictures instead", why)
+        return drawn
+
+    def _measured(self, photos: Tensor) -> tuple[PhotoStatistics, float]:
+        """The statistics, one photo at a time, so that memory stays bounded; and how much alike the photos are.
+
+        That is the most that they share of their features in any layer, from 0 to 1.
+        """
         grams: ByKey = {}
         spreads: ByKey = {}
         moments: dict[Key, tuple[Tensor, Tensor]] = {}
@@ -212,7 +248,10 @@ class PerceptualLoss(nn.Module):
                 total, squares = moments.get(key, (torch.zeros_like(f), f.new_zeros(())))
                 moments[key] = (total + f, squares + f.square().mean())
         gaps = {key: pair_distance(*moment, len(photos)) for key, moment in moments.items()}
-        return PhotoStatistics(grams, spreads, gaps)
+        shared = [
+            1 - float(gaps[key] / (2 * squares / len(photos)).clamp(min=1e-30)) for key, (_, squares) in moments.items()
+        ]
+        return PhotoStatistics(grams, spreads, gaps), max(shared)
 
     @torch.no_grad()
     def content_target(

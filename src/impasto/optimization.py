@@ -134,7 +134,7 @@ class _Run:
 
     def descend(self, image: Tensor, content: ContentTarget, target: StyleTarget, steps: int) -> Tensor:
         """`steps` iterations from `image` on, or fewer on a plateau."""
-        image = image.clone().requires_grad_()
+        image = image.clone(memory_format=torch.contiguous_format).requires_grad_()  # as L-BFGS takes it
         optimizer = _optimizer(image, self.options)
         terms: dict[str, Tensor] = {}
         weights: dict[str, float] = {}
@@ -234,7 +234,10 @@ def _blend(content: Tensor, styles: Sequence[Tensor], mixture: Sequence[float], 
 def _quarters(content: Tensor) -> Tensor:
     """The four quarters of a photo: unrelated pictures, as far as one photo has them."""
     h, w = (side // 2 for side in content.shape[-2:])
-    return torch.cat([content[..., y : y + h, x : x + w] for y in (0, h) for x in (0, w)])
+    h, w = max(1, h), max(1, w)
+    return torch.cat(
+        [content[..., y : y + h, x : x + w] for y in (0, content.shape[-2] - h) for x in (0, content.shape[-1] - w)]
+    )
 
 
 def _shared_out(options: OptimizeOptions, full: int) -> Iterator[tuple[int, int]]:

@@ -1,9 +1,11 @@
 """The command `impasto optimize`: a photo and paintings in, the picture of least loss out."""
 
 import csv
+import io
+import os
 import sys
 from argparse import ArgumentError
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
@@ -17,12 +19,24 @@ from torch.nn import functional as F
 
 from impasto.data.files import find_images, shipped_config
 from impasto.evaluation.plots import plot_terms
-from impasto.images import WRITABLE, Picture, keep_colors, match_colors, read_image, resize, write_image
+from impasto.images import (
+    WRITABLE,
+    Picture,
+    encode,
+    explained,
+    keep_colors,
+    match_colors,
+    read_image,
+    resize,
+    writable,
+    write_image,
+)
 from impasto.inference.devices import find_device, memory_explained
-from impasto.jobs import make_folder, spare_inputs
+from impasto.jobs import check_output_folder, spare_inputs
 from impasto.losses import LossOptions, PerceptualLoss
 from impasto.optimization import OptimizeOptions, optimize_image
 from impasto.sheets import contact_sheet
+from impasto.writing import new_files
 
 GAP_PHOTOS = 32  # of a folder, on which the balance is measured: as many as in training
 GAP_SIZE = 256
@@ -109,7 +123,7 @@ def optimize_photo(
     if colors == "histogram":
         paintings = [match_colors(painting, pixels.to(place)) for painting in paintings]
     regions = _masks(masks, pixels)
-    job.check([Path(content), *paths, *map(Path, masks)])
+    job.check([Path(content), *paths, *map(Path, masks)], pixels.shape[:-3:-1])
     known = gap_photos(photos).to(place) if photos else None
     perceptual = PerceptualLoss(loss).to(place)
     too_large = f"size {size}: does not fit in the memory of {place}; give --checkpointing true, or a smaller --size"
@@ -195,18 +209,19 @@ class _Job:
         self.progress = Progress(*columns, console=Console(stderr=True), transient=True)
         self.task = self.progress.add_task("", total=self.steps)
 
-    def check(self, inputs: list[Path]) -> None:
+    def check(self, inputs: list[Path], size: Sequence[int]) -> None:
         """Refuses what could not be written at the end, and to write over what was given."""
         if self.path.suffix.lower() not in WRITABLE:
             raise ValueError(f"{self.path}: --output ends with one of {', '.join(WRITABLE)}")
-        make_folder(self.path.parent)
+        check_output_folder(self.path.parent)
         files = [self.path, self.path.with_suffix(".csv"), self._plot(), *map(self._snapshot, self.snapshots)]
         files += [self._sheet()] if self.snapshots else []
         spare_inputs(files, inputs)
-        there = [file for file in files if file.exists()]
+        there = [file for file in files if os.path.lexists(file)]
         if there and not self.overwrite:
             names = ", ".join(map(str, there))
             raise ValueError(f"{names}: exists already; choose another --output, or --overwrite true")
+        writable(self.path, size, self.overwrite)
 
     def _snapshot(self, step: int) -> Path:
         return self.path.with_stem(f"{self.path.stem}_{step:05d}")
@@ -228,15 +243,20 @@ class _Job:
 
     def finish(self, picture: Picture) -> None:
         """Writes what there is, and says where."""
-        write_image(self.path, picture, overwrite=self.overwrite)
-        table = self.path.with_suffix(".csv")
-        with table.open("w", newline="") as file:
-            writer = csv.DictWriter(file, self.rows[0])
-            writer.writeheader()
-            writer.writerows(self.rows)
-        if self.kept:
-            sheet = contact_sheet([list(self.kept.values())], column_labels=[f"step {step}" for step in self.kept])
-            sheet.save(self._sheet())
-        drawn = plot_terms(self._plot(), {self.path.stem: self.rows})
+        table, terms = self.path.with_suffix(".csv"), io.StringIO(newline="")
+        writer = csv.DictWriter(terms, self.rows[0])
+        writer.writeheader()
+        writer.writerows(self.rows)
+        drawn = plot_terms({self.path.stem: self.rows})
+        with new_files(self.overwrite) as begin:
+            with explained(self.path, "cannot be written"):
+                encode(picture, writable(self.path, picture.pixels.shape[:-3:-1], self.overwrite), begin(self.path))
+            begin(table).write(terms.getvalue().encode())
+            if self.kept:
+                sheet = contact_sheet([list(self.kept.values())], column_labels=[f"step {step}" for step in self.kept])
+                sheet.save(begin(self._sheet()), "PNG")
+            if drawn:
+                begin(self._plot()).write(drawn)
         how = "stopped" if self.stopped else "done"
-        print(f"{how} after {self.rows[-1]['step']} steps: {self.path}, terms in {table}{drawn and f' and {drawn}'}")
+        plot = f" and {self._plot()}" if drawn else ""
+        print(f"{how} after {self.rows[-1]['step']} steps: {self.path}, terms in {table}{plot}")

@@ -14,6 +14,8 @@ import torch
 from pytorch_lightning.callbacks import Checkpoint
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 
+from impasto.writing import FileError, new_file, sweep
+
 _LOG = logging.getLogger("impasto")
 _BEST = "best.ckpt"
 _MEGABYTE = 1e6
@@ -35,32 +37,18 @@ class WholeCheckpoints(TorchCheckpointIO):
         path = Path(path)
         buffer = io.BytesIO()  # first, since torch hides what the disk says
         torch.save(checkpoint, buffer)
-        partial = path.with_name(".partial.ckpt")
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with partial.open("wb") as file:
+            with new_file(path, overwrite=True, durable=True) as file:
                 file.write(buffer.getbuffer())
-                file.flush()
-                os.fsync(file.fileno())
-            partial.replace(path)
-            _flush_folder(path.parent)
-        except OSError as error:
-            partial.unlink(missing_ok=True)
+        except (OSError, FileError) as error:
             raise CheckpointNotWritten(_why_not(path, buffer.tell(), error)) from error
 
 
-def _flush_folder(folder: Path) -> None:
-    """The new name, too, is to survive a power cut."""
-    if hasattr(os, "O_DIRECTORY"):  # not on Windows
-        opened = os.open(folder, os.O_DIRECTORY)
-        os.fsync(opened)
-        os.close(opened)
-
-
-def _why_not(path: Path, size: int, error: OSError) -> str:
+def _why_not(path: Path, size: int, error: OSError | FileError) -> str:
     free = shutil.disk_usage(path.parent).free / _MEGABYTE if path.parent.exists() else 0
+    said = error.strerror if isinstance(error, OSError) else str(error).removeprefix(f"{path}: ")
     return (
-        f"{path}: not written ({error.strerror}): it takes {size / _MEGABYTE:.1f} MB, {free:.1f} MB are free there. "
+        f"{path}: not written ({said}): it takes {size / _MEGABYTE:.1f} MB, {free:.1f} MB are free there. "
         f"Checkpoints before it are as they were: make room, then go on with --ckpt_path last"
     )
 
@@ -177,6 +165,8 @@ def claim(run: Path) -> None:
     except OSError:  # a file system without locks
         return
     _claimed[run.resolve()] = file
+    for folder in (run, checkpoints(run)):  # ours alone from here on
+        sweep(folder)
     file.truncate(0)
     file.write(f"{os.getpid()} on {socket.gethostname()}")
     file.flush()

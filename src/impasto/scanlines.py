@@ -19,6 +19,7 @@ from torch import Tensor
 
 from impasto import images, transparency
 from impasto.images import ImageError, explained
+from impasto.writing import new_file
 
 # More are taken for a decompression bomb. These are 4 GB decoded, twice that while EXIF turns them, and, with alpha,
 # what a TIFF just holds; the largest cameras make a sixth.
@@ -142,7 +143,8 @@ def write_rows(
         icc_profile: the space to write it in.
 
     Raises:
-        ImageError: another suffix, an existing file (unless `overwrite`), too many pixels, an unfit place.
+        ImageError: another suffix, an existing file (unless `overwrite`), too many pixels.
+        FileError: an unfit place.
     """
     path = Path(path)
     unwritable = partial(explained, path, "cannot be written")
@@ -150,7 +152,7 @@ def write_rows(
         kind = images.writable(path, size, overwrite)
         if kind == "TIFF" and math.prod(size) * (3 + alpha) > _Tiff.MOST:
             raise ImageError(f"{path}: {size[0]}×{size[1]} pixels, a TIFF holds 4 GB: use .png")
-    with images.new_file(path, overwrite) as file:
+    with new_file(path, overwrite) as file:
         with unwritable():
             encoder = _ENCODERS.get(kind, _Collected)(file, kind, size, 3 + alpha, icc_profile)
         written = 0

@@ -12,6 +12,7 @@ from torch import Tensor
 from impasto.images import ImageError, Picture, to_pil
 
 _GAP = 8  # pixels between everything on a sheet
+_LONGEST = 65_000  # pixels of its sides: a JPEG holds 65,500
 
 
 def contact_sheet(
@@ -20,11 +21,15 @@ def contact_sheet(
     column_labels: Sequence[str] = (),
     cell: int = 256,
 ) -> Image.Image:
-    """Grid on white, no picture wider or higher than `cell`. `ImageError` if it is empty or labels lack."""
+    """Grid on white, no picture wider or higher than `cell`, or than what lets all of them fit into a JPEG.
+
+    `ImageError` if it is empty or labels lack.
+    """
     columns = max(map(len, rows), default=0)
     if not columns or len(row_labels) not in (0, len(rows)) or len(column_labels) not in (0, columns):
         labels = f"{len(row_labels)} and {len(column_labels)} labels"
         raise ImageError(f"contact sheet: {labels} for {len(rows)} rows, {columns} columns; give all or none")
+    cell = max(1, min(cell, _LONGEST // (1 + max(columns, len(rows))) - _GAP))  # and one of labels
     grid = [[_label(text, cell) for text in column_labels]]
     for row in rows:
         grid.append([ImageOps.contain(to_pil(Picture(pixels)), (cell, cell)) for pixels in row])

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from torch.nn import functional as F
 
 Key = tuple[float, str]  # (scale, layer)
 
@@ -80,6 +81,26 @@ def read_gaps(gaps: dict[str, list[float]], like: dict[Key, Tensor]) -> dict[Key
     keys = [text.split("/") for text in gaps]
     return {(float(scale), layer): torch.tensor(gap, device=device)
             for (scale, layer), gap in zip(keys, gaps.values(), strict=True)}  # fmt: skip
+
+
+def dead_leaves(number: int, size: int) -> Float[Tensor, "p 3 s s"]:
+    """Pictures of discs that lie over each other, in [0, 1], the same at every call: unlike each other as photos are.
+
+    Sizes follow a power law, so that edges come at all scales, as in photos (Lee, Mumford, Huang 2001, section 3).
+    """
+    generator = torch.Generator().manual_seed(0)
+    pictures = torch.full((number, 3, size, size), 0.45)
+    rows, columns = torch.arange(size)[:, None], torch.arange(size)
+    least, most = 1 / 20, 1 / 2
+    for _ in range(200):
+        draw = torch.rand(number, 6, generator=generator)[..., None, None]
+        radius = size * (least**-2 + draw[:, 0] * (most**-2 - least**-2)) ** -0.5  # of density r⁻³
+        inside = (rows - size * draw[:, 1]) ** 2 + (columns - size * draw[:, 2]) ** 2 < radius**2
+        grey = (
+            0.2 + 0.5 * draw[:, 3:4] + 0.15 * (torch.rand(number, 3, 1, 1, generator=generator) - 0.5)
+        )  # photos are rarely gaudy
+        pictures = torch.where(inside[:, None], grey, pictures)
+    return F.avg_pool2d(F.pad(pictures, (1, 1, 1, 1), "replicate"), 3, 1)  # lenses make no hard edges
 
 
 def squared_error(a: Tensor, b: Tensor) -> Tensor:

@@ -1,5 +1,6 @@
 """Training of the transform network: FixedStyles learns 1…N paintings."""
 
+import logging
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -15,7 +16,7 @@ from impasto.losses import LossOptions, PerceptualLoss
 from impasto.networks import TransformNet, commit, describe, load_network, save_network
 from impasto.networks.transform import TRAINING_MARGIN
 from impasto.optimizer import ADAM_SHARE, Muon
-from impasto.paintings import Painting, check_style_names
+from impasto.paintings import Painting, check_style_names, other_picture, thumbnail
 from impasto.targets import StyleTarget, moved_error
 
 # Options of the loss that the balance of a run was measured under.
@@ -25,6 +26,9 @@ PARTS = ("network", "loss")  # what is compiled
 PREPROCESSING = ("canvas", "grain", "upsampling")  # arguments of the network that `start_from` takes over
 MOVED = 4  # with `shift_weight`, every fourth photo comes a second time, moved by less than 4 pixels each way
 LOOK = 50  # steps between looks at the loss, where nothing is logged
+
+
+_LOG = logging.getLogger("impasto")
 
 
 class NonFiniteLoss(ValueError):
@@ -88,6 +92,7 @@ class FixedStyles(pl.LightningModule):
         before = {name: other.arguments[name] for name in PREPROCESSING} if other else {}
         if canvas is not None or (other is None and shift_weight):
             before["canvas"] = canvas or 0.0
+        self._learned: dict[str, Any] = {}  # thumbnails of the paintings that are learned already
         network = TransformNet(len(styles), width, residual_blocks, **before)
         self.network = network.to(memory_format=torch.channels_last)
         if other:
@@ -112,7 +117,8 @@ class FixedStyles(pl.LightningModule):
             if (theirs := other.arguments[name]) != (ours := self.network.arguments[name]):
                 what = f"start_from {start_from}: its {name} is {theirs}, not {ours}"
                 raise ValueError(f"{what}; give --model.{name} {theirs}")
-        known = [style["name"] for style in other.metadata.get("styles", [])]
+        self._learned = {style["name"]: style.get("thumbnail") for style in other.metadata.get("styles", [])}
+        known = list(self._learned)
         state = other.state_dict()
         for key, value in state.items():
             if key.endswith((".gamma", ".beta")):
@@ -219,6 +225,8 @@ class FixedStyles(pl.LightningModule):
         # Into __dict__, past nn.Module's registry: not in state_dict, not wrapped by DDP, not averaged by EMA.
         vars(self)["loss"] = PerceptualLoss(self.loss_options).to(self.device)
         pictures = [read_image(painting.image) for painting in self.styles.values()]
+        self.thumbnails = {name: thumbnail(picture.pixels) for name, picture in zip(self.styles, pictures, strict=True)}
+        self._compare_with_those_learned()
         if self.style_size:
             pictures = [picture.resized(self.style_size) for picture in pictures]
         paintings = [picture.pixels.to(self.device) for picture in pictures]
@@ -230,6 +238,21 @@ class FixedStyles(pl.LightningModule):
         if self.trainer.precision == "bf16-mixed":
             # Autocast would cast these weights, which have no gradient, anew in every forward pass.
             self.loss.features.network.to(torch.bfloat16)
+
+    def _compare_with_those_learned(self) -> None:
+        """Refuses to go on with another picture under the name of a painting; says so where a run begins from one."""
+        for name, painting in self.styles.items():
+            if not other_picture(self._learned.get(name), self.thumbnails[name]):
+                continue
+            if self._restored is not None:
+                raise ValueError(
+                    f"painting {name}: {painting.image} is another picture than the checkpoint was trained on: give "
+                    f"that one (--model.styles.{name}.image), or begin a new run with --model.start_from its network"
+                )
+            _LOG.warning(
+                "painting %s: %s is another picture than %s learned under that name, and takes its place", name,
+                painting.image, self.start_from,
+            )  # fmt: skip
 
     def _target(self, paintings: list[Tensor], photos: Tensor | None) -> StyleTarget:
         if self._restored is None:
@@ -261,6 +284,12 @@ class FixedStyles(pl.LightningModule):
 
         ValueError where this run has other styles, or what else that balance and the weights do not fit.
         """
+        try:
+            self._take_back(checkpoint)
+        except (AttributeError, IndexError, KeyError, TypeError) as error:
+            raise ValueError("--ckpt_path: not a checkpoint of impasto's training, or a damaged one") from error
+
+    def _take_back(self, checkpoint: dict[str, Any]) -> None:
         groups = [group for state in checkpoint.get("optimizer_states", []) for group in state["param_groups"]]
         if groups and "method" not in groups[0]:
             raise ValueError(
@@ -269,7 +298,8 @@ class FixedStyles(pl.LightningModule):
             )
         stored = checkpoint.get("impasto", {})
         self._restored, described = stored.get("balance"), stored.get("network", {})
-        names = [style["name"] for style in described.get("styles", [])]
+        self._learned = {style["name"]: style.get("thumbnail") for style in described.get("styles", [])}
+        names = list(self._learned)
         if names and names != list(self.styles):
             raise ValueError(f"the checkpoint was trained on {', '.join(names)}; this run has {', '.join(self.styles)}")
         loss = {f"loss.{name}": value for name, value in described.get("loss", {}).items()}
@@ -292,7 +322,10 @@ class FixedStyles(pl.LightningModule):
         options = asdict(self.loss_options)
         options.pop("weights")  # a path of the machine it was trained on
         return {
-            "styles": [{"name": name, **painting.credits()} for name, painting in self.styles.items()],
+            "styles": [
+                {"name": name, **painting.credits(), "thumbnail": self.thumbnails[name]}
+                for name, painting in self.styles.items()
+            ],
             "loss": {**options, "gaps": self.target.gaps()},
             "training": {
                 "steps": self.global_step,

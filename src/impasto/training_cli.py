@@ -25,6 +25,7 @@ from impasto.runs import Checkpoints, WholeCheckpoints, claim, damage, holds_run
 from impasto.schedule import Schedule
 from impasto.training import FixedStyles
 from impasto.vgg import COMPACT_FILE
+from impasto.writing import write_text
 
 
 class TrainingCLI(LightningCLI):
@@ -108,7 +109,7 @@ class TrainingCLI(LightningCLI):
         run = Path(self.trainer.default_root_dir)
         if self.trainer.is_global_zero:
             claim(run)
-            self.parser.save(self.config, run / "config.yaml", overwrite=True, multifile=False)
+            write_text(run / "config.yaml", self.parser.dump(self.config), overwrite=True)
         config = self.config[self.subcommand]
         self.model.run_config = {
             "batch_size": config.data.batch_size * self.trainer.world_size,
@@ -160,7 +161,7 @@ class DistillationCLI(TrainingCLI):
             self.model.publish(published)
         if errors:
             table = run / "faithfulness.md"
-            table.write_text(faithfulness(errors))
+            write_text(table, faithfulness(errors), overwrite=True)
             print(f"its errors: {table}")
         print(f"loss network: {published}\ntrain with it: python scripts/train.py fit "
               f"--model.loss.network compact --model.loss.weights {published} …")  # fmt: skip

@@ -10,8 +10,10 @@ from urllib.error import URLError
 import safetensors.torch
 import torch
 from jaxtyping import Float
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from torch import Tensor, nn
+
+from impasto.writing import write_bytes
 
 Teacher = Literal["vgg19", "vgg16"]
 LossNetwork = Literal[Teacher, "compact"]
@@ -160,17 +162,23 @@ def load_convolutions(network: nn.Sequential, file: Path) -> None:
         shapes = {key: value.shape for key, value in network.state_dict().items()}
         if wrong := [key for key in wanted if state[key].shape != shapes[key]]:
             raise ValueError(f"features.{wrong[0]} has another shape")
+        _check_finite(state)
     except Exception as error:
         reason = " ".join(str(error).split())[:200]
         raise ValueError(f"{file}: not the weights of this network in torchvision's layout ({reason})") from error
     network.load_state_dict(state, assign=True)
 
 
+def _check_finite(state: dict[str, Tensor]) -> None:
+    if bad := [key for key, value in state.items() if not value.isfinite().all()]:
+        raise ValueError(f"{bad[0]} holds what is no number")
+
+
 def save_compact(path: Path, network: nn.Sequential, teacher: Teacher, ranks: Sequence[int], **about: Any) -> Path:
     """Writes the compact loss network in half precision, with its teacher, ranks and what else is said of it."""
     described = {"format": COMPACT_FORMAT, "loss_network": "compact", "teacher": teacher, "ranks": list(ranks), **about}
     state = {name: value.detach().half().cpu().contiguous() for name, value in network.state_dict().items()}
-    path.write_bytes(safetensors.torch.save(state, metadata={"impasto": json.dumps(described)}))
+    write_bytes(path, safetensors.torch.save(state, metadata={"impasto": json.dumps(described)}), overwrite=True)
     return path
 
 
@@ -187,7 +195,8 @@ def load_compact(weights: str | None) -> nn.Sequential:
             raise ValueError(f"format {described['format']}, this version reads {COMPACT_FORMAT}")
         network = factored(described["teacher"], described["ranks"])
         network.load_state_dict(state)
-    except (SafetensorError, OSError, KeyError, RuntimeError, ValueError) as error:
+        _check_finite(state)
+    except Exception as error:  # what is wrong with metadata of another shape has no common class
         reason = " ".join(str(error).split())[:200]
         raise ValueError(f"{file}: not the compact loss network ({reason})") from error
     return network

@@ -5,6 +5,7 @@ of ONNX Runtime Web in `runtime/`. Photos never leave the browser.
 """
 
 import webbrowser
+from importlib.util import find_spec
 from pathlib import Path
 
 from impasto.demo.runtime import find_runtime
@@ -37,10 +38,17 @@ def demo(network: str = "gallery.onnx", port: int = 8000, runtime: str | None = 
 
 
 def _exported(network: str) -> Path:
-    """The file of the network; `ValueError` where there is none, or another kind of file."""
+    """The file of the network; `ValueError` where there is none, or one that the page cannot paint with."""
     path = Path(network).expanduser()
     if path.suffix != ".onnx":
         raise ValueError(f"--network {network}: must be an exported network, a .onnx file; make one with `{_EXPORT}`")
     if not path.is_file():
         raise ValueError(f"--network {network}: no such file; make it with `{_EXPORT}`")
+    if find_spec("onnxruntime") is not None:  # without it the page says the same
+        from impasto.inference.backends import OnnxPainter  # and torch, for which --help need not wait
+
+        if (pixels := OnnxPainter(path, "cpu").metadata["pixels"]) != "uint8":
+            raise ValueError(
+                f"--network {network}: takes {pixels} pixels, the page has bytes; make it with `{_EXPORT}`"
+            )
     return path.resolve()

@@ -15,6 +15,7 @@ from impasto.images import Picture, read_image, write_image
 from impasto.losses import LossOptions, PerceptualLoss
 from impasto.optimization import OptimizeOptions, optimize_image
 from impasto.targets import PhotoStatistics, StyleTarget
+from impasto.writing import write_text
 
 LAST = -1
 Rows = list[dict[str, int | float]]
@@ -39,17 +40,26 @@ class Cells:
         """The cell of that name: as it is on disk, or made now and stored."""
         picture, table = self.folder / f"{name}.png", self.folder / f"{name}.json"
         wanted = json.loads(json.dumps(settings, default=str))
-        if picture.exists() and table.exists():
-            stored = json.loads(table.read_text())
-            if stored["settings"] == wanted:
-                return Cell(read_image(picture).pixels, stored["numbers"], stored["curve"])
+        if (found := _stored(picture, table, wanted)) is not None:
+            return found
         cell = make()
         table.unlink(missing_ok=True)  # the table comes last: where it is, the picture is complete
         write_image(picture, Picture(cell.image), overwrite=True)
-        partial = table.with_suffix(".tmp")
-        partial.write_text(json.dumps({"settings": wanted, "numbers": cell.numbers, "curve": cell.curve}))
-        partial.replace(table)
+        write_text(
+            table, json.dumps({"settings": wanted, "numbers": cell.numbers, "curve": cell.curve}), overwrite=True
+        )
         return cell
+
+
+def _stored(picture: Path, table: Path, wanted: Any) -> Cell | None:
+    """The cell on disk, if it is whole and was made under these settings."""
+    try:
+        stored = json.loads(table.read_text())
+        if stored["settings"] == wanted:
+            return Cell(read_image(picture).pixels, dict(stored["numbers"]), list(stored["curve"]))
+    except (OSError, ValueError, KeyError, TypeError):
+        pass
+    return None
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """What an option of the reference does: a grid of pictures over one or two axes."""
 
 import csv
+import io
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
 from itertools import product
@@ -14,6 +15,7 @@ from impasto.evaluation.plots import plot_terms
 from impasto.losses import LossOptions
 from impasto.optimization import OptimizeOptions
 from impasto.sheets import contact_sheet
+from impasto.writing import new_file, write_bytes, write_text
 
 NUMBERS = ("content", "style", "loss", "ssim", "gmd")
 Axes = Mapping[str, list[Any]]
@@ -80,27 +82,28 @@ def _cell(cells: Cells, judge: Judge, grid: Grid, point: Mapping[str, Any], refe
 
 def _report(folder: Path, judge: Judge, grid: Grid, made: list[Cell]) -> Path:
     points = grid.points()
-    with (folder / "numbers.csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, [*grid.axes, *made[0].numbers])
-        writer.writeheader()
-        writer.writerows({**_said(point), **cell.numbers} for point, cell in zip(points, made, strict=True))
+    table = io.StringIO(newline="")
+    writer = csv.DictWriter(table, [*grid.axes, *made[0].numbers])
+    writer.writeheader()
+    writer.writerows({**_said(point), **cell.numbers} for point, cell in zip(points, made, strict=True))
+    write_text(folder / "numbers.csv", table.getvalue(), overwrite=True)
     columns = len(made) if len(grid.axes) == 1 else len(list(grid.axes.values())[1])
     rows = [[cell.image for cell in made[start : start + columns]] for start in range(0, len(made), columns)]
     labels = [[_label({name: value}) for value in values] for name, values in grid.axes.items()]
     sheet = contact_sheet(rows, labels[0] if len(labels) == 2 else [], labels[-1], cell=224)
-    sheet.save(folder / "grid.jpg", quality=85)
-    drawn = plot_terms(
-        folder / "curves.png", {_label(point): cell.curve for point, cell in zip(points, made, strict=True)}
-    )
+    with new_file(folder / "grid.jpg", overwrite=True) as file:
+        sheet.save(file, "JPEG", quality=85)
+    if drawn := plot_terms({_label(point): cell.curve for point, cell in zip(points, made, strict=True)}):
+        write_bytes(folder / "curves.png", drawn, overwrite=True)
     lines = [f"| {' | '.join([*grid.axes, *NUMBERS])} |", "|---" * (len(grid.axes) + len(NUMBERS)) + "|"]
     for point, cell in zip(points, made, strict=True):
         numbers = [f"{cell.numbers[name]:.3f}" if name in cell.numbers else "–" for name in NUMBERS]
         values = [*_said(point).values(), *numbers]
         lines.append(f"| {' | '.join(values)} |")
     heading = f"# {' × '.join(grid.axes)}\n\nJudged by {judge.loss.options.network}; content and style are fractions.\n"
-    curves = f"\n![curves]({Path(drawn).name})\n" if drawn else ""
+    curves = "\n![curves](curves.png)\n" if drawn else ""
     path = folder / "report.md"
-    path.write_text("\n".join([heading, *lines, "", "![grid](grid.jpg)", curves]))
+    write_text(path, "\n".join([heading, *lines, "", "![grid](grid.jpg)", curves]), overwrite=True)
     return path
 
 

@@ -1,29 +1,28 @@
 """Loss curves, as pictures."""
 
+import io
 import logging
 from collections.abc import Mapping, Sequence
 from itertools import cycle
-from pathlib import Path
 
 STROKES = {"content": "-", "style": ":", "loss": "--"}
 _LOG = logging.getLogger("impasto")
 
 
-def plot_terms(path: Path, runs: Mapping[str, Sequence[Mapping[str, int | float]]]) -> str:
+def plot_terms(runs: Mapping[str, Sequence[Mapping[str, int | float]]]) -> bytes:
     """Draws the terms of each run over its steps, one colour a run, content solid, style dotted, their sum dashed.
 
     Args:
-        path: of the picture, written over.
         runs: rows by name of the run: `step`, and the terms as fractions.
 
     Returns:
-        The path; nothing, and says why, where matplotlib is missing.
+        A PNG; nothing, and says why, where matplotlib is missing.
     """
     try:
         from matplotlib.figure import Figure
     except ImportError:
         _LOG.warning("no plot of the terms: pip install 'impasto[report]' brings what draws it")
-        return ""
+        return b""
     figure = Figure(figsize=(9, 5), layout="constrained")
     axes = figure.add_subplot(xlabel="step", ylabel="fraction (1: nothing of the style, or of the content)")
     colors = dict(zip(runs, cycle(f"C{number}" for number in range(10)), strict=False))
@@ -35,5 +34,6 @@ def plot_terms(path: Path, runs: Mapping[str, Sequence[Mapping[str, int | float]
     legend = [axes.plot([], [], color=color, label=name)[0] for name, color in colors.items()]
     legend += [axes.plot([], [], stroke, color="black", label=term)[0] for term, stroke in STROKES.items()]
     figure.legend(handles=legend, loc="outside right upper", fontsize="small")
-    figure.savefig(path, dpi=100)
-    return str(path)
+    file = io.BytesIO()
+    figure.savefig(file, format="png", dpi=100)
+    return file.getvalue()

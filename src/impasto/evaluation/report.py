@@ -4,7 +4,7 @@ import hashlib
 import platform
 import statistics
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from impasto.inference import Stylizer
 from impasto.inference.styles import style_names
 from impasto.networks import find_network, load_network
 from impasto.sheets import contact_sheet
+from impasto.writing import new_file, write_bytes, write_text
 
 COLUMNS = {
     "ssim": "SSIM", "psnr": "PSNR, dB", "lpips": "LPIPS", "gmd": "GMD", "tone": "tone", "grain": "grain",
@@ -44,6 +45,7 @@ class Compared:
     reference: Reference
     marks: list[int]
     others: dict[str, Reference]
+    notes: list[str] = field(default_factory=list)  # what a reader is to know, for the heading
 
     def pictures(self) -> int:
         """How many there will be at most: the baseline, the reference at its marks, its other settings, networks."""
@@ -71,7 +73,7 @@ def compare(folder: Path, judge: Judge, compared: Compared, costs: bool, advance
         rows = {photo: row for (photo, name), row in table.items() if name == painting}
         parts += [f"## {painting}\n", *_painting(folder, painting, rows, compared)]
     path = folder / "report.md"
-    path.write_text("\n".join(parts))
+    write_text(path, "\n".join(parts), overwrite=True)
     return path
 
 
@@ -181,10 +183,13 @@ def _painting(folder: Path, painting: str, rows: Mapping[str, dict[str, Cell]], 
     approaches = list(next(iter(rows.values())))
     pictures = [[compared.photos[photo], *(row[name].image for name in approaches)] for photo, row in rows.items()]
     sheet = folder / f"{painting}.jpg"
-    contact_sheet(pictures, list(rows), ["photo", *approaches], cell=224).save(sheet, quality=85)
+    with new_file(sheet, overwrite=True) as place:
+        contact_sheet(pictures, list(rows), ["photo", *approaches], cell=224).save(place, "JPEG", quality=85)
     last = f"reference {max(compared.marks)}"
-    drawn = plot_terms(folder / f"{painting}_curves.png", {photo: row[last].curve for photo, row in rows.items()})
-    curves = [f"![the reference's terms]({Path(drawn).name})\n"] if drawn else []
+    curves, file = [], folder / f"{painting}_curves.png"
+    if drawn := plot_terms({photo: row[last].curve for photo, row in rows.items()}):
+        write_bytes(file, drawn, overwrite=True)
+        curves = [f"![the reference's terms]({file.name})\n"]
     return [_numbers(list(rows.values())), f"![{painting}]({sheet.name})\n", *curves]
 
 
@@ -231,4 +236,5 @@ def _heading(judge: Judge, compared: Compared) -> str:
         "to the photo; GMD: to the painting (relative Frobenius distance of the Gram matrices, mean over the layers). "
         f'"Grid": what is locked to the pixel grid instead of moving with the photo, RMS in grey '
         f'levels. "Equal to iterations": the reference is as low after so many, of {max(compared.marks)} (median).\n'
+        + "".join(f"\n{note}.\n" for note in compared.notes)
     )

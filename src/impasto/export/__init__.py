@@ -2,7 +2,6 @@
 
 import copy
 import os
-from contextlib import ExitStack
 from importlib import import_module
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -10,9 +9,9 @@ from tempfile import TemporaryDirectory
 from impasto.export.compared import Difference, compare
 from impasto.export.graphs import OPSETS, ExportOptions, Part, Whole, exported
 from impasto.export.quantized import quantize
-from impasto.images import new_file
 from impasto.inference.backends import PARTS
 from impasto.networks import TransformNet
+from impasto.writing import new_files
 
 __all__ = ["OPSETS", "Difference", "ExportOptions", "export_network"]
 _CALIBRATING, _JUDGING = 32, 8  # photos; those that judge are others than those that calibrate
@@ -45,7 +44,7 @@ def export_network(
     _check_extra()
     calibrating, judging = _divided(photos or [], options)
     painted = copy.deepcopy(network).half() if options.precision == "fp16" else network
-    with TemporaryDirectory() as place, ExitStack() as written:
+    with TemporaryDirectory() as place, new_files(overwrite) as begin:
         files = [Path(place, path.name) for path in outputs]
         for file, graph in zip(files, (Whole, Part), strict=False):
             file.write_bytes(exported(network, graph(painted, options.pixels), options))
@@ -53,7 +52,7 @@ def export_network(
                 quantize(file, network, calibrating, pixels=options.pixels, part=graph is Part)
         differences = compare(network, files[0], options, judging)
         for path, file in zip(outputs, files, strict=True):
-            written.enter_context(new_file(path, overwrite)).write(file.read_bytes())
+            begin(path).write(file.read_bytes())
     return differences
 
 

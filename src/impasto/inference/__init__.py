@@ -152,6 +152,8 @@ class Stylizer:
         if self.strength == 0:
             return content
         stylized = self.painter.paint(content, self.weights, statistics, origin)
+        if not stylized.isfinite().all():
+            raise ValueError("the network paints what is no number: it is damaged, or of a run that failed")
         if self.keep_colors:
             stylized = images.keep_colors(stylized, content)
         # Pixels are blended, so the photo shows through. Painting less strongly, which is not the same, takes

@@ -2,6 +2,7 @@
 
 import copy
 import json
+import re
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
@@ -10,12 +11,15 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from impasto.inference.devices import find_device
+from impasto.inference.devices import find_device, of_memory
 from impasto.inference.styles import style_names
 from impasto.networks import NetworkError, TransformNet, find_network, load_network, upgraded
 from impasto.networks.layers import Moments, Origin
 
 Backend = Literal["auto", "torch", "onnx"]
+# What an export says of itself, beside the network's own metadata.
+_PROPERTIES = {"pixels": "float32|uint8", "precision": "fp32|fp16", "quantize": "none|int8", "part": "whole",
+               "reach": "[0-9]{1,6}"}  # fmt: skip
 PARTS = ".parts.onnx"  # ending of the second file of an export, which paints parts of a larger picture
 
 
@@ -78,7 +82,10 @@ class OnnxPainter:
 
     def statistics(self, content: Float[Tensor, "1 3 h w"], weights: Float[Tensor, "1 n"]) -> Float[Tensor, "1 s"]:
         """As of `TorchPainter`."""
-        return self._run(self._session, content, weights)[1]
+        found = self._run(self._session, content, weights)
+        if len(found) < 2:
+            raise NetworkError(f"{self._path}: gives no statistics of the picture; export it again")
+        return found[1]
 
     def _run(self, session: Any, content: Tensor, weights: Tensor, **more: Tensor) -> list[Tensor]:
         """What a session makes of it; bytes are put in and out where the file has them."""
@@ -91,7 +98,11 @@ class OnnxPainter:
         try:
             found = [torch.from_numpy(value) for value in session.run(None, arrays)]
         except Exception as error:  # ONNX Runtime's have no common class
-            raise RuntimeError(f"{self._path}: {error}") from error
+            if of_memory(error):
+                raise RuntimeError(f"{self._path}: {error}") from error
+            raise NetworkError(f"{self._path}: cannot be run ({' '.join(str(error).split())[:200]})") from error
+        if not found or found[0].shape != photo.shape or found[0].dtype != photo.dtype:
+            raise NetworkError(f"{self._path}: paints pictures of another shape than it is given; export it again")
         if bytes_wanted:
             found[0] = found[0].permute(0, 3, 1, 2).float() / 255
         return found
@@ -104,19 +115,35 @@ class OnnxPainter:
         return path
 
     def _opened(self, path: Path) -> Any:
+        runtime = _onnxruntime()
+        options = runtime.SessionOptions()
+        options.log_severity_level = 4  # what fails is said by us, in a line
         try:
-            return _onnxruntime().InferenceSession(path, providers=self._providers)
+            return runtime.InferenceSession(path, options, providers=self._providers)
         except Exception as error:  # ONNX Runtime's have no common class
-            raise NetworkError(f"{path}: damaged, or not an ONNX file ({str(error)[:120]})") from error
+            raise NetworkError(
+                f"{path}: damaged, or not an ONNX file ({' '.join(str(error).split())[:120]})"
+            ) from error
 
 
 def _metadata(path: Path, properties: dict[str, str]) -> dict[str, Any]:
     """The network's own metadata with what the export added."""
     if "impasto" not in properties:
         raise NetworkError(f"{path}: an ONNX file, but not one of impasto's (scripts/export_onnx.py makes them)")
-    metadata = upgraded(json.loads(properties["impasto"]), path)
-    if properties["part"] != "whole":
+    try:
+        described = json.loads(properties["impasto"])
+    except (ValueError, RecursionError) as error:
+        raise NetworkError(f"{path}: its metadata are no JSON; the file is damaged") from error
+    metadata = upgraded(described, path)
+    if properties.get("part") == "part":
         raise NetworkError(f"{path}: paints parts of pictures; give the file without .parts, which uses this one")
+    for key, allowed in _PROPERTIES.items():
+        if not re.fullmatch(allowed, properties.get(key, "")):
+            raise NetworkError(
+                f"{path}: {key} {properties.get(key, '')[:40]!r} is not known; update impasto, or export again"
+            )
+    if not metadata.get("styles"):
+        raise NetworkError(f"{path}: names no styles; export it again")
     return {**metadata, **{key: properties[key] for key in ("pixels", "reach", "precision", "quantize")}}
 
 
@@ -165,7 +192,10 @@ def _export_beside(path: Path, network: TransformNet, device: str) -> OnnxPainte
     there = exported.is_file() and exported.with_suffix(PARTS).is_file() and find_spec("onnxruntime") is not None
     if not there or find_device(device).type != "cpu":
         return None
-    painter = OnnxPainter(exported, "cpu")
+    try:
+        painter = OnnxPainter(exported, "cpu")
+    except NetworkError:  # another's file, or a damaged one: the network itself is there
+        return None
     metadata = painter.metadata
     same = all(metadata.get(key) == value for key, value in network.metadata.items())
     return painter if same and (metadata["precision"], metadata["quantize"]) == ("fp32", "none") else None

@@ -34,7 +34,12 @@ def memory_explained(said: str) -> Iterator[None]:
     try:
         yield
     except (RuntimeError, MemoryError) as error:  # torch.OutOfMemoryError is a RuntimeError
-        plain = isinstance(error, MemoryError | torch.OutOfMemoryError)
-        if not plain and not any(text in str(error) for text in _NO_MEMORY):
+        if not of_memory(error):
             raise
         raise ValueError(said) from error
+
+
+def of_memory(error: Exception) -> bool:
+    """Whether an error, of whatever library, says that memory does not suffice."""
+    plain = isinstance(error, MemoryError | torch.OutOfMemoryError)
+    return plain or any(text in str(error) for text in _NO_MEMORY)

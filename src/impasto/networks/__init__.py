@@ -1,18 +1,20 @@
 """The networks by name, and the file format they are published in."""
 
+import inspect
 import json
-import os
 import subprocess
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import safetensors.torch
 import torch
 from safetensors import SafetensorError, safe_open
 
 from impasto.networks.transform import TransformNet
+from impasto.paintings import check_style_names
 from impasto.spelling import did_you_mean
 from impasto.vgg import CHECKPOINTS, COMPACT_FILE
+from impasto.writing import write_bytes
 
 NETWORKS: dict[str, type[TransformNet]] = {"TransformNet": TransformNet}
 FORMAT = 2  # of the published file; a file of every format ever released keeps loading
@@ -20,6 +22,9 @@ FORMAT = 2  # of the published file; a file of every format ever released keeps 
 RETIRED = {"multistyle": "gallery"}
 # What a network of format 1 runs with, whose file does not tell (2 records it among the arguments).
 FORMAT_1: dict[str, Any] = {"canvas": 6.0, "grain": 2.0, "upsampling": "bilinear_smoothed"}
+
+
+_MOST = 1e6  # of any argument
 
 
 class NetworkError(ValueError):
@@ -46,6 +51,7 @@ def save_network(
 
     Raises:
         NetworkError: another suffix, or the file exists.
+        FileError: the place is unfit.
     """
     path = Path(path)
     if path.suffix != ".safetensors":
@@ -55,11 +61,8 @@ def save_network(
     described = json.dumps(describe(network, **{**network.metadata, **metadata}))
     state = {name: (value.half() if half else value).detach().cpu().contiguous()
              for name, value in network.state_dict().items()}  # fmt: skip
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
     # Not save_file, which makes a file that nobody else may read.
-    partial.write_bytes(safetensors.torch.save(state, metadata={"impasto": described}))
-    partial.replace(path)
+    write_bytes(path, safetensors.torch.save(state, metadata={"impasto": described}), overwrite)
     return path
 
 
@@ -79,25 +82,65 @@ def load_network(name: str | Path) -> TransformNet:
         state, metadata = _read_checkpoint(path) if path.suffix == ".ckpt" else _read_published(path)
     except NetworkError:
         raise
-    except (SafetensorError, OSError, RuntimeError, EOFError, ValueError, KeyError) as error:
+    except (SafetensorError, OSError, RuntimeError, EOFError, ValueError, KeyError, MemoryError) as error:
         raise NetworkError(f"{path}: damaged, or not a network ({' '.join(str(error).split())[:120]})") from error
     except Exception as error:  # what unpickling refuses under weights_only has no common class
         raise NetworkError(f"{path}: refused, not a checkpoint of impasto ({type(error).__name__})") from error
     return _build(path, state, metadata)
 
 
-def upgraded(metadata: dict[str, Any], path: Path) -> dict[str, Any]:
+def upgraded(metadata: Any, path: Path) -> dict[str, Any]:
     """The metadata of a published file, of any format so far, as those of today's.
 
+    Args:
+        metadata: whatever JSON the file holds.
+        path: of the file.
+
     Raises:
-        NetworkError: a format of a later version.
+        NetworkError: a format of a later version, or metadata of another shape than any version wrote.
     """
-    if metadata.get("format") == 1 and isinstance(metadata.get("arguments"), dict):
-        return {**metadata, "format": FORMAT, "arguments": {**FORMAT_1, **metadata["arguments"]}}
-    if metadata.get("format") != FORMAT:
-        known = f"this version reads 1 to {FORMAT}"
-        raise NetworkError(f"{path}: format {metadata.get('format')}, {known}; update impasto")
-    return metadata
+    if not isinstance(metadata, dict):
+        raise NetworkError(f"{path}: its metadata are no table; the file is damaged")
+    version, arguments = metadata.get("format"), metadata.get("arguments")
+    if version not in range(1, FORMAT + 1):
+        raise NetworkError(f"{path}: format {str(version)[:20]}, this version reads 1 to {FORMAT}; update impasto")
+    if not isinstance(arguments, dict) or not all(
+        isinstance(metadata.get(key, {}), dict) for key in ("loss", "training")
+    ):
+        raise NetworkError(f"{path}: arguments, loss and training must be tables; the file is damaged")
+    known = metadata.get("network")
+    if not isinstance(known, str) or known not in NETWORKS:
+        raise NetworkError(f"{path}: network {str(known)[:40]!r} is not one of {', '.join(NETWORKS)}")
+    _check_styles(metadata.get("styles", []), path)
+    if version == 1:
+        arguments = {**FORMAT_1, **arguments}
+    _check_arguments(NETWORKS[known], arguments, path)
+    return {**metadata, "format": FORMAT, "arguments": arguments}
+
+
+def _check_styles(styles: Any, path: Path) -> None:
+    """A list of tables, each with a name of its own that can be part of a file's name."""
+    named = isinstance(styles, list) and all(
+        isinstance(style, dict) and isinstance(style.get("name"), str) for style in styles
+    )
+    if not named or len({style["name"] for style in styles}) < len(styles):
+        raise NetworkError(f"{path}: styles must be a list of tables, each with another name; the file is damaged")
+    try:
+        check_style_names(style["name"] for style in styles)
+    except ValueError as error:
+        raise NetworkError(f"{path}: {error}") from error
+
+
+def _check_arguments(network: type[TransformNet], arguments: dict[str, Any], path: Path) -> None:
+    """Known names, and values of the types that the constructor states."""
+    known = inspect.signature(network).parameters
+    for name, value in arguments.items():
+        kind = known[name].annotation if name in known else None
+        number = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= _MOST
+        fits = number and isinstance(value, kind | int) if kind in (int, float) else value in get_args(kind)
+        if not fits:
+            what = f"argument {name[:40]!r} of {str(value)[:40]}"
+            raise NetworkError(f"{path}: {what}: weights and metadata disagree; the file is damaged")
 
 
 def find_network(name: str | Path) -> Path:
@@ -120,26 +163,27 @@ def published_networks() -> list[str]:
 
 def published_styles() -> dict[str, list[str]]:
     """The styles that each network knows, of those that come with the project."""
-    return {name: [str(style["name"]) for style in _described(find_network(name)).get("styles", [])]
-            for name in published_networks()}  # fmt: skip
+    paths = {name: find_network(name) for name in published_networks()}
+    described = {name: upgraded(_described(path), path) for name, path in paths.items()}
+    return {name: [style["name"] for style in metadata.get("styles", [])] for name, metadata in described.items()}
 
 
-def _described(path: Path) -> dict[str, Any]:
-    """The metadata of a published file."""
+def _described(path: Path) -> Any:
+    """The metadata of a published file: JSON of whatever shape."""
     with safe_open(path, framework="pt") as file:
         described = (file.metadata() or {}).get("impasto")
     if described is None:
         raise NetworkError(f"{path}: a .safetensors without impasto's metadata; not one of our networks")
-    return dict(json.loads(described))
+    return json.loads(described)
 
 
-def _read_published(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+def _read_published(path: Path) -> tuple[dict[str, torch.Tensor], Any]:
     metadata = _described(path)
     with safe_open(path, framework="pt") as file:
         return {key: file.get_tensor(key) for key in file.keys()}, metadata  # noqa: SIM118
 
 
-def _read_checkpoint(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+def _read_checkpoint(path: Path) -> tuple[dict[str, torch.Tensor], Any]:
     checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     if "impasto" not in checkpoint:
         raise NetworkError(f"{path}: a checkpoint, but not one of impasto's training")
@@ -147,17 +191,22 @@ def _read_checkpoint(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any
     return state, checkpoint["impasto"]["network"]
 
 
-def _build(path: Path, state: dict[str, torch.Tensor], metadata: dict[str, Any]) -> TransformNet:
-    if "loss_network" in metadata:
+def _build(path: Path, state: dict[str, torch.Tensor], metadata: Any) -> TransformNet:
+    if isinstance(metadata, dict) and "loss_network" in metadata:
         raise NetworkError(f"{path}: a loss network, for training (--model.loss.network); it stylizes nothing")
     metadata = upgraded(metadata, path)
-    if metadata.get("network") not in NETWORKS:
-        raise NetworkError(f"{path}: network {metadata.get('network')!r} is not one of {', '.join(NETWORKS)}")
     try:
-        network = NETWORKS[metadata["network"]](**metadata["arguments"])
-        network.load_state_dict({key: value.float() for key, value in state.items()})
-    except (TypeError, ValueError, KeyError, RuntimeError) as error:
+        state = {key: value.float() for key, value in state.items()}
+        largest = max(len(state), *(max(value.shape, default=0) for value in state.values()))
+        if metadata["arguments"].get("residual_blocks", 0) > largest:  # which would be built for minutes
+            raise ValueError("a network larger than the weights")
+        with torch.device("meta"):  # without values: a width that is wrong takes no memory
+            network = NETWORKS[metadata["network"]](**metadata["arguments"])
+        network.load_state_dict(state, assign=True)
+    except (TypeError, ValueError, KeyError, RuntimeError, AttributeError) as error:
         raise NetworkError(f"{path}: weights and metadata disagree; the file is damaged") from error
+    if not all(value.isfinite().all() for value in state.values()):
+        raise NetworkError(f"{path}: weights that are not finite numbers; the file is damaged, or of a failed run")
     network.metadata = {key: value for key, value in metadata.items() if key not in describe(network)}
     return network.eval().requires_grad_(False)
 
