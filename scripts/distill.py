@@ -2,7 +2,7 @@
 
 import sys
 
-from impasto.cli import run
+from impasto.commands import run
 
 if __name__ == "__main__":
     sys.exit(run("distill", *sys.argv[1:]))

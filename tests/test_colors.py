@@ -10,13 +10,13 @@ import pytest
 import torch
 from PIL import Image, ImageCms
 
-from impasto import cli, colors
-from impasto.colors import matrix_profile
+from impasto import commands as cli
 from impasto.data.crops import center_crop
-from impasto.images import from_pil, open_image, read_image, write_image
+from impasto.images import colors, from_pil, open_image, read_image, write_image
+from impasto.images.colors import matrix_profile
+from impasto.images.large import read_scan
 from impasto.inference import Stylizer
 from impasto.networks import TransformNet, save_network
-from impasto.scanlines import read_scan
 
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 D65, D50 = (0.3127, 0.3290), (0.3457, 0.3585)

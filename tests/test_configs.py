@@ -8,7 +8,7 @@ import pytest
 import yaml
 from pictures import save, smoke_pictures
 
-from impasto.cli import run
+from impasto.commands import run
 from impasto.networks import load_network
 
 CONFIGS = Path(__file__).parents[1] / "configs"

@@ -15,7 +15,7 @@ import pytest
 from exported import exported, properties
 from heeding import HEEDING
 
-from impasto.cli import run
+from impasto.commands import run
 from impasto.demo.runtime import FILES, find_runtime
 from impasto.demo.server import PAGE, open_server
 

@@ -18,7 +18,7 @@ import pytest
 from PIL import Image
 
 from impasto import Stylizer
-from impasto.cli import COMMANDS
+from impasto.commands import COMMANDS
 from impasto.demo.runtime import find_runtime
 from impasto.demo.server import open_server
 from impasto.networks import find_network

@@ -7,11 +7,11 @@ import pytest
 import torch
 from pictures import save
 
-from impasto.cli import run
-from impasto.distillation import KINDS, Distillation, _kept, _set_factors, factorize, faithfulness
-from impasto.features import FeatureNetwork
+from impasto.commands import run
 from impasto.networks import NetworkError, load_network
-from impasto.vgg import COMPACT_FILE, COMPACT_LAYERS, FactoredConvolution, factored
+from impasto.perceptual.features import FeatureNetwork
+from impasto.perceptual.vgg import COMPACT_FILE, COMPACT_LAYERS, FactoredConvolution, factored
+from impasto.training.distillation import KINDS, Distillation, _kept, _set_factors, factorize, faithfulness
 
 ROOT = Path(__file__).parents[1]
 

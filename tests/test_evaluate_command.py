@@ -10,15 +10,15 @@ import pytest
 from pictures import OLD_NETWORK, save
 from PIL import Image
 
-from impasto.cli import run
+from impasto.benchmark.cost import cost_of_network, cost_of_reference
+from impasto.commands import run
 from impasto.evaluation.cells import Reference
-from impasto.evaluation.cost import cost_of_network, cost_of_reference
 from impasto.evaluation.metrics import psnr
 from impasto.images import read_image, resize
-from impasto.losses import LossOptions
 from impasto.networks import TransformNet, save_network
-from impasto.optimization import OptimizeOptions
-from impasto.paintings import thumbnail
+from impasto.perceptual.loss import LossOptions
+from impasto.reference import OptimizeOptions
+from impasto.training.paintings import thumbnail
 
 ROOT = Path(__file__).parents[1]
 SMALL = ("--size=48", "--style_size=48", "--loss.network=compact", "--balance_photos=photos", "--output=out")

@@ -15,7 +15,7 @@ from heeding import HEEDING
 from pictures import OLD_NETWORK
 from PIL import Image
 
-from impasto.cli import run
+from impasto.commands import run
 from impasto.export import ExportOptions, export_network
 from impasto.images import Picture, to_pil
 from impasto.inference import Stylizer

@@ -8,9 +8,9 @@ import torch
 import torchvision
 from torchvision.models.feature_extraction import create_feature_extractor
 
-from impasto.features import BAND, IMAGENET_MEAN, IMAGENET_STD, FeatureNetwork
 from impasto.images import read_image, resize
-from impasto.vgg import (
+from impasto.perceptual.features import BAND, IMAGENET_MEAN, IMAGENET_STD, FeatureNetwork
+from impasto.perceptual.vgg import (
     CHECKPOINTS,
     COMPACT_FILE,
     COMPACT_LAYERS,
@@ -137,7 +137,7 @@ def test_refusals(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_offline_names_all_three_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("IMPASTO_WEIGHTS", raising=False)
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    monkeypatch.setattr("impasto.vgg.DOWNLOAD", "http://127.0.0.1:9/")  # nothing listens there
+    monkeypatch.setattr("impasto.perceptual.vgg.DOWNLOAD", "http://127.0.0.1:9/")  # nothing listens there
     with pytest.raises(ValueError) as refusal:
         find_weights("vgg19")
     message = str(refusal.value)

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from impasto.commands.jobs import find
 from impasto.data.files import find_images, find_parquet
-from impasto.folders import search, walk
 from impasto.images import IMAGE_SUFFIXES
-from impasto.jobs import find
+from impasto.images.folders import search, walk
 
 
 @pytest.fixture

@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import nn
 
-from impasto.features import FeatureNetwork
-from impasto.losses import LossOptions, PerceptualLoss, gram_matrix, total_variation
-from impasto.targets import StyleTarget
+from impasto.perceptual.features import FeatureNetwork
+from impasto.perceptual.loss import LossOptions, PerceptualLoss, gram_matrix, total_variation
+from impasto.perceptual.target import StyleTarget
 
 
 class TwoLayers(nn.Module):

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from impasto.networks import TransformNet
-from impasto.optimizer import ADAM_SHARE, Muon, orthogonalized
+from impasto.training.muon import ADAM_SHARE, Muon, orthogonalized
 
 SHAPES = [(8, 8), (6, 20), (20, 6), (1, 5), (32, 288)]
 

@@ -14,8 +14,8 @@ import torch
 from pictures import smoke_pictures
 from test_training import command, fit, losses, newest, terms
 
-from impasto.cli import run
-from impasto.runs import CheckpointNotWritten, WholeCheckpoints, claim, damage, newest_checkpoint
+from impasto.commands import run
+from impasto.training.checkpoints import CheckpointNotWritten, WholeCheckpoints, claim, damage, newest_checkpoint
 
 CHECKPOINTS = Path("runs/smoke/checkpoints")
 
@@ -123,7 +123,7 @@ def test_going_on_from_an_earlier_checkpoint_leaves_the_new_ones_the_newest() ->
 
 def test_two_runs_cannot_have_one_folder(capsys: pytest.CaptureFixture) -> None:
     held = (
-        "import sys, time; from pathlib import Path; from impasto.runs import claim\n"
+        "import sys, time; from pathlib import Path; from impasto.training.checkpoints import claim\n"
         "claim(Path('runs/smoke')); print('has it', flush=True); time.sleep(60)"
     )
     other = subprocess.Popen([sys.executable, "-c", held], stdout=subprocess.PIPE, text=True)
@@ -184,7 +184,7 @@ def test_kills_change_nothing_in_what_a_run_comes_to(tmp_path: Path, monkeypatch
 
 def test_killed_while_it_writes_a_run_has_its_old_checkpoint(tmp_path: Path) -> None:
     killed = (
-        "import os, signal, sys, torch; from impasto.runs import WholeCheckpoints\n"
+        "import os, signal, sys, torch; from impasto.training.checkpoints import WholeCheckpoints\n"
         "WholeCheckpoints().save_checkpoint({'step': 1}, sys.argv[1])\n"
         "os.fsync = lambda file: os.kill(os.getpid(), signal.SIGKILL)\n"  # all is written, nothing has its name
         "WholeCheckpoints().save_checkpoint({'step': 2}, sys.argv[1])"

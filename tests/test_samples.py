@@ -10,7 +10,7 @@ import torch
 from PIL import ExifTags, Image
 
 from impasto.images import from_pil, read_image
-from impasto.scanlines import read_scan
+from impasto.images.large import read_scan
 
 tifffile = pytest.importorskip("tifffile")
 

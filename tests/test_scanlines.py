@@ -11,9 +11,10 @@ import pytest
 import torch
 from PIL import ExifTags, Image, ImageCms
 
-from impasto import images, scanlines
+from impasto import images
 from impasto.images import ImageError, Picture, read_image, resize, write_image
-from impasto.scanlines import Scan, read_scan, scan, write_rows
+from impasto.images import large as scanlines
+from impasto.images.large import Scan, read_scan, scan, write_rows
 from impasto.writing import FileError
 
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()

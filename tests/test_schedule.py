@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from pictures import smoke_pictures
 
-from impasto.cli import run
-from impasto.schedule import warmup_cosine
+from impasto.commands import run
+from impasto.training.schedule import warmup_cosine
 
 SMOKE = ("--config", str(Path(__file__).parents[1] / "configs" / "smoke.yaml"))
 CLOCK = (

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from impasto.cli import COMMANDS, main
+from impasto.commands import COMMANDS, main
 
 ROOT = Path(__file__).parents[1]
 SCRIPTS = sorted((ROOT / "scripts").glob("*.py"))
@@ -57,7 +57,7 @@ def test_training_help_explains_every_option_of_ours() -> None:
         assert option in text
 
 
-@pytest.mark.parametrize("module", ["impasto", "impasto.cli", "impasto.inference", "impasto.inference_cli"])
+@pytest.mark.parametrize("module", ["impasto", "impasto.commands", "impasto.inference", "impasto.commands.infer"])
 def test_inference_starts_without_lightning_and_datasets(module: str) -> None:
     heavy = {"pytorch_lightning", "lightning", "datasets", "tensorboard", "torchmetrics", "onnxruntime", "torchvision"}
     done = call(sys.executable, "-c", f"import sys, {module}; print(sorted({heavy} & set(sys.modules)))")

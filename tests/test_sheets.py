@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from impasto.images import ImageError
-from impasto.sheets import contact_sheet
+from impasto.images.sheets import contact_sheet
 
 
 def test_contact_sheet_holds_the_pictures_in_order() -> None:

@@ -16,14 +16,14 @@ from pictures import save, smoke_pictures
 from PIL import Image
 from rich.console import Console
 
-from impasto import callbacks
-from impasto.cli import run
+from impasto.commands import run
 from impasto.images import read_image
 from impasto.networks import load_network
 from impasto.networks.layers import by_columns
-from impasto.paintings import thumbnail
-from impasto.targets import StyleTarget
-from impasto.training import FixedStyles
+from impasto.perceptual.target import StyleTarget
+from impasto.training import callbacks
+from impasto.training.module import FixedStyles
+from impasto.training.paintings import thumbnail
 
 ROOT = Path(__file__).parents[1]
 SMOKE = ("--config", str(ROOT / "configs" / "smoke.yaml"))
@@ -266,7 +266,7 @@ def test_the_last_look_is_before_the_checkpoint(capsys: pytest.CaptureFixture) -
 
 COMPILED = """
 import torch
-from impasto.losses import LossOptions, PerceptualLoss
+from impasto.perceptual.loss import LossOptions, PerceptualLoss
 from impasto.networks import TransformNet
 
 torch.manual_seed(0)

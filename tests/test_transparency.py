@@ -8,13 +8,13 @@ import pytest
 import torch
 from PIL import Image, ImageDraw
 
+from impasto.commands.optimize import _masks
 from impasto.data.crops import center_crop
 from impasto.images import from_pil, open_image, read_image, to_pil
+from impasto.images.large import read_scan, scan
+from impasto.images.transparency import fill_hidden
 from impasto.inference import Stylizer
 from impasto.networks import TransformNet
-from impasto.optimization_cli import _masks
-from impasto.scanlines import read_scan, scan
-from impasto.transparency import fill_hidden
 
 TILE = 112
 

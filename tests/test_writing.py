@@ -8,7 +8,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from impasto import cli, writing
+from impasto import commands as cli
+from impasto import writing
 from impasto.writing import FileError, check_folder, new_file, new_files, write_bytes
 
 
@@ -100,9 +101,9 @@ def test_a_signal_that_ends_a_command_leaves_nothing(name: str, status: int, com
             return work
 
     monkeypatch.setattr(cli, "import_module", lambda _: Module())
-    monkeypatch.setattr("impasto.arguments.parsed", lambda *_, **__: {})
+    monkeypatch.setattr("impasto.commands.arguments.parsed", lambda *_, **__: {})
     if command == "train":
-        monkeypatch.setattr("impasto.training_cli.train", work)
+        monkeypatch.setattr("impasto.commands.train.train", work)
     before = signal.getsignal(getattr(signal, name))
     assert cli.run(command) == status
     assert found(tmp_path) == {} and signal.getsignal(getattr(signal, name)) is before

@@ -5,18 +5,18 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from impasto.inference import Stylizer
-    from impasto.losses import LossOptions, PerceptualLoss
     from impasto.networks import load_network, save_network
-    from impasto.optimization import OptimizeOptions, optimize_image
+    from impasto.perceptual.loss import LossOptions, PerceptualLoss
+    from impasto.reference import OptimizeOptions, optimize_image
 
 _HOMES = {
     "Stylizer": "impasto.inference",
     "load_network": "impasto.networks",
     "save_network": "impasto.networks",
-    "LossOptions": "impasto.losses",
-    "PerceptualLoss": "impasto.losses",
-    "OptimizeOptions": "impasto.optimization",
-    "optimize_image": "impasto.optimization",
+    "LossOptions": "impasto.perceptual.loss",
+    "PerceptualLoss": "impasto.perceptual.loss",
+    "OptimizeOptions": "impasto.reference",
+    "optimize_image": "impasto.reference",
 }
 __all__ = [
     "LossOptions", "OptimizeOptions", "PerceptualLoss", "Stylizer",

@@ -2,7 +2,7 @@
 
 import sys
 
-from impasto.cli import main
+from impasto.commands import main
 
 if __name__ == "__main__":
     sys.exit(main())

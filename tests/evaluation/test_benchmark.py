@@ -5,11 +5,11 @@ from pathlib import Path
 import pytest
 from pictures import OLD_NETWORK, save
 
-from impasto.cli import run
-from impasto.evaluation.loss_networks import NETWORKS, Setting, table
-from impasto.evaluation.photos_needed import share_for
-from impasto.evaluation.speed import convolution_flops, inference_table
-from impasto.evaluation.steps import Step, ladder, operations
+from impasto.benchmark.inference import convolution_flops, inference_table
+from impasto.benchmark.loss_networks import NETWORKS, Setting, table
+from impasto.benchmark.optimizers import share_for
+from impasto.benchmark.training import Step, ladder, operations
+from impasto.commands import run
 
 
 def test_a_table_has_a_row_for_each_loss_network() -> None:

@@ -10,10 +10,10 @@ from pictures import OLD_NETWORK
 from PIL import Image
 
 from impasto import images
+from impasto.images.large import scan
 from impasto.inference import Stylizer, tiles
 from impasto.inference.tiles import Floats, plan
 from impasto.networks import TransformNet
-from impasto.scanlines import scan
 
 SIDE = 112  # of tiles of `network`, whose reach is 26: 56 pixels of each are kept
 

@@ -10,12 +10,12 @@ from exported import DESCRIBED, exported, properties
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from impasto import cli
+from impasto import commands as cli
 from impasto.inference import Stylizer
 from impasto.inference.backends import OnnxPainter
 from impasto.networks import NetworkError, TransformNet, load_network, save_network
+from impasto.perceptual.vgg import load_compact
 from impasto.spelling import printable
-from impasto.vgg import load_compact
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from impasto.images import DEEP, ImageError, channels, decoded, explained, tensors
-from impasto.transparency import resize_image, resize_tensor
+from impasto.images.transparency import resize_image, resize_tensor
 
 UNNAMED = "image"  # what the errors of pictures without a name begin with
 _MIDDLE = 0.5 - 1e-9  # of an odd number of pixels too many, the smaller half is cut off before the middle

@@ -4,8 +4,8 @@ import re
 from importlib.util import find_spec
 from pathlib import Path
 
-from impasto.folders import search, walk
 from impasto.images import IMAGE_SUFFIXES, named_images
+from impasto.images.folders import search, walk
 
 # In a checkout, and in an installed wheel.
 CONFIGS = [folder / "configs" for folder in (Path(__file__).parents[3], Path(__file__).parents[1])]

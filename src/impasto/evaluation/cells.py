@@ -12,9 +12,9 @@ from torch import Tensor
 
 from impasto.evaluation.metrics import Lpips, grain, gram_difference, psnr, ssim, tone
 from impasto.images import Picture, read_image, write_image
-from impasto.losses import LossOptions, PerceptualLoss
-from impasto.optimization import OptimizeOptions, optimize_image
-from impasto.targets import PhotoStatistics, StyleTarget
+from impasto.perceptual.loss import LossOptions, PerceptualLoss
+from impasto.perceptual.target import PhotoStatistics, StyleTarget
+from impasto.reference import OptimizeOptions, optimize_image
 from impasto.writing import write_text
 
 LAST = -1

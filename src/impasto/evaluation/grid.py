@@ -12,9 +12,9 @@ from torch import Tensor
 
 from impasto.evaluation.cells import LAST, Cell, Cells, Judge, Reference, digest
 from impasto.evaluation.plots import plot_terms
-from impasto.losses import LossOptions
-from impasto.optimization import OptimizeOptions
-from impasto.sheets import contact_sheet
+from impasto.images.sheets import contact_sheet
+from impasto.perceptual.loss import LossOptions
+from impasto.reference import OptimizeOptions
 from impasto.writing import new_file, write_bytes, write_text
 
 NUMBERS = ("content", "style", "loss", "ssim", "gmd")

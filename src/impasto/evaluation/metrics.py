@@ -9,8 +9,8 @@ from torch.nn import functional as F
 from torchmetrics.functional.image import peak_signal_noise_ratio, structural_similarity_index_measure
 
 from impasto.data.files import located
-from impasto.features import FeatureNetwork
-from impasto.losses import gram_matrix
+from impasto.perceptual.features import FeatureNetwork
+from impasto.perceptual.loss import gram_matrix
 
 Picture = Float[Tensor, "1 3 _ _"]
 Features = Callable[[Tensor], Mapping[str, Tensor]]

@@ -12,15 +12,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from impasto.benchmark.cost import Cost, cost_of_network, cost_of_reference
 from impasto.evaluation.cells import LAST, Cell, Cells, Judge, Reference, digest
-from impasto.evaluation.cost import Cost, cost_of_network, cost_of_reference
 from impasto.evaluation.metrics import grid_pattern
 from impasto.evaluation.plots import plot_terms
 from impasto.images import match_colors
+from impasto.images.sheets import contact_sheet
 from impasto.inference import Stylizer
 from impasto.inference.styles import style_names
 from impasto.networks import find_network, load_network
-from impasto.sheets import contact_sheet
 from impasto.writing import new_file, write_bytes, write_text
 
 COLUMNS = {

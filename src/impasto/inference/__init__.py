@@ -14,6 +14,7 @@ from torch import Tensor
 
 from impasto import images
 from impasto.images import Picture
+from impasto.images.large import Rows, Scan, scan
 from impasto.inference.backends import Backend, open_painter
 from impasto.inference.devices import memory_explained
 from impasto.inference.styles import Number, style_weights
@@ -32,7 +33,6 @@ from impasto.inference.tiles import (
     tile_side,
 )
 from impasto.networks import TransformNet
-from impasto.scanlines import Rows, Scan, scan
 
 _TOLERANCE = 0.01  # beyond [0, 1]: bicubic resampling overshoots, 0…255 is a mistake
 

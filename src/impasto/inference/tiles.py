@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from impasto import images
-from impasto.scanlines import Rows, Scan
+from impasto.images.large import Rows, Scan
 
 Tiling = Literal["auto", "never"] | int
 

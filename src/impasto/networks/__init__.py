@@ -11,9 +11,9 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from impasto.networks.transform import TransformNet
-from impasto.paintings import check_style_names
+from impasto.perceptual.vgg import CHECKPOINTS, COMPACT_FILE
 from impasto.spelling import did_you_mean
-from impasto.vgg import CHECKPOINTS, COMPACT_FILE
+from impasto.training.paintings import check_style_names
 from impasto.writing import write_bytes
 
 NETWORKS: dict[str, type[TransformNet]] = {"TransformNet": TransformNet}

@@ -11,6 +11,8 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from impasto.commands.jobs import check_output_folder, spare_inputs
+from impasto.commands.optimize import gap_photos, read_options
 from impasto.data.files import find_images, located
 from impasto.evaluation.cells import Judge, Reference
 from impasto.evaluation.grid import Grid, explore
@@ -18,12 +20,10 @@ from impasto.evaluation.report import Compared, compare
 from impasto.images import read_image
 from impasto.inference.devices import find_device
 from impasto.inference.styles import style_names
-from impasto.jobs import check_output_folder, spare_inputs
-from impasto.losses import LossOptions
 from impasto.networks import load_network, published_networks
-from impasto.optimization import OptimizeOptions
-from impasto.optimization_cli import gap_photos, read_options
-from impasto.paintings import check_style_names, other_picture, thumbnail
+from impasto.perceptual.loss import LossOptions
+from impasto.reference import OptimizeOptions
+from impasto.training.paintings import check_style_names, other_picture, thumbnail
 
 _LOG = logging.getLogger("impasto")
 

@@ -4,11 +4,11 @@ import sys
 from pathlib import Path
 from typing import Literal
 
-from impasto.arguments import parsed
+from impasto.commands.arguments import parsed
+from impasto.commands.jobs import check_output_folder
 from impasto.data.files import find_images
 from impasto.export import OPSETS, ExportOptions, export_network
 from impasto.inference.backends import PARTS
-from impasto.jobs import check_output_folder
 from impasto.networks import find_network, load_network
 
 

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from impasto.folders import search, walk
 from impasto.images import IMAGE_SUFFIXES, WRITABLE, named_images
+from impasto.images.folders import search, walk
 from impasto.writing import check_folder
 
 

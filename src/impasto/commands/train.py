@@ -14,17 +14,17 @@ from pytorch_lightning.plugins.io import CheckpointIO
 from pytorch_lightning.utilities.exceptions import MisconfigurationException, SIGTERMException
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
-from impasto.callbacks import LossTable, Previews, ShowProgress, StopSafely
 from impasto.data.files import located, shipped_config
 from impasto.data.modules import Photos
-from impasto.distillation import Distillation, faithfulness
 from impasto.images import read_image, write_image
 from impasto.inference import Stylizer
-from impasto.paintings import check_style_names
-from impasto.runs import Checkpoints, WholeCheckpoints, claim, damage, holds_run, newest_checkpoint
-from impasto.schedule import Schedule
-from impasto.training import FixedStyles
-from impasto.vgg import COMPACT_FILE
+from impasto.perceptual.vgg import COMPACT_FILE
+from impasto.training.callbacks import LossTable, Previews, ShowProgress, StopSafely
+from impasto.training.checkpoints import Checkpoints, WholeCheckpoints, claim, damage, holds_run, newest_checkpoint
+from impasto.training.distillation import Distillation, faithfulness
+from impasto.training.module import FixedStyles
+from impasto.training.paintings import check_style_names
+from impasto.training.schedule import Schedule
 from impasto.writing import write_text
 
 

@@ -17,8 +17,8 @@ from pytorch_lightning.loggers import TensorBoardLogger
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
-from impasto.schedule import Schedule, finished
-from impasto.sheets import contact_sheet
+from impasto.images.sheets import contact_sheet
+from impasto.training.schedule import Schedule, finished
 from impasto.writing import new_file, write_text
 
 BAR_WIDTH = 10

@@ -10,8 +10,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from impasto.features import Bands, FeatureNetwork, whole
-from impasto.targets import (
+from impasto.perceptual.features import Bands, FeatureNetwork, whole
+from impasto.perceptual.target import (
     ContentTarget,
     Key,
     PhotoStatistics,
@@ -24,7 +24,7 @@ from impasto.targets import (
     square_products,
     squared_error,
 )
-from impasto.vgg import LossNetwork
+from impasto.perceptual.vgg import LossNetwork
 
 Balance = Literal["relative", "fixed", "dynamic"]
 ByKey = dict[Key, Tensor]

@@ -110,11 +110,11 @@ def _run(command: str, arguments: tuple[str, ...]) -> int:
         if command in ("train", "distill", "benchmark"):
             _ignore_lightnings_advice()
         if command in ("train", "distill"):
-            from impasto import training_cli
+            from impasto.commands import train as training_cli
 
             logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)  # it sets its own on import
             return int(getattr(training_cli, command)(list(arguments)))
-        from impasto.arguments import parsed
+        from impasto.commands.arguments import parsed
 
         function = getattr(import_module(f"impasto.{_HOMES[command]}"), command)
         if command in ("benchmark", "demo"):

@@ -12,9 +12,9 @@ from rich.console import Console
 from rich.progress import Progress
 
 from impasto.data.modules import Photos
-from impasto.losses import LossOptions
-from impasto.schedule import Schedule
-from impasto.training import FixedStyles
+from impasto.perceptual.loss import LossOptions
+from impasto.training.module import FixedStyles
+from impasto.training.schedule import Schedule
 
 ADAM_RATE = 2e-3  # of the trials in checkpoints/notebook.md
 SHARES = (0.25, 0.35, 0.5)  # of Adam's photos, each a run of its own: the learning rate falls to 0 in each

@@ -6,16 +6,16 @@ from itertools import pairwise
 
 import torch
 
+from impasto.benchmark.measure import alone, in_use, measured_peak, now, seconds_of
+from impasto.benchmark.plain import CONTENT_LAYER, plain_recipe
 from impasto.evaluation.cells import Reference
-from impasto.evaluation.measure import alone, in_use, measured_peak, now, seconds_of
-from impasto.evaluation.plain import CONTENT_LAYER, plain_recipe
-from impasto.features import FeatureNetwork
 from impasto.inference import Stylizer
 from impasto.inference.styles import style_names
-from impasto.losses import STYLE_LAYERS, PerceptualLoss
 from impasto.networks import load_network
-from impasto.optimization import optimize_image
-from impasto.vgg import LossNetwork
+from impasto.perceptual.features import FeatureNetwork
+from impasto.perceptual.loss import STYLE_LAYERS, PerceptualLoss
+from impasto.perceptual.vgg import LossNetwork
+from impasto.reference import optimize_image
 
 ROUNDS = 5  # pictures, or iterations, that are timed after one to warm up
 

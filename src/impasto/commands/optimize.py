@@ -17,6 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import Tensor
 from torch.nn import functional as F
 
+from impasto.commands.jobs import check_output_folder, spare_inputs
 from impasto.data.files import find_images, shipped_config
 from impasto.evaluation.plots import plot_terms
 from impasto.images import (
@@ -31,11 +32,10 @@ from impasto.images import (
     writable,
     write_image,
 )
+from impasto.images.sheets import contact_sheet
 from impasto.inference.devices import find_device, memory_explained
-from impasto.jobs import check_output_folder, spare_inputs
-from impasto.losses import LossOptions, PerceptualLoss
-from impasto.optimization import OptimizeOptions, optimize_image
-from impasto.sheets import contact_sheet
+from impasto.perceptual.loss import LossOptions, PerceptualLoss
+from impasto.reference import OptimizeOptions, optimize_image
 from impasto.writing import new_files
 
 GAP_PHOTOS = 32  # of a folder, on which the balance is measured: as many as in training

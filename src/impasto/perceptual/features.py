@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from impasto.vgg import (
+from impasto.perceptual.vgg import (
     COMPACT_LAYERS,
     LossNetwork,
     architecture,

@@ -17,8 +17,8 @@ from jaxtyping import Float, UInt8
 from PIL import Image
 from torch import Tensor
 
-from impasto import images, transparency
-from impasto.images import ImageError, explained
+from impasto import images
+from impasto.images import ImageError, explained, transparency
 from impasto.writing import new_file
 
 # More are taken for a decompression bomb. These are 4 GB decoded, twice that while EXIF turns them, and, with alpha,

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.progress import track
 from torch.utils.flop_counter import FlopCounterMode
 
-from impasto.evaluation.measure import seconds_of
+from impasto.benchmark.measure import seconds_of
 from impasto.inference.backends import Painter, TorchPainter, open_painter
 from impasto.networks import load_network
 

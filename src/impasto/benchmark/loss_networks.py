@@ -9,12 +9,12 @@ import torch
 from rich.console import Console
 from rich.progress import track
 
-from impasto.evaluation.measure import alone, in_use, measured_peak, seconds_of
-from impasto.features import FeatureNetwork
-from impasto.losses import STYLE_LAYERS, LossOptions, PerceptualLoss
+from impasto.benchmark.measure import alone, in_use, measured_peak, seconds_of
 from impasto.networks import TransformNet
 from impasto.networks.transform import TRAINING_MARGIN
-from impasto.vgg import LossNetwork
+from impasto.perceptual.features import FeatureNetwork
+from impasto.perceptual.loss import STYLE_LAYERS, LossOptions, PerceptualLoss
+from impasto.perceptual.vgg import LossNetwork
 
 NETWORKS: tuple[LossNetwork, ...] = get_args(LossNetwork)
 LAYERS = (*STYLE_LAYERS, "relu4_2")

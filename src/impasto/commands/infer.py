@@ -8,15 +8,15 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from impasto.arguments import parsed
+from impasto.commands.arguments import parsed
+from impasto.commands.jobs import Job, check_new, check_outputs, find, plan
 from impasto.images import Picture, explained, open_image, read_image, scaled, writable, write_image
+from impasto.images.large import LARGEST, Scan, read_scan, write_rows
 from impasto.inference import Stylizer
 from impasto.inference.backends import Backend, Painter, open_painter
 from impasto.inference.styles import network_of
 from impasto.inference.tiles import Tiling
-from impasto.jobs import Job, check_new, check_outputs, find, plan
 from impasto.networks import find_network, published_networks
-from impasto.scanlines import LARGEST, Scan, read_scan, write_rows
 from impasto.spelling import printable
 
 _ALLOWED = {

@@ -13,8 +13,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from impasto.images import resize
-from impasto.losses import PerceptualLoss
-from impasto.targets import ContentTarget, PhotoStatistics, StyleTarget
+from impasto.perceptual.loss import PerceptualLoss
+from impasto.perceptual.target import ContentTarget, PhotoStatistics, StyleTarget
 
 Optimizer = Literal["lbfgs", "adam"]
 Start = Literal["content", "noise", "mix"]

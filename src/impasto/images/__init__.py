@@ -22,8 +22,8 @@ from jaxtyping import Float, Shaped, UInt8
 from PIL import ExifTags, Image, UnidentifiedImageError
 from torch import Tensor
 
-from impasto import colors, heif, samples, transparency
-from impasto.samples import DEEP
+from impasto.images import colors, heif, samples, transparency
+from impasto.images.samples import DEEP
 from impasto.writing import REASONS, FileError, check_room, new_file, one_line
 
 IMAGE_SUFFIXES: tuple[str, ...] = (

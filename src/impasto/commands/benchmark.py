@@ -8,14 +8,14 @@ import torch
 from rich.console import Console
 from rich.progress import track
 
+from impasto.benchmark.cost import Cost, cost_of_plain_recipe, cost_of_reference
+from impasto.benchmark.inference import inference_table
+from impasto.benchmark.loss_networks import Setting, table
+from impasto.benchmark.training import Step, batches_of, ladder, loader_line, training_table
 from impasto.data.files import located
 from impasto.evaluation.cells import Reference
-from impasto.evaluation.cost import Cost, cost_of_plain_recipe, cost_of_reference
-from impasto.evaluation.loss_networks import Setting, table
-from impasto.evaluation.speed import inference_table
-from impasto.evaluation.steps import Step, batches_of, ladder, loader_line, training_table
-from impasto.losses import LossOptions
-from impasto.optimization import OptimizeOptions
+from impasto.perceptual.loss import LossOptions
+from impasto.reference import OptimizeOptions
 
 
 def benchmark(
@@ -89,7 +89,7 @@ def benchmark(
     elif what == "optimizers":
         if not photos:
             raise ValueError("--what optimizers trains networks: give a folder with --photos")
-        from impasto.evaluation.photos_needed import Training, photos_needed_table  # imports Lightning: seconds
+        from impasto.benchmark.optimizers import Training, photos_needed_table  # imports Lightning: seconds
 
         training = Training(photos, str(located(painting)), size, batch, width, device)
         print(photos_needed_table(training, steps), flush=True)

@@ -11,13 +11,13 @@ from rich.console import Console
 from rich.progress import track
 from torch.utils.flop_counter import FlopCounterMode
 
-from impasto.evaluation.measure import alone, in_use, measured_peak, now, seconds_of
-from impasto.evaluation.plain import PlainLoss, plain_network
-from impasto.losses import LossOptions, PerceptualLoss
+from impasto.benchmark.measure import alone, in_use, measured_peak, now, seconds_of
+from impasto.benchmark.plain import PlainLoss, plain_network
 from impasto.networks import TransformNet
 from impasto.networks.transform import TRAINING_MARGIN
-from impasto.optimizer import Muon
-from impasto.vgg import LossNetwork
+from impasto.perceptual.loss import LossOptions, PerceptualLoss
+from impasto.perceptual.vgg import LossNetwork
+from impasto.training.muon import Muon
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from impasto.features import IMAGENET_MEAN, IMAGENET_STD, FeatureNetwork
-from impasto.losses import STYLE_LAYERS
-from impasto.vgg import architecture, layer_names
+from impasto.perceptual.features import IMAGENET_MEAN, IMAGENET_STD, FeatureNetwork
+from impasto.perceptual.loss import STYLE_LAYERS
+from impasto.perceptual.vgg import architecture, layer_names
 
 CONTENT_LAYER = "relu4_2"
 

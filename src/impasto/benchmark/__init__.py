@@ -1,0 +1,1 @@
+"""What training, painting, the losses and the reference cost: ratios measured side by side."""
