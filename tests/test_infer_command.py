@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 from impasto import commands as cli
-from impasto import networks, writing
+from impasto import writing
 from impasto.images import read_image
 from impasto.inference import Stylizer
 from impasto.inference.backends import TorchPainter
@@ -28,7 +28,7 @@ STYLES = [
 @pytest.fixture
 def folder(tmp_path, monkeypatch) -> Path:
     """The working directory, with the networks one.safetensors (wave) and two.safetensors; none published."""
-    monkeypatch.setattr(networks, "CHECKPOINTS", (tmp_path / "checkpoints",))
+    monkeypatch.setattr("impasto.networks.files.CHECKPOINTS", (tmp_path / "checkpoints",))
     monkeypatch.chdir(tmp_path)
     for name, styles in (("one", STYLES[1:]), ("two", STYLES)):
         torch.manual_seed(0)

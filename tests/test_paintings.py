@@ -11,8 +11,8 @@ from PIL import Image
 
 from impasto.images import Picture as Read
 from impasto.images import from_pil, read_image, resize, to_pil
+from impasto.images.paintings import other_picture, thumbnail
 from impasto.networks import load_network, published_networks
-from impasto.training.paintings import other_picture, thumbnail
 
 
 def test_a_thumbnail_is_the_mean_of_64_parts() -> None:

@@ -18,12 +18,12 @@ from rich.console import Console
 
 from impasto.commands import run
 from impasto.images import read_image
+from impasto.images.paintings import thumbnail
+from impasto.kernels import by_columns
 from impasto.networks import load_network
-from impasto.networks.layers import by_columns
 from impasto.perceptual.target import StyleTarget
 from impasto.training import callbacks
 from impasto.training.module import FixedStyles
-from impasto.training.paintings import thumbnail
 
 ROOT = Path(__file__).parents[1]
 SMOKE = ("--config", str(ROOT / "configs" / "smoke.yaml"))

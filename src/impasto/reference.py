@@ -3,9 +3,9 @@
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from itertools import pairwise
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from jaxtyping import Float
@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from impasto.images import resize
-from impasto.perceptual.loss import PerceptualLoss
+from impasto.perceptual.loss import LossOptions, PerceptualLoss
 from impasto.perceptual.target import ContentTarget, PhotoStatistics, StyleTarget
 
 Optimizer = Literal["lbfgs", "adam"]
@@ -73,6 +73,18 @@ class OptimizeOptions:
                 raise ValueError(f"{name} {share}: from 0 ({of_nothing}) to 1 (the content)")
         if any(a >= b for a, b in pairwise([0, *self.coarse])):
             raise ValueError(f"coarse {self.coarse}: sizes in pixels that grow, such as [128, 256]")
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A setting of the optimization: how it goes, and under which loss."""
+
+    options: OptimizeOptions
+    loss: LossOptions
+
+    def settings(self) -> dict[str, Any]:
+        """What its pictures depend on; where the weights lie does not."""
+        return {"options": asdict(self.options), "loss": asdict(replace(self.loss, weights=None))}
 
 
 def optimize_image(

@@ -2,23 +2,15 @@
 
 import pytest
 import torch
-from scipy import signal
 from torch import nn
 from torch.nn import functional as F
 
-from impasto.data.files import located
-from impasto.images import read_image, resize
 from impasto.networks.layers import (
     ConditionalInstanceNorm,
     ConvNormRelu,
-    Convolution,
     Moments,
     ResidualBlock,
-    by_columns,
-    canvas,
-    reflected,
     smoothed,
-    without_grain,
 )
 
 
@@ -87,14 +79,6 @@ def test_the_gradient_of_a_part_leaves_the_given_moments() -> None:
     assert torch.autograd.gradcheck(lambda x: norm(x, torch.ones(1, 1).double(), Moments(statistics)), x)
 
 
-@pytest.mark.parametrize("border", [1, 3])
-def test_reflection_is_torchs_with_its_gradient(border: int) -> None:
-    """A border may be wider than half the picture: then a pixel goes to both sides."""
-    x = torch.randn(2, 3, 4, 5, dtype=torch.float64, requires_grad=True)
-    torch.testing.assert_close(reflected(x, border), F.pad(x, [border] * 4, mode="reflect"), rtol=0, atol=0)
-    assert torch.autograd.gradcheck(lambda x: reflected(x, border), x)
-
-
 def test_a_layer_keeps_two_tensors_of_its_size_for_the_gradient() -> None:
     """What its convolution reads, and what it gives; under autocast in half precision."""
     kept: dict[int, int] = {}
@@ -109,19 +93,6 @@ def test_a_layer_keeps_two_tensors_of_its_size_for_the_gradient() -> None:
     assert sum(kept.values()) < 4.4 * x.numel() * 2
 
 
-def test_by_columns_is_the_convolution_with_its_gradients() -> None:
-    torch.manual_seed(0)
-    module, x = Convolution(5, 3, 9), torch.randn(2, 5, 12, 17, requires_grad=True)
-    wanted, found = module(x), by_columns(module, x)
-    torch.testing.assert_close(found, wanted, rtol=0, atol=1e-5)
-    upstream, of = torch.randn_like(wanted), [x, *module.parameters()]
-    for a, b in zip(*(torch.autograd.grad(y, of, upstream) for y in (found, wanted)), strict=True):
-        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
-    with torch.autocast("cpu", torch.bfloat16):
-        assert by_columns(module, x).dtype == torch.float32
-        torch.testing.assert_close(by_columns(module, x), wanted, rtol=0, atol=0.02)
-
-
 def test_upsampling_is_a_binomial_filter() -> None:
     """One pixel becomes 1 5 10 10 5 1 (sixteenths) both ways: doubled, then four times the mean of neighbours."""
     picture = torch.zeros(1, 2, 5, 5)
@@ -130,33 +101,3 @@ def test_upsampling_is_a_binomial_filter() -> None:
     line = torch.tensor([0, 0, 1, 5, 10, 10, 5, 1, 0, 0]) / 16
     assert torch.allclose(doubled[0, 1], torch.outer(line, line), atol=1e-6) and not doubled[0, 0].any()
     assert torch.allclose(smoothed(torch.full((1, 3, 2, 7), 0.3)), torch.tensor(0.3))
-
-
-def test_without_grain_is_scipys_wiener_filter_away_from_the_border() -> None:
-    photo = resize(read_image(located("package:skimage/data/camera.png")).pixels, 96)
-    expected = signal.wiener(photo[0, 0].double().numpy(), 7, noise=(2 / 255) ** 2)
-    found = without_grain(photo, 2.0)[0]
-    torch.testing.assert_close(found[0, 3:-3, 3:-3], torch.tensor(expected)[3:-3, 3:-3].float(), rtol=0, atol=1e-4)
-    assert (found - photo[0]).abs().max() > 1 / 255
-
-
-def test_without_grain_takes_noise_and_leaves_edges_and_hues() -> None:
-    noise = torch.randn(1, 3, 64, 64) * 2 / 255 / 3
-    assert without_grain(0.5 + noise, 2.0).sub(0.5).abs().max() < 1 / 255
-    edge = torch.zeros(1, 3, 32, 32)
-    edge[:, 0, :, 16:] = 1.0
-    torch.testing.assert_close(without_grain(edge, 2.0), edge, rtol=0, atol=1e-3)
-    assert without_grain(torch.full((1, 3, 1, 1), 0.3), 2.0).flatten().tolist() == pytest.approx([0.3] * 3)
-
-
-def test_canvas_is_faint_has_waves_of_12_to_40_pixels_and_is_the_same_for_every_photo() -> None:
-    whole = canvas(torch.rand(1, 3, 480, 480), 6.0)
-    assert whole.std().item() == pytest.approx(6 / 255, rel=0.05)
-    power = torch.fft.fft2(whole * torch.outer(torch.hann_window(480), torch.hann_window(480))).abs().square()
-    frequency = torch.fft.fftfreq(480)
-    frequency = torch.hypot(frequency[:, None], frequency[None])  # waves in a pixel
-    inside = (frequency > 1 / 42) & (frequency < 1 / 11.5)
-    assert power[inside].sum() > 0.99 * power.sum()
-    torch.testing.assert_close(
-        canvas(torch.zeros(2, 3, 70, 90), 6.0, (300, 20)), whole[300:370, 20:110], rtol=0, atol=1e-5
-    )

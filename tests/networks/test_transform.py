@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from impasto.networks import TransformNet, load_network
-from impasto.networks.layers import Moments, canvas, without_grain
+from impasto.networks.layers import Moments
+from impasto.networks.preprocess import canvas, without_grain
 from impasto.networks.transform import MARGIN
 
 SIZES = [(side, side) for side in (1, 2, 3, 5, 31, 97)] + [(98, 131), (513, 257), (1000, 3)]

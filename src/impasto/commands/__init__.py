@@ -25,15 +25,6 @@ COMMANDS = {
     "distill": "make the compact loss network",
     "benchmark": "time training, losses, the reference, or painting, side by side",
 }
-# Where each has a function of its name; imported when asked for. Training starts in another way.
-_HOMES = {
-    "infer": "inference_cli",
-    "export": "export_cli",
-    "optimize": "optimization_cli",
-    "evaluate": "evaluation_cli",
-    "demo": "demo",
-    "benchmark": "evaluation.benchmark",
-}
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -109,18 +100,17 @@ def _run(command: str, arguments: tuple[str, ...]) -> int:
     try:
         if command in ("train", "distill", "benchmark"):
             _ignore_lightnings_advice()
+        # Each command is a function of its name in a module of its name, which is imported when asked for.
+        module = import_module(f"impasto.commands.{'train' if command == 'distill' else command}")
+        function = getattr(module, command)
         if command in ("train", "distill"):
-            from impasto.commands import train as training_cli
-
             logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)  # it sets its own on import
-            return int(getattr(training_cli, command)(list(arguments)))
-        from impasto.commands.arguments import parsed
-
-        function = getattr(import_module(f"impasto.{_HOMES[command]}"), command)
         if command in ("benchmark", "demo"):
+            from impasto.commands.arguments import parsed
+
             description = (inspect.getdoc(function) or "").split("\n\nArgs:")[0]
-            return function(**parsed(command, description, function, list(arguments), {}, {}))
-        return function(list(arguments))
+            return int(function(**parsed(command, description, function, list(arguments), {}, {})))
+        return int(function(list(arguments)))
     except (ValueError, OSError) as error:
         if os.environ.get("IMPASTO_DEBUG"):
             raise

@@ -14,16 +14,16 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from impasto.commands.jobs import check_output_folder, spare_inputs
 from impasto.commands.optimize import gap_photos, read_options
 from impasto.data.files import find_images, located
-from impasto.evaluation.cells import Judge, Reference
+from impasto.evaluation.cells import Judge
 from impasto.evaluation.grid import Grid, explore
 from impasto.evaluation.report import Compared, compare
 from impasto.images import read_image
+from impasto.images.paintings import check_style_names, other_picture, thumbnail
 from impasto.inference.devices import find_device
 from impasto.inference.styles import style_names
 from impasto.networks import load_network, published_networks
 from impasto.perceptual.loss import LossOptions
-from impasto.reference import OptimizeOptions
-from impasto.training.paintings import check_style_names, other_picture, thumbnail
+from impasto.reference import OptimizeOptions, Reference
 
 _LOG = logging.getLogger("impasto")
 

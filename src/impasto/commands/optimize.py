@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from impasto.commands.jobs import check_output_folder, spare_inputs
-from impasto.data.files import find_images, shipped_config
+from impasto.data.files import find_images
 from impasto.evaluation.plots import plot_terms
 from impasto.images import (
     WRITABLE,
@@ -36,6 +36,7 @@ from impasto.images.sheets import contact_sheet
 from impasto.inference.devices import find_device, memory_explained
 from impasto.perceptual.loss import LossOptions, PerceptualLoss
 from impasto.reference import OptimizeOptions, optimize_image
+from impasto.shipped import shipped_config
 from impasto.writing import new_files
 
 GAP_PHOTOS = 32  # of a folder, on which the balance is measured: as many as in training

@@ -14,16 +14,17 @@ from pytorch_lightning.plugins.io import CheckpointIO
 from pytorch_lightning.utilities.exceptions import MisconfigurationException, SIGTERMException
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
-from impasto.data.files import located, shipped_config
+from impasto.data.files import located
 from impasto.data.modules import Photos
 from impasto.images import read_image, write_image
+from impasto.images.paintings import check_style_names
 from impasto.inference import Stylizer
 from impasto.perceptual.vgg import COMPACT_FILE
+from impasto.shipped import shipped_config
 from impasto.training.callbacks import LossTable, Previews, ShowProgress, StopSafely
 from impasto.training.checkpoints import Checkpoints, WholeCheckpoints, claim, damage, holds_run, newest_checkpoint
 from impasto.training.distillation import Distillation, faithfulness
 from impasto.training.module import FixedStyles
-from impasto.training.paintings import check_style_names
 from impasto.training.schedule import Schedule
 from impasto.writing import write_text
 

@@ -7,14 +7,6 @@ from pathlib import Path
 from impasto.images import IMAGE_SUFFIXES, named_images
 from impasto.images.folders import search, walk
 
-# In a checkout, and in an installed wheel.
-CONFIGS = [folder / "configs" for folder in (Path(__file__).parents[3], Path(__file__).parents[1])]
-
-
-def shipped_config(name: str) -> list[str]:
-    """The path of one of our configs, as a list for `default_config_files`; empty where it is not installed."""
-    return [str(folder / name) for folder in CONFIGS if (folder / name).exists()][:1]
-
 
 def _files(folder: str | Path) -> list[Path]:
     if not Path(folder).is_dir():

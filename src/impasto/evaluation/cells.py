@@ -14,7 +14,7 @@ from impasto.evaluation.metrics import Lpips, grain, gram_difference, psnr, ssim
 from impasto.images import Picture, read_image, write_image
 from impasto.perceptual.loss import LossOptions, PerceptualLoss
 from impasto.perceptual.target import PhotoStatistics, StyleTarget
-from impasto.reference import OptimizeOptions, optimize_image
+from impasto.reference import Reference, optimize_image
 from impasto.writing import write_text
 
 LAST = -1
@@ -60,18 +60,6 @@ def _stored(picture: Path, table: Path, wanted: Any) -> Cell | None:
     except (OSError, ValueError, KeyError, TypeError):
         pass
     return None
-
-
-@dataclass(frozen=True)
-class Reference:
-    """A setting of the optimization: how it goes, and under which loss."""
-
-    options: OptimizeOptions
-    loss: LossOptions
-
-    def settings(self) -> dict[str, Any]:
-        """What its pictures depend on; where the weights lie does not."""
-        return {"options": asdict(self.options), "loss": asdict(replace(self.loss, weights=None))}
 
 
 class Judge:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from impasto.benchmark.cost import Cost, cost_of_network, cost_of_reference
-from impasto.evaluation.cells import LAST, Cell, Cells, Judge, Reference, digest
+from impasto.evaluation.cells import LAST, Cell, Cells, Judge, digest
 from impasto.evaluation.metrics import grid_pattern
 from impasto.evaluation.plots import plot_terms
 from impasto.images import match_colors
@@ -21,6 +21,7 @@ from impasto.images.sheets import contact_sheet
 from impasto.inference import Stylizer
 from impasto.inference.styles import style_names
 from impasto.networks import find_network, load_network
+from impasto.reference import Reference
 from impasto.writing import new_file, write_bytes, write_text
 
 COLUMNS = {

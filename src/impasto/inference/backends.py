@@ -14,7 +14,8 @@ from torch import Tensor
 from impasto.inference.devices import find_device, of_memory
 from impasto.inference.styles import style_names
 from impasto.networks import NetworkError, TransformNet, find_network, load_network, upgraded
-from impasto.networks.layers import Moments, Origin
+from impasto.networks.layers import Moments
+from impasto.networks.preprocess import Origin
 
 Backend = Literal["auto", "torch", "onnx"]
 # What an export says of itself, beside the network's own metadata.

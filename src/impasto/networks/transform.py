@@ -6,16 +6,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from impasto.kernels import by_columns
 from impasto.networks.layers import (
     ConvNormRelu,
     Convolution,
     Moments,
-    Origin,
     ResidualBlock,
-    by_columns,
-    canvas,
-    without_grain,
 )
+from impasto.networks.preprocess import Origin, canvas, without_grain
 
 # Pixels reflected around the picture and cut off again. Without, a network knows where the picture ends, and makes up
 # there for the zero padding of the loss network. With 8, as in training, the outermost 4 pixels had 0.44 to 0.68 of the

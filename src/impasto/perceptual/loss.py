@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from impasto.kernels import exact, square_products
 from impasto.perceptual.features import Bands, FeatureNetwork, whole
 from impasto.perceptual.target import (
     ContentTarget,
@@ -17,11 +18,9 @@ from impasto.perceptual.target import (
     PhotoStatistics,
     StyleTarget,
     dead_leaves,
-    exact,
     gradnorm,
     pair_distance,
     read_gaps,
-    square_products,
     squared_error,
 )
 from impasto.perceptual.vgg import LossNetwork

@@ -1,12 +1,13 @@
 """What an output is compared with, as values, and how; what keeps the terms in balance: gaps, and GradNorm."""
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
+
+from impasto.kernels import exact
 
 Key = tuple[float, str]  # (scale, layer)
 
@@ -117,35 +118,6 @@ def moved_error(here: Tensor, there: Tensor, down: int, right: int) -> Tensor:
     same = (here[..., down:, right:], there[..., : size - down, : size - right])
     first, second = (picture[..., BORDER:-BORDER, BORDER:-BORDER] for picture in same)
     return squared_error(first, second).mean()
-
-
-def exact(x: Tensor) -> Tensor:
-    """Half precision to float32, where small differences and long sums would be lost; float64 stays."""
-    return x if x.dtype == torch.float64 else x.float()
-
-
-def square_products(features: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c c"]:
-    """F Fᵀ over the pixels, in float32 at least, also under autocast."""
-    with torch.autocast(features.device.type, enabled=False):
-        # A view where the features are channels-last, as those of the loss network are.
-        return _SquareProduct.apply(features.permute(0, 2, 3, 1).flatten(1, 2))
-
-
-class _SquareProduct(torch.autograd.Function):
-    """XᵀX, whose gradient X (D + Dᵀ) takes one product; autograd's own takes two, and adds them up. X is kept in the
-    precision it has."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        ctx.save_for_backward(x)
-        x = exact(x)
-        return x.transpose(1, 2) @ x
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
-        (x,) = ctx.saved_tensors
-        (d,) = gradients
-        return (exact(x) @ (d + d.transpose(1, 2))).to(x.dtype)
 
 
 def pair_distance(total: Tensor, squares: Tensor, n: int) -> Tensor:

@@ -13,14 +13,12 @@ from jaxtyping import Float
 from safetensors import safe_open
 from torch import Tensor, nn
 
+from impasto.shipped import CHECKPOINTS, COMPACT_FILE
 from impasto.writing import write_bytes
 
 Teacher = Literal["vgg19", "vgg16"]
 LossNetwork = Literal[Teacher, "compact"]
 
-# What comes with the project: in a checkout, and in an installed wheel.
-CHECKPOINTS = (Path(__file__).parents[2] / "checkpoints", Path(__file__).parent / "checkpoints")
-COMPACT_FILE = "compact.safetensors"
 COMPACT_FORMAT = 1
 COMPACT_LAYERS = ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu4_2", "relu5_1")  # those it predicts
 COMPACT_RANKS = (16, 32, 64, 128, 256)

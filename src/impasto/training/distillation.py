@@ -12,10 +12,11 @@ from torch import Tensor, nn
 from impasto.data.crops import crop
 from impasto.data.files import find_images
 from impasto.images import read_image
-from impasto.networks import commit, load_network
+from impasto.networks import load_network
 from impasto.perceptual.features import FeatureNetwork
 from impasto.perceptual.loss import gram_matrix
 from impasto.perceptual.vgg import COMPACT_LAYERS, COMPACT_RANKS, FactoredConvolution, Teacher, factored, save_compact
+from impasto.shipped import commit
 
 KINDS = ("photos", "changed", "paintings", "stylized")  # a batch holds them in turns
 JUDGED = ("photos", "paintings", "stylized")

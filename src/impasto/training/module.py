@@ -12,12 +12,13 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from impasto.images import read_image
-from impasto.networks import TransformNet, commit, describe, load_network, save_network
+from impasto.images.paintings import Painting, check_style_names, other_picture, thumbnail
+from impasto.networks import TransformNet, describe, load_network, save_network
 from impasto.networks.transform import TRAINING_MARGIN
 from impasto.perceptual.loss import LossOptions, PerceptualLoss
 from impasto.perceptual.target import StyleTarget, moved_error
+from impasto.shipped import commit
 from impasto.training.muon import ADAM_SHARE, Muon
-from impasto.training.paintings import Painting, check_style_names, other_picture, thumbnail
 
 # Options of the loss that the balance of a run was measured under.
 DECIDED = ("network", "content_layers", "style_layers", "secondary_layers", "scales", "balance")
