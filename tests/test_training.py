@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -21,9 +22,11 @@ from impasto.images import read_image
 from impasto.images.paintings import thumbnail
 from impasto.kernels import by_columns
 from impasto.networks import load_network
+from impasto.perceptual.loss import LossOptions
 from impasto.perceptual.target import StyleTarget
 from impasto.training import callbacks
 from impasto.training.module import FixedStyles
+from impasto.training.objective import Objective
 
 ROOT = Path(__file__).parents[1]
 SMOKE = ("--config", str(ROOT / "configs" / "smoke.yaml"))
@@ -347,6 +350,7 @@ class NoLoss(torch.nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.current: dict[str, float] = {}
+        self.options = SimpleNamespace(asked={})
 
     def forward(self, output: torch.Tensor, content: torch.Tensor, target: object) -> dict[str, torch.Tensor]:
         return {}
@@ -358,10 +362,10 @@ def test_the_shift_term_sees_what_is_locked_to_the_pixel_grid(
     network: torch.nn.Module, expected: float, photos: int
 ) -> None:
     """Half a dot's square at each of two places among sixteen: where the dots are, and where they were."""
-    module = FixedStyles({"smoke": "smoke/painting.png"}, width=4, residual_blocks=0, shift_weight=1.0)
-    module.network, vars(module)["loss"] = network, NoLoss()
-    module.target = StyleTarget({}, {}, {})
-    fractions, total = module._terms(torch.rand(photos, 3, 68, 68), torch.zeros(photos, dtype=torch.long))
+    objective = Objective(LossOptions("compact", balance="fixed"), [torch.rand(1, 3, 64, 64)], shift_weight=1.0)
+    objective.loss, objective.target = NoLoss(), StyleTarget({}, {}, {})
+    content, index = torch.rand(photos, 3, 68, 68), torch.zeros(photos, dtype=torch.long)
+    fractions, total = objective(lambda content, style: network(content, style, 8), content, index, step=0)
     assert float(total) == pytest.approx(expected, rel=0.05, abs=1e-6)
     assert float(fractions["shift"]) == pytest.approx(expected, rel=0.05, abs=1e-6)
 

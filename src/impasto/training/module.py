@@ -9,23 +9,19 @@ from typing import Any, Literal
 import pytorch_lightning as pl
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from impasto.images import read_image
 from impasto.images.paintings import Painting, check_style_names, other_picture, thumbnail
 from impasto.networks import TransformNet, describe, load_network, save_network
 from impasto.networks.transform import TRAINING_MARGIN
-from impasto.perceptual.loss import LossOptions, PerceptualLoss
-from impasto.perceptual.target import StyleTarget, moved_error
+from impasto.perceptual.loss import LossOptions
 from impasto.shipped import commit
 from impasto.training.muon import ADAM_SHARE, Muon
+from impasto.training.objective import Objective
+from impasto.training.resume import balance_of, decided, thumbnails_of
 
-# Options of the loss that the balance of a run was measured under.
-DECIDED = ("network", "content_layers", "style_layers", "secondary_layers", "scales", "balance")
 Compiled = Literal["default", "reduce-overhead", "max-autotune"]  # modes of torch.compile
-PARTS = ("network", "loss")  # what is compiled
 PREPROCESSING = ("canvas", "grain", "upsampling")  # arguments of the network that `start_from` takes over
-MOVED = 4  # with `shift_weight`, every fourth photo comes a second time, moved by less than 4 pixels each way
 LOOK = 50  # steps between looks at the loss, where nothing is logged
 
 
@@ -60,8 +56,7 @@ class FixedStyles(pl.LightningModule):
             reduce-overhead, which replays CUDA graphs.
     """
 
-    loss: PerceptualLoss
-    target: StyleTarget
+    objective: Objective
 
     def __init__(
         self,
@@ -105,7 +100,7 @@ class FixedStyles(pl.LightningModule):
         self.learning_rate, self.warmup_steps, self.gap_photos = learning_rate, warmup_steps, gap_photos
         self.shift_weight, self.start_from = shift_weight, start_from
         self.mode = "default" if compile is True else compile
-        self._compiled: dict[str, Callable[..., Any]] = {}
+        self._compiled: Callable[..., Any] | None = None
         self._gradients_seen = False
         self._unseen: list[tuple[int, dict[str, Tensor]]] = []  # steps and terms that nobody has looked at
         self.run_config: dict[str, Any] = {}  # what the command was given, for the record in the published file
@@ -130,16 +125,14 @@ class FixedStyles(pl.LightningModule):
     def forward(self, content: Tensor, style: Tensor) -> Tensor:
         """See TransformNet.forward; with the smaller margin, in validation too, so that its terms compare."""
         content = content.contiguous(memory_format=torch.channels_last)
-        return self._quick("network")(content, style, TRAINING_MARGIN)
-
-    def _quick(self, part: str) -> Callable[..., Any]:
-        """The network or the loss, compiled in training; validation, of other sizes, would have them compiled again."""
-        return self._compiled[part] if self.training and part in self._compiled else getattr(self, part)
+        # Validation photos have another size, for which the network would be compiled again.
+        network = self._compiled if self.training and self._compiled else self.network
+        return network(content, style, TRAINING_MARGIN)
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
-        """Each picture of the batch takes on the style its number in the stream of photos falls to."""
+        """Sample i of the stream learns style i mod N."""
         index = batch["index"] % len(self.styles)
-        fractions, total = self._terms(batch["content"], index)
+        fractions, total = self.objective(self, batch["content"], index, self.global_step)
         self._unseen.append((self.global_step, {**fractions, "loss": total.detach()}))
         if (self.global_step + 1) % (self.trainer.log_every_n_steps or LOOK) == 0:  # type: ignore[attr-defined]
             self._refuse_non_finite()
@@ -152,31 +145,12 @@ class FixedStyles(pl.LightningModule):
         """Every photo in every style: mean terms, and the terms of each style."""
         content = batch["content"]
         for number, name in enumerate(self.styles):
-            fractions, total = self._terms(content, torch.full((len(content),), number, device=self.device))
+            index = torch.full((len(content),), number, device=self.device)
+            fractions, total = self.objective(self, content, index, self.global_step)
             for term, value in {**fractions, "loss": total}.items():
                 self.log(f"val/{term}", value, batch_size=len(content), sync_dist=True, reduce_fx="mean")
                 if len(self.styles) > 1:
                     self.log(f"val/{name}/{term}", value, batch_size=len(content), sync_dist=True)
-
-    def _terms(self, content: Tensor, index: Tensor) -> tuple[dict[str, Tensor], Tensor]:
-        """The terms as fractions (without their weights), for people to read, and the weighted sum, to minimize."""
-        down, right = 1 + self.global_step % 3, 1 + self.global_step // 3 % 3
-        first = self.global_step % min(MOVED, len(content))  # other photos, and so other styles, in every step
-        pairs = slice(first, None, MOVED)
-        if self.shift_weight:
-            size = content.shape[-1] - MOVED
-            moved = content[pairs, :, down : down + size, right : right + size]
-            content, index = torch.cat([content[:, :, :size, :size], moved]), torch.cat([index, index[pairs]])
-        style = F.one_hot(index, len(self.styles)).to(content)
-        output = self(content, style)
-        weighted = self._quick("loss")(output, content, self.target.select(index))
-        weights = {**self.loss.current, "shift": self.shift_weight}
-        if self.shift_weight:
-            here, there = output[: len(output) - len(moved)][pairs], output[len(output) - len(moved) :]
-            weighted["shift"] = self.shift_weight * moved_error(here, there, down, right)
-        asked = {**self.loss_options.asked, "shift": self.shift_weight}
-        fractions = {name: term.detach() / weights[name] for name, term in weighted.items() if asked[name]}
-        return fractions, torch.stack(list(weighted.values())).sum()
 
     def _refuse_non_finite(self) -> None:
         """Looks at the terms since the last look, all at once, since each look waits for what the GPU has to do: as
@@ -205,26 +179,25 @@ class FixedStyles(pl.LightningModule):
 
     def _agree_on_dynamic_weights(self) -> None:
         if self.loss_options.balance == "dynamic" and self.trainer.world_size > 1:
-            gathered = torch.as_tensor(self.all_gather(self.loss.dynamic))
-            self.loss.dynamic.copy_(gathered.mean(0))
+            dynamic = self.objective.loss.dynamic
+            dynamic.copy_(torch.as_tensor(self.all_gather(dynamic)).mean(0))
 
     def on_fit_start(self) -> None:
         if self.device.type == "cuda" and "mixed" in str(self.trainer.precision):
             # Of what is left in float32 Gram matrices are most; TF32 holds the half-precision features in them exactly.
             torch.set_float32_matmul_precision("high")
-        self._prepare_loss()
+        self._prepare_objective()
         if self.mode:  # of functions: no names of compiled modules in the checkpoints
-            self._compiled = {part: torch.compile(getattr(self, part).forward, mode=self.mode) for part in PARTS}
+            self._compiled = torch.compile(self.network.forward, mode=self.mode)
+            self.objective.compile(self.mode)
 
     def on_validation_start(self) -> None:
-        self._prepare_loss()
+        self._prepare_objective()
 
-    def _prepare_loss(self) -> None:
-        """The loss network and the targets, once, outside the module's own parts: no checkpoint holds them."""
-        if "loss" in vars(self):
+    def _prepare_objective(self) -> None:
+        """The loss network and the targets, made once, when the device is known."""
+        if hasattr(self, "objective"):
             return
-        # Into __dict__, past nn.Module's registry: not in state_dict, not wrapped by DDP, not averaged by EMA.
-        vars(self)["loss"] = PerceptualLoss(self.loss_options).to(self.device)
         pictures = [read_image(painting.image) for painting in self.styles.values()]
         self.thumbnails = {name: thumbnail(picture.pixels) for name, picture in zip(self.styles, pictures, strict=True)}
         self._compare_with_those_learned()
@@ -235,10 +208,10 @@ class FixedStyles(pl.LightningModule):
         if self._restored is None and self.loss_options.balance != "fixed":
             first = self.trainer.datamodule.first_photos(self.gap_photos)  # type: ignore[attr-defined]
             photos = first.to(self.device)
-        self.target = self._target(paintings, photos)
+        self.objective = Objective(self.loss_options, paintings, photos, self._restored, self.shift_weight)
         if self.trainer.precision == "bf16-mixed":
             # Autocast would cast these weights, which have no gradient, anew in every forward pass.
-            self.loss.features.network.to(torch.bfloat16)
+            self.objective.loss.features.network.to(torch.bfloat16)
 
     def _compare_with_those_learned(self) -> None:
         """Refuses to go on with another picture under the name of a painting; says so where a run begins from one."""
@@ -254,12 +227,6 @@ class FixedStyles(pl.LightningModule):
                 "painting %s: %s is another picture than %s learned under that name, and takes its place", name,
                 painting.image, self.start_from,
             )  # fmt: skip
-
-    def _target(self, paintings: list[Tensor], photos: Tensor | None) -> StyleTarget:
-        if self._restored is None:
-            return self.loss.style_target(paintings, photos)
-        self.loss.dynamic.copy_(torch.tensor(self._restored["dynamic"]))
-        return self.loss.style_target(paintings, gaps=self._restored["gaps"])
 
     def configure_optimizers(self) -> Muon:
         """See `Muon`; the rate of each step is `Schedule`'s. Johnson et al. 2016: Adam, 1e-3, constant."""
@@ -277,46 +244,20 @@ class FixedStyles(pl.LightningModule):
             if not torch.isfinite(value).all():
                 what = f"step {self.global_step}: {name} is no longer finite; the last checkpoint was left as it is"
                 raise NonFiniteLoss(f"{what}. Go on from it with a lower --model.learning_rate")
-        balance = {"gaps": self.target.gaps(), "dynamic": self.loss.dynamic.tolist()}
-        checkpoint["impasto"] = {"network": describe(self.network, **self.metadata()), "balance": balance}
+        description = describe(self.network, **self.metadata())
+        checkpoint["impasto"] = {"network": description, "balance": self.objective.balance()}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Takes back the balance measured when the run began, so that the loss goes on the same.
 
         ValueError where this run has other styles, or what else that balance and the weights do not fit.
         """
+        ours = decided(self.network, self.loss_options, self.style_size)
         try:
-            self._take_back(checkpoint)
+            self._restored = balance_of(checkpoint, list(self.styles), ours)
+            self._learned = thumbnails_of(checkpoint)
         except (AttributeError, IndexError, KeyError, TypeError) as error:
             raise ValueError("--ckpt_path: not a checkpoint of impasto's training, or a damaged one") from error
-
-    def _take_back(self, checkpoint: dict[str, Any]) -> None:
-        groups = [group for state in checkpoint.get("optimizer_states", []) for group in state["param_groups"]]
-        if groups and "method" not in groups[0]:
-            raise ValueError(
-                "the checkpoint is of an earlier version, which trained with Adam alone: begin a new run from its "
-                "network with --model.start_from FILE.ckpt"
-            )
-        stored = checkpoint.get("impasto", {})
-        self._restored, described = stored.get("balance"), stored.get("network", {})
-        self._learned = {style["name"]: style.get("thumbnail") for style in described.get("styles", [])}
-        names = list(self._learned)
-        if names and names != list(self.styles):
-            raise ValueError(f"the checkpoint was trained on {', '.join(names)}; this run has {', '.join(self.styles)}")
-        loss = {f"loss.{name}": value for name, value in described.get("loss", {}).items()}
-        trained = {**described.get("arguments", {}), **described.get("training", {}), **loss}
-        for name, ours in self._decided().items():
-            if (theirs := trained.get(name, ours)) != ours:
-                raise ValueError(
-                    f"the checkpoint was trained with {name} {theirs}; this run has {ours}: give --model.{name} as it "
-                    f"was, or begin a new run from its network with --model.start_from"
-                )
-
-    def _decided(self) -> dict[str, Any]:
-        """What a run cannot change on its way."""
-        options = asdict(self.loss_options)
-        loss = {f"loss.{name}": options[name] for name in DECIDED}
-        return {**self.network.arguments, "style_size": self.style_size, **loss}
 
     def metadata(self) -> dict[str, Any]:
         """What the published file says of its making: styles, loss and balance, training, commit."""
@@ -327,7 +268,7 @@ class FixedStyles(pl.LightningModule):
                 {"name": name, **painting.credits(), "thumbnail": self.thumbnails[name]}
                 for name, painting in self.styles.items()
             ],
-            "loss": {**options, "gaps": self.target.gaps()},
+            "loss": {**options, "gaps": self.objective.target.gaps()},
             "training": {
                 "steps": self.global_step,
                 "style_size": self.style_size,
