@@ -91,23 +91,27 @@ class TransformNet(nn.Module):
             ValueError: no `style` for a network of several, or weights of another number of styles.
         """
         style = self._checked(style, content)
-        h, w = content.shape[-2:]
-        x = content
-        # Not in the papers: instance norm makes the photo's faint noise large in flat areas, and a network that was not
-        # trained for long paints it as dots, 8 pixels apart.
-        if self.grain:
-            x = without_grain(x, self.grain)
-        # Not in the papers: where nothing varies, a network can only paint one colour. So it is given something to
-        # paint, as texture networks are given noise (Ulyanov et al. 2016).
-        if self.canvas:
-            x = x + canvas(x, self.canvas, origin)
-        x = _padded(x, margin)
         moments = moments or Moments()
+        x = _padded(self._prepared(content, origin), margin)
         for layer in self.layers:
             x = layer(x, style, moments)
         # A sigmoid instead of Johnson's scaled tanh: the same curve, in [0, 1] without an offset.
         stylized = torch.sigmoid(by_columns(self.to_rgb, x))
+        h, w = content.shape[-2:]
         return stylized[..., margin : margin + h, margin : margin + w].to(content.dtype)
+
+    def _prepared(self, content: Tensor, origin: Origin) -> Tensor:
+        """The photo as the layers get it: without its grain, over a canvas. Neither is in the papers."""
+        x = content
+        # Instance norm makes the photo's faint noise large in flat areas. A network that was not trained for long
+        # paints it as dots, 8 pixels apart.
+        if self.grain:
+            x = without_grain(x, self.grain)
+        # Where nothing varies, a network can only paint one colour. So it is given something to paint, as texture
+        # networks are given noise (Ulyanov et al. 2016).
+        if self.canvas:
+            x = x + canvas(x, self.canvas, origin)
+        return x
 
     def _checked(self, style: Tensor | None, content: Tensor) -> Tensor:
         if style is None and self.num_styles == 1:
