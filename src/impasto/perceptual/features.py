@@ -30,9 +30,9 @@ BAND = 64  # rows of a band of `Bands` at least; there are at most eight
 class FeatureNetwork(nn.Module):
     """VGG features by layer name, frozen; nothing past the deepest layer asked for is built.
 
-    With `checkpointing` set, the first three blocks are computed in bands of the picture, and further layers that
-    nobody asks for keep only what their pooling and ReLU leave; all else is computed anew for the gradient (Chen et al.
-    2016): less memory, more time.
+    With `checkpointing` set, it takes less memory and more time (Chen et al. 2016). The first three blocks are computed
+    in bands of the picture. Later layers that nobody asks for keep only the output of their pooling and ReLU. The rest is
+    computed again in the backward pass.
 
     Args:
         name: vgg19 or vgg16 (Simonyan & Zisserman 2015), or compact: ours, which predicts their features.
@@ -85,10 +85,10 @@ class FeatureNetwork(nn.Module):
     ) -> Iterator[tuple[str, "Tensor | Bands"]]:
         """Names and features B×C×H'×W' of an RGB image in [0, 1], layer by layer; the normalization happens here.
 
-        With `checkpointing`, those of the first three blocks are not there to be kept, but as `Bands`.
+        With `checkpointing`, layers of the first three blocks come as `Bands`, which are not to be kept.
 
-        What is computed from a layer before the walk goes on has its gradient taken when the layer's turn comes, not
-        first of all and kept till then: memory for the largest layers.
+        Compute a layer's loss before asking for the next layer. Backward then reaches that loss just before its layer,
+        so its large gradient is not held meanwhile.
 
         Args:
             image: RGB in [0, 1].
@@ -127,8 +127,9 @@ class FeatureNetwork(nn.Module):
 
 
 class Bands:
-    """Features of a block, computed anew, in bands of its input, whenever they are needed: in the first block a layer
-    is as large as 64 pictures of one channel, and so is its gradient.
+    """Features of a block, computed again whenever they are needed, in bands of rows.
+
+    In the first block a layer is as large as 64 pictures of one channel, and so is its gradient.
 
     Args:
         network: convolutions of 3×3 and ReLUs, at the size of the image.
@@ -149,13 +150,12 @@ class Bands:
         return torch.cat([checkpoint(self._band, rows, use_reentrant=False) for rows in self.rows], 2)
 
     def sum(self, of: Callable[[Tensor, slice], Tensor]) -> Tensor:
-        """The sum of what `of` makes of each band and its rows; nothing else is kept for the gradient."""
+        """The sum over the bands of `of(features, rows)`; only the sums are kept for the gradient."""
         made = [checkpoint(lambda rows: of(self._band(rows), rows), rows, use_reentrant=False) for rows in self.rows]
         return torch.stack(made).sum(0)
 
     def _band(self, rows: slice) -> Tensor:
-        """Rows of the features; of the rows around them, those next to a cut have seen its zero padding and are cut
-        off."""
+        """Some rows of the features. Rows next to a cut would see zero padding, so more are computed and cut off."""
         top = max(0, rows.start - self.halo)
         seen = self.network(self.image[:, :, top : rows.stop + self.halo])
         return self.after(seen[:, :, rows.start - top : rows.stop - top])
@@ -167,7 +167,7 @@ def whole(features: Tensor | Bands) -> Float[Tensor, "b c h w"]:
 
 
 def _blocks(names: list[str], network: nn.Sequential, layers: Collection[str]) -> Iterator[tuple[str, nn.Sequential]]:
-    """A convolution with what follows it, up to the next or to a layer that is asked for; by the name of its last."""
+    """Groups of layers: a convolution and what follows it, up to the next or to a layer asked for, by its last name."""
     begin = 0
     for end, name in enumerate(names, 1):
         if name in layers or names[end].startswith("conv"):
@@ -176,8 +176,10 @@ def _blocks(names: list[str], network: nn.Sequential, layers: Collection[str]) -
 
 
 def _in_parts(block: nn.Sequential, x: Tensor) -> Tensor:
-    """The block, of which only the output is kept; the rest is computed anew, a quarter of the channels at a time:
-    pooling and ReLU look at each alone, and conv1_2's output, with its gradient, would be the most of all memory."""
+    """The block, with only its output kept; the rest is computed again in backward, a quarter of the channels at a time.
+
+    Pooling and ReLU look at each channel alone. The output of conv1_2 with its gradient would need the most memory.
+    """
     first, rest = block[0], block[1:]
     if not isinstance(first, nn.Conv2d):
         return checkpoint(block, x, use_reentrant=False)
@@ -189,8 +191,7 @@ def _in_parts(block: nn.Sequential, x: Tensor) -> Tensor:
 
 
 def _pooled_first(network: nn.Sequential, names: list[str], layers: Collection[str]) -> tuple[nn.Sequential, list[str]]:
-    """Where nobody asks for a ReLU's output, the pooling after it goes before it: the same values and gradients, a
-    quarter of the work."""
+    """Swaps a ReLU and the pooling after it where nobody asks for the ReLU: same values, a quarter of the work."""
     parts = list(zip(names, network, strict=True))
     for i, (before, after) in enumerate(pairwise(names)):
         if before.startswith("relu") and before not in layers and after.startswith("pool"):

@@ -1,4 +1,4 @@
-"""What an output is compared with, as values, and how; what keeps the terms in balance: gaps, and GradNorm."""
+"""Targets of the loss as values: Gram matrices and features; and what balances the terms: gaps, GradNorm."""
 
 from dataclasses import dataclass
 
@@ -15,12 +15,12 @@ Key = tuple[float, str]  # (scale, layer)
 GRADNORM_ALPHA = 1.5
 GRADNORM_RATE = 0.025
 
-BORDER = 8  # pixels of a painting that see much of what is reflected around it
+BORDER = 8  # outermost pixels of a picture, which depend on its reflected surroundings
 
 
 @dataclass(frozen=True)
 class StyleTarget:
-    """What an output is compared with: a value, computed once and reused.
+    """The style that an output is compared with: computed once, reused, never changed.
 
     grams: N×C×C by (scale, layer), one for each of N styles.
     style_gaps: N by (scale, layer): E[MSE(G(photo), A)], what lies between ordinary photos and the style.
@@ -37,7 +37,7 @@ class StyleTarget:
     shares: Tensor | None = None
 
     def select(self, index: Int[Tensor, " b"]) -> "StyleTarget":
-        """The target of a batch whose i-th picture is to take on style `index[i]`."""
+        """The target of a batch whose sample i learns style `index[i]`."""
         return StyleTarget(
             {key: gram[index] for key, gram in self.grams.items()},
             {key: gap[index] for key, gap in self.style_gaps.items()},
@@ -53,7 +53,7 @@ class StyleTarget:
 
 @dataclass(frozen=True)
 class PhotoStatistics:
-    """What the gaps of every style are measured on: a value, computed once for a folder of photos.
+    """Statistics of photos from which the gaps of every style follow: computed once for a set of photos.
 
     grams: 1×C×C by (scale, layer): the mean of the photos' Gram matrices.
     spreads: a scalar by (scale, layer): the mean squared error of the photos' Gram matrices to that mean.
