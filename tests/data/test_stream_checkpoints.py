@@ -34,7 +34,7 @@ def test_a_stream_resumes(parquet: str, tmp_path: Path, workers: int, steps: int
 def test_going_on_reads_little_and_an_older_checkpoint_all(
     parquet: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """That of a version before streams had places: it goes on at the same batch all the same."""
+    """That of a version before streams had cursors: it goes on at the same batch all the same."""
     read, file = [], StreamedPhotos._file
 
     def counted(*arguments: Any) -> Any:
@@ -96,7 +96,7 @@ def test_two_ranks_of_two_workers_resume_where_each_was(tmp_path: Path) -> None:
         done = subprocess.run(command, capture_output=True, text=True, timeout=240, env={**os.environ, **environment})
         assert done.returncode == 0, done.stderr
     kept = torch.load(tmp_path / "cut" / "epoch=0-step=9.ckpt", weights_only=True)["Photos"]["stream"]
-    assert [sorted(places) for places in kept["ranks"]] == [[6, 7, 8]] * 2
+    assert [sorted(cursors) for cursors in kept["ranks"]] == [[6, 7, 8]] * 2
     for rank in range(2):
         seen = [torch.load(tmp_path / root / f"14-{rank}.pt") for root in ("whole", "cut")]
         assert len(seen[1]) == 5 and same(seen[1], seen[0][9:])

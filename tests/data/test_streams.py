@@ -18,8 +18,8 @@ from PIL import Image
 from test_modules import grey, which
 
 from impasto.data import streams
-from impasto.data.batches import Loader, Places, StreamBatches
-from impasto.data.streams import BEGIN, Place, StreamedPhotos
+from impasto.data.batches import Cursors, Loader, StreamBatches
+from impasto.data.streams import BEGIN, Cursor, StreamedPhotos
 
 SIDE = 24
 FILES = (500, 500, 500, 500)  # rows of each, in groups of 100
@@ -30,8 +30,8 @@ def rows(first: int, count: int) -> list[dict[str, Any]]:
     pictures = [Image.fromarray(picture) for picture in (skimage.data.coffee(), skimage.data.chelsea())]
     made = []
     for n in range(first, first + count):
-        picture, place = pictures[n % 2], n // 2
-        left, top = place % 70 * 6, place // 70 * 12
+        picture, number = pictures[n % 2], n // 2
+        left, top = number % 70 * 6, number // 70 * 12
         buffer = io.BytesIO()
         picture.crop((left, top, left + SIDE, top + SIDE)).save(buffer, "JPEG", comment=str(n).encode())
         image = {"bytes": buffer.getvalue(), "path": f"{n:012}.jpg"}
@@ -67,15 +67,15 @@ class Numbered(StreamBatches):
 
     def _next(self, records: Iterator[Any], k: int) -> dict[str, Any]:
         taken = list(itertools.islice(records, self.batch_size))
-        told = {"photos": [(place.epoch, int(record["path"].split(".")[0])) for record, place in taken]}
+        told = {"photos": [(cursor.epoch, int(record["path"].split(".")[0])) for record, cursor in taken]}
         return super()._next(iter(taken), k) | told
 
 
 def loader(
-    stream: StreamedPhotos, rank: int, world: int, workers: int, start: int = 0, places: Places | None = None
+    stream: StreamedPhotos, rank: int, world: int, workers: int, start: int = 0, cursors: Cursors | None = None
 ) -> Loader:
     batches = Numbered(stream, 16, 5, seed=3, rank=rank, world=world)
-    return Loader(batches, lambda: start, places or Places(workers), workers, pinned=False)
+    return Loader(batches, lambda: start, cursors or Cursors(workers), workers, pinned=False)
 
 
 def told(batches: list[dict[str, Any]]) -> list[tuple[int, int]]:
@@ -100,13 +100,13 @@ def take_epochs(stream: StreamedPhotos, world: int, workers: int, batches: int) 
     return [[photo for rank in seen for at, photo in rank if at == epoch] for epoch in range(2)]
 
 
-def of_part(stream: StreamedPhotos, part: int, parts: int, place: Any = BEGIN) -> Iterator[tuple[int, Any]]:
-    return ((int(record["path"][:12]), after) for record, after in stream.records(3, part, parts, place))
+def of_part(stream: StreamedPhotos, part: int, parts: int, cursor: Any = BEGIN) -> Iterator[tuple[int, Any]]:
+    return ((int(record["path"][:12]), after) for record, after in stream.records(3, part, parts, cursor))
 
 
 def epoch_of(stream: StreamedPhotos, part: int, parts: int, epoch: int = 0) -> list[int]:
     """What one part gives in an epoch."""
-    begun = of_part(stream, part, parts, Place(epoch))
+    begun = of_part(stream, part, parts, Cursor(epoch))
     return [photo for photo, after in itertools.takewhile(lambda item: item[1].epoch == epoch, begun)]
 
 
@@ -284,13 +284,13 @@ def test_two_ranks_of_two_workers_go_on_from_a_checkpoint(coco: list[str], tmp_p
     stream = StreamedPhotos(coco, "train", None, held_out=4)
     for rank in range(2):
         whole = take(loader(stream, rank, 2, 2), done + 9)
-        places = Places(2)
+        cursors = Cursors(2)
         for batch in whole[:done]:
-            places.note(*batch["place"])
-        torch.save(places.before(done), tmp_path / "places")
-        loaded = Places(2)
-        for k, place in torch.load(tmp_path / "places", weights_only=True).items():
-            loaded.note(k, place)
+            cursors.note(*batch["cursor"])
+        torch.save(cursors.before(done), tmp_path / "cursors")
+        loaded = Cursors(2)
+        for k, cursor in torch.load(tmp_path / "cursors", weights_only=True).items():
+            loaded.note(k, cursor)
         assert len(loaded.before(done)) == 2 + done % 2
         rest = take(loader(stream, rank, 2, 2, done, loaded), 9)
         assert told(rest) == told(whole[done:])
@@ -299,8 +299,8 @@ def test_two_ranks_of_two_workers_go_on_from_a_checkpoint(coco: list[str], tmp_p
 
 def test_bad_records_are_replaced_by_what_does_not_depend_on_the_start() -> None:
     class Stream:
-        def records(self, seed: int | None, part: int, parts: int, place: Place = BEGIN) -> Iterator[Any]:
-            return (({"bytes": b"bad" if n is None else grey(n)}, place) for n in itertools.cycle(stored))
+        def records(self, seed: int | None, part: int, parts: int, cursor: Cursor = BEGIN) -> Iterator[Any]:
+            return (({"bytes": b"bad" if n is None else grey(n)}, cursor) for n in itertools.cycle(stored))
 
         def title(self, record: Any) -> str:
             return "bad"

@@ -81,19 +81,19 @@ def evaluate_pictures(
     if options.coarse and not axes:
         raise ValueError(f"coarse {options.coarse}: the marks of a comparison count steps at full size; leave it out")
     check_style_names(paintings)
-    place = find_device(device)
+    torch_device = find_device(device)
     for what, files in (("photos", photos), ("networks", networks or []), ("presets", presets)):
         _refuse_same_names(what, files)
-    named = {Path(file).stem: read_image(located(file)).resized(size).pixels.to(place) for file in photos}
+    named = {Path(file).stem: read_image(located(file)).resized(size).pixels.to(torch_device) for file in photos}
     given = {name: read_image(file) for name, file in paintings.items()}
-    painted = {name: picture.resized(style_size).pixels.to(place) for name, picture in given.items()}
+    painted = {name: picture.resized(style_size).pixels.to(torch_device) for name, picture in given.items()}
     folder = Path(output)
     check_output_folder(folder)
     parts = ("report.md", "numbers.csv", "grid.jpg", "curves.png")
     outputs = [*parts, *(f"{name}{part}" for name in paintings for part in (".jpg", "_curves.png"))]
     inputs = [*map(located, photos), *map(Path, paintings.values()), *find_images(balance_photos)]
     spare_inputs([folder / name for name in outputs], inputs)
-    judge = Judge(loss, gap_photos(balance_photos).to(place), painted, lpips)
+    judge = Judge(loss, gap_photos(balance_photos).to(torch_device), painted, lpips)
     if axes:
         every: dict[str, list[Any]] = {"photo": list(named), "painting": list(painted)}
         filled = {name: values or every.get(name, []) for name, values in axes.items()}

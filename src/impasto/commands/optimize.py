@@ -117,23 +117,25 @@ def optimize_photo(
     paths, weights = _weighted(styles)
     path = Path(output or f"optimized/{Path(content).stem}_{'+'.join(file.stem for file in paths)}.png")
     job = _Job(path, options.steps, tuple(snapshots), overwrite)
-    place = find_device(device)
+    torch_device = find_device(device)
     photo = read_image(content).resized(size)
     pixels = photo.pixels
-    paintings = [_painting(file, style_size).to(place) for file in paths]
+    paintings = [_painting(file, style_size).to(torch_device) for file in paths]
     if colors == "histogram":
-        paintings = [match_colors(painting, pixels.to(place)) for painting in paintings]
+        paintings = [match_colors(painting, pixels.to(torch_device)) for painting in paintings]
     regions = _masks(masks, pixels)
     job.check([Path(content), *paths, *map(Path, masks)], pixels.shape[:-3:-1])
-    known = gap_photos(photos).to(place) if photos else None
-    perceptual = PerceptualLoss(loss).to(place)
-    too_large = f"size {size}: does not fit in the memory of {place}; give --checkpointing true, or a smaller --size"
+    known = gap_photos(photos).to(torch_device) if photos else None
+    perceptual = PerceptualLoss(loss).to(torch_device)
+    too_large = (
+        f"size {size}: does not fit in the memory of {torch_device}; give --checkpointing true, or a smaller --size"
+    )
     with job.progress:
         try:
             with memory_explained(too_large):
                 optimize_image(
-                    pixels.to(place), paintings, perceptual, options,
-                    mixture=weights, photos=known, masks=None if regions is None else regions.to(place),
+                    pixels.to(torch_device), paintings, perceptual, options,
+                    mixture=weights, photos=known, masks=None if regions is None else regions.to(torch_device),
                     on_step=job.on_step,
                 )  # fmt: skip
         except (KeyboardInterrupt, ValueError) as stop:

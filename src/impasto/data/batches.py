@@ -1,7 +1,7 @@
-"""Batches without end, made by each worker of each rank from collections or streams, and the loader that asks for them.
+"""Endless batches, made by the workers of every rank, and the loader that asks for them.
 
-What they hold is said in `modules`; here each also has "skipped", a list of (name, reason) of what could not be
-read, and from a stream "place": the number of the batch, and where its worker goes on after it.
+`modules` says what a batch holds. Here each also has "skipped": (name, reason) of every photo that could not be read.
+Batches of a stream have "cursor" too: the number of the batch, and its worker's cursor after it.
 """
 
 import atexit
@@ -18,15 +18,14 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from impasto.data import crops, sources
 from impasto.data.sources import Skipped
-from impasto.data.streams import BEGIN, Place
+from impasto.data.streams import BEGIN, Cursor
 
 
 class Batches(IterableDataset[dict[str, Any]]):
-    """Endless whole batches from number `start`; batch k of a rank: samples (k·world + rank)·batch_size + i.
+    """Endless whole batches from number `start`. Batch k of a rank holds samples (k·world + rank)·batch_size + i.
 
-    Two ranks with batches of B therefore see what one process with batches of 2B sees. Worker w of W makes
-    batches w, w + W, …: the order in which `DataLoader(batch_size=None)` asks its workers. (Each worker is
-    held to one thread by the loader itself.)
+    So two ranks with batches of B see what one process with batches of 2B sees. Worker w of W makes batches w, w + W, …,
+    the order in which `DataLoader(batch_size=None)` asks its workers.
     """
 
     def __init__(
@@ -59,52 +58,53 @@ class PhotoBatches(Batches):
 
 
 class StreamBatches(Batches):
-    """The same of a stream: one item, one sample. The same again only for as many ranks and workers.
+    """Batches of a stream: one item, one sample. They depend on the number of ranks and workers.
 
-    An unreadable item is replaced by another crop of the last good photo of its batch, or else of the first
-    good photo its worker has: by nothing that depends on where an interrupted run went on. Each worker keeps
-    its part of the stream, so the first batch is the multiple of their number at or below `start`; `Loader`
-    drops what is too early. There a worker goes on from the place after its last batch, if `places` has it
-    (by the numbers of batches), or else reads the stream again up to there.
+    An unreadable item is replaced by another crop of the last good photo of its batch, or else of the first good photo
+    of its worker. Neither depends on where a run was interrupted.
+
+    Each worker keeps its part of the stream. So on resume the first batch is a multiple of the number of workers, at or
+    below `start`, and `Loader` drops the batches before `start`. A worker seeks to its cursor in `cursors`, which are
+    stored by batch. Without one it rereads the stream up to there.
     """
 
-    places: dict[int, dict[str, int]] = {}  # noqa: RUF012 - replaced, not changed
+    cursors: dict[int, dict[str, int]] = {}  # noqa: RUF012 - replaced, not changed
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         worker, workers = _worker()
         rounds = self.start // workers
         first = rounds * workers + worker
-        place = self.places.get(first - workers)
-        records = self._records(self.seed, place=Place(**place) if place else BEGIN)
-        if not place:
+        cursor = self.cursors.get(first - workers)
+        records = self._records(self.seed, cursor=Cursor(**cursor) if cursor else BEGIN)
+        if not cursor:
             records = itertools.islice(records, rounds * self.batch_size, None)
         for k in itertools.count(first, workers):
             yield self._next(records, k)
 
-    def _records(self, seed: int | None = None, **options: Any) -> Iterator[tuple[Any, Place]]:
+    def _records(self, seed: int | None = None, **options: Any) -> Iterator[tuple[Any, Cursor]]:
         worker, workers = _worker()
         return self.photos.records(seed, self.rank * workers + worker, self.world * workers, **options)
 
-    def _next(self, records: Iterator[tuple[Any, Place]], k: int) -> dict[str, Any]:
+    def _next(self, records: Iterator[tuple[Any, Cursor]], k: int) -> dict[str, Any]:
         samples: list[Tensor] = []
         skipped: Skipped = []
         good: list[Any] = []
-        place = BEGIN
+        cursor = BEGIN
         for n, (record, after) in zip(self._numbers(k), records, strict=False):
-            place = after
+            cursor = after
             failed: Skipped = []
             others = good or (other for other, _ in self._records())
             samples.append(self.first_crop(itertools.chain([record], others), n, failed))
             skipped += failed[:1]
             good = good if failed else [record]
-        return _batch(samples, self._numbers(k), skipped) | {"place": (k, place._asdict())}
+        return _batch(samples, self._numbers(k), skipped) | {"cursor": (k, cursor._asdict())}
 
     def first_crop(self, records: Iterable[Any], n: int, skipped: Skipped) -> Float[Tensor, "3 s s"]:
         """The crop for sample n, of the first record that can be read. `ValueError` if dozens cannot."""
         for record in itertools.islice(records, sources.TRIES):
             with sources.noting(self.photos.title(record), skipped):
                 return crops.crop(sources.opened(record), self.size, sources.seeded("crop", self.seed, n))
-        raise sources.unreadable(self.photos.place, skipped)
+        raise sources.unreadable(self.photos.origin, skipped)
 
 
 def _batch(samples: list[Tensor], numbers: range, skipped: Skipped) -> dict[str, Any]:
@@ -117,51 +117,53 @@ def _worker() -> tuple[int, int]:
 
 
 def _leave_signals_to_the_trainer(worker: int) -> None:
-    """Ctrl-C and `timeout` signal the whole process group; a dead worker would cost the checkpoint at the stop."""
+    """Ctrl-C and `timeout` signal the whole process group. Without its workers, a run could not end with a checkpoint."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 @atexit.register
 def _end_workers() -> None:
-    """A run that ends in an error may leave workers, and multiprocessing would send them SIGTERM and wait for ever."""
+    """Kills workers that an error left behind. Multiprocessing would send SIGTERM, which they ignore, and wait."""
     for process in multiprocessing.active_children():
         process.kill()
 
 
-class Places:
-    """Where the workers of this rank were in a stream after the latest batches: what a checkpoint keeps of it."""
+class Cursors:
+    """The cursors of this rank's workers after the latest batches, for checkpoints."""
 
     def __init__(self, workers: int) -> None:
         self.workers = max(1, workers)
         self._after: dict[int, dict[str, int]] = {}
 
-    def note(self, batch: int, place: dict[str, int]) -> None:
+    def note(self, batch: int, cursor: dict[str, int]) -> None:
         self._after = {k: other for k, other in self._after.items() if k >= batch - 2 * self.workers}
-        self._after[batch] = place
+        self._after[batch] = cursor
 
     def before(self, batch: int) -> dict[int, dict[str, int]]:
-        """By the number of the batch, those to go on from at one: of its round so far, and of the round before."""
+        """The cursors, by batch, that resuming at `batch` needs: of its round so far, and of the round before."""
         first = (batch // self.workers - 1) * self.workers
-        return {k: place for k, place in sorted(self._after.items()) if first <= k < batch}
+        return {k: cursor for k, cursor in sorted(self._after.items()) if first <= k < batch}
 
 
 class Loader(DataLoader):
-    """Asks where to start whenever it is begun: `limit_train_batches` begins it once per Lightning epoch."""
+    """Asks where to start at every `iter`, which `limit_train_batches` calls once per Lightning epoch."""
 
-    def __init__(self, batches: Batches, where: Callable[[], int], places: Places, workers: int, pinned: bool) -> None:
+    def __init__(
+        self, batches: Batches, where: Callable[[], int], cursors: Cursors, workers: int, pinned: bool
+    ) -> None:
         # Not persistent: a worker learns where to start when it is started, and it lives for a whole epoch.
         super().__init__(
             batches, None, num_workers=workers, pin_memory=pinned, worker_init_fn=_leave_signals_to_the_trainer
         )
-        self.where, self.places = where, places
+        self.where, self.cursors = where, cursors
 
     def __iter__(self) -> Any:
         batches, start = self.dataset, self.where()
         batches.start = start  # type: ignore[attr-defined]
         early = 0
         if isinstance(batches, StreamBatches):
-            batches.places, early = self.places.before(start), start % self.places.workers
+            batches.cursors, early = self.cursors.before(start), start % self.cursors.workers
         return _plainly(itertools.islice(super().__iter__(), early, None))
 
 

@@ -21,7 +21,7 @@ Sides = Sequence[int | float]
 
 
 def crop(photo: Photo, size: int, generator: torch.Generator) -> Float[Tensor, "3 s s"]:
-    """A square at a random scale (shorter side `size` to four times that), place and mirroring.
+    """A square at a random scale (shorter side `size` to four times that), position and mirroring.
 
     A photo of less than 2 · `size` is enlarged up to that, at most twofold: a network sees smooth surfaces in large
     photos, and crops that are whole small photos hold hardly any. `ImageError` if the photo's shorter side is less than
@@ -49,7 +49,7 @@ def _short_side(photo: Photo, size: int) -> int:
 
 
 def _square(photo: Photo, size: int, short: int, down: float, right: float) -> Float[Tensor, "3 s s"]:
-    """Of the photo scaled to a shorter side of `short`, the square at a place, both 0 (first) to 1 (last)."""
+    """Of the photo scaled to a shorter side of `short`, the square at a position, both 0 (first) to 1 (last)."""
     if isinstance(photo, Tensor):
         return _of_pixels(photo[None], None, size, *_layout(photo.shape[1:], size, short, down, right))
     with explained(UNNAMED):
@@ -63,7 +63,7 @@ def _square(photo: Photo, size: int, short: int, down: float, right: float) -> F
 def _layout(sides: Sides, size: int, short: int, down: float, right: float) -> tuple[list[int], list[int]]:
     """Height and width of the scaled photo; the first row and column of the square."""
     scaled = [max(short, round(side * short / min(sides))) for side in sides]
-    return scaled, [int(place * (side - size + 1)) for place, side in zip((down, right), scaled, strict=True)]
+    return scaled, [int(position * (side - size + 1)) for position, side in zip((down, right), scaled, strict=True)]
 
 
 def _of_pixels(photo: Tensor, alpha: Tensor | None, size: int, scaled: list[int], first: list[int]) -> Tensor:

@@ -21,14 +21,14 @@ def find_images(folder: str | Path) -> list[Path]:
     return found
 
 
-def located(place: str | Path) -> Path:
+def located(path: str | Path) -> Path:
     """A path; `package:skimage/data/coffee.png` is one inside an installed Python package, which is not imported."""
-    if not str(place).startswith("package:"):
-        return Path(place).expanduser()
-    name, _, inside = str(place).removeprefix("package:").partition("/")
+    if not str(path).startswith("package:"):
+        return Path(path).expanduser()
+    name, _, inside = str(path).removeprefix("package:").partition("/")
     spec = find_spec(name)
     if spec is None or not spec.submodule_search_locations:
-        raise ValueError(f"{place}: no package {name} is installed; pip install -e '.[quickstart]' brings those we use")
+        raise ValueError(f"{path}: no package {name} is installed; pip install -e '.[quickstart]' brings those we use")
     return Path(spec.submodule_search_locations[0], inside)
 
 

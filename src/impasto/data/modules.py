@@ -4,7 +4,7 @@ The batch, for training and validation alike, is a dictionary:
 
     "content"   B×3×S×S float32 in [0, 1]: random crops for training, centre crops for validation
     "index"     B int64: the numbers of the samples, counted over all ranks from the beginning of the run
-                (for validation: the place among the validation photos)
+                (for validation: the number among the validation photos)
 """
 
 import logging
@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from impasto.data import crops, sources
-from impasto.data.batches import Batches, Loader, PhotoBatches, Places, StreamBatches
+from impasto.data.batches import Batches, Cursors, Loader, PhotoBatches, StreamBatches
 from impasto.data.files import find_parquet, is_hub_id
 from impasto.data.sources import Skipped
 from impasto.data.streams import StreamedPhotos
@@ -71,12 +71,12 @@ class Photos(pl.LightningDataModule):
         self.val_photos, self.num_workers, self.seed = val_photos, num_workers, seed
         self._source: sources.PhotoCollection | None = None
         self._resumed = 0
-        self._places = Places(num_workers)
+        self._cursors = Cursors(num_workers)
         self._skipped: Counter[str] = Counter()
 
     def setup(self, stage: str | None = None) -> None:
         """Find the photos and read those for validation. `ValueError` if there is none that can be read."""
-        self._resumed, self._places = 0, Places(self.num_workers)  # of this run: a checkpoint is loaded after this
+        self._resumed, self._cursors = 0, Cursors(self.num_workers)  # of this run: a checkpoint is loaded after this
         if self._source is not None:
             return
         found = self._find()
@@ -149,7 +149,7 @@ class Photos(pl.LightningDataModule):
 
     def train_dataloader(self) -> DataLoader:
         batches = self._batches(*self._rank_of_world())
-        return Loader(batches, self._done, self._places, self.num_workers, pinned=self._on_gpu())
+        return Loader(batches, self._done, self._cursors, self.num_workers, pinned=self._on_gpu())
 
     def val_dataloader(self) -> DataLoader | list[Any]:
         # They are in memory, cropped: workers would only copy them.
@@ -165,8 +165,8 @@ class Photos(pl.LightningDataModule):
 
     def on_before_batch_transfer(self, batch: dict[str, Any], dataloader_idx: int) -> dict[str, Any]:
         self._report(batch.pop("skipped", ()))
-        if "place" in batch:
-            self._places.note(*batch.pop("place"))
+        if "cursor" in batch:
+            self._cursors.note(*batch.pop("cursor"))
         return batch
 
     def teardown(self, stage: str) -> None:
@@ -187,11 +187,11 @@ class Photos(pl.LightningDataModule):
         done = self._done()
         if not isinstance(self._source, StreamedPhotos):
             return {"batches": done}
-        ranks = [self._places.before(done)]
+        ranks = [self._cursors.before(done)]
         if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
             (mine,), ranks = ranks, [{}] * dist.get_world_size()
             dist.all_gather_object(ranks, mine)  # only the first rank's state is written
-        return {"batches": done, "stream": {"workers": self._places.workers, "ranks": ranks}}
+        return {"batches": done, "stream": {"workers": self._cursors.workers, "ranks": ranks}}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """`ValueError` for a stream that other numbers of ranks or workers shared."""
@@ -200,12 +200,12 @@ class Photos(pl.LightningDataModule):
         if not stream or not isinstance(self._source, StreamedPhotos):
             return  # such a stream is read again up to there
         rank, world = self._rank_of_world()
-        was, now = (len(stream["ranks"]), stream["workers"]), (world, self._places.workers)
+        was, now = (len(stream["ranks"]), stream["workers"]), (world, self._cursors.workers)
         if was != now:
             shared = "{} devices with {} workers each"
             raise ValueError(
                 f"the stream of photos was shared by {shared.format(*was)}, and cannot go on with "
                 f"{shared.format(*now)}: set --trainer.devices and --data.num_workers as before, or begin a new run"
             )
-        for batch, place in stream["ranks"][rank].items():
-            self._places.note(batch, place)
+        for batch, cursor in stream["ranks"][rank].items():
+            self._cursors.note(batch, cursor)

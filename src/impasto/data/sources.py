@@ -37,9 +37,9 @@ Source = str | list[str]  # a dataset of the hub, or Parquet files
 
 @dataclass
 class PhotoCollection(ABC):
-    """Photos by number. `open` raises `ImageError` for one that cannot be read; `place` is for messages."""
+    """Photos by number. `open` raises `ImageError` for one that cannot be read; `origin` names them in messages."""
 
-    place: str
+    origin: str
     keys: Sequence[Any]
 
     def __len__(self) -> int:
@@ -61,11 +61,11 @@ class PhotoCollection(ABC):
 class FolderPhotos(PhotoCollection):
     """The photos below a folder, at any depth; or those of a list of folders and files (`located`)."""
 
-    def __init__(self, places: str | Path | list[str]) -> None:
-        names = places if isinstance(places, list) else [places]
-        found = [(place, place.is_file()) for place in map(located, names)]
+    def __init__(self, paths: str | Path | list[str]) -> None:
+        names = paths if isinstance(paths, list) else [paths]
+        found = [(path, path.is_file()) for path in map(located, names)]
         super().__init__(
-            str(names[0]), [photo for place, single in found for photo in ([place] if single else find_images(place))]
+            str(names[0]), [photo for path, single in found for photo in ([path] if single else find_images(path))]
         )
 
     def open(self, i: int) -> Image.Image:
@@ -73,15 +73,15 @@ class FolderPhotos(PhotoCollection):
 
 
 def load_dataset(source: Source, split: str, column: str | None, streaming: bool) -> tuple[Any, str, str]:
-    """A `datasets` dataset of nothing but encoded images; the name of their column, and of the place.
+    """A `datasets` dataset of nothing but encoded images; the name of their column, and of where it is from.
 
     `ValueError` where it cannot be loaded, or which column holds the images is not to be told."""
     import datasets  # here, because a folder of photos has no use for it
 
     files = {} if isinstance(source, str) else {"data_files": source}
-    place, split = (source[0], "train") if files else (str(source), split)  # files have one split
+    origin, split = (source[0], "train") if files else (str(source), split)  # files have one split
     try:
-        kind = "parquet" if files else place
+        kind = "parquet" if files else origin
         dataset: Any = datasets.load_dataset(kind, split=split, streaming=streaming, **files)
     except Exception as error:  # network, hub, file system, Parquet: each raises its own kind
         why = " ".join(str(error).split()) or type(error).__name__
@@ -90,13 +90,13 @@ def load_dataset(source: Source, split: str, column: str | None, streaming: bool
             if files
             else f"no such folder, and no dataset of the hub with a split {split} within reach"
         )
-        raise ValueError(f"{place}: {what}: {why}; {INSTEAD}") from error
-    column = _image_column(dataset.features or {}, column, place)
+        raise ValueError(f"{origin}: {what}: {why}; {INSTEAD}") from error
+    column = _image_column(dataset.features or {}, column, origin)
     # Decoding is ours: one damaged photo would otherwise raise from inside `datasets`.
-    return dataset.select_columns([column]).cast_column(column, datasets.Image(decode=False)), column, place
+    return dataset.select_columns([column]).cast_column(column, datasets.Image(decode=False)), column, origin
 
 
-def _image_column(features: Any, wanted: str | None, place: str) -> str:
+def _image_column(features: Any, wanted: str | None, origin: str) -> str:
     import datasets
 
     if wanted and (wanted in features or not features):  # a stream need not know its columns beforehand
@@ -106,7 +106,7 @@ def _image_column(features: Any, wanted: str | None, place: str) -> str:
     if wanted or len(found) != 1:
         what = f"no column {wanted}" if wanted else "several image columns" if found else "no image column"
         names = ", ".join(found or features) or "its own"
-        raise ValueError(f"{place}: {what}; set --data.image_column to one of: {names}")
+        raise ValueError(f"{origin}: {what}; set --data.image_column to one of: {names}")
     return str(found[0])
 
 
@@ -123,13 +123,13 @@ class DatasetPhotos(PhotoCollection):
     """A dataset of the hub (its id), or local Parquet files (a list), with random access."""
 
     def __init__(self, source: Source, split: str = "train", image_column: str | None = None) -> None:
-        self._rows, self._column, place = load_dataset(source, split, image_column, streaming=False)
-        super().__init__(place, range(len(self._rows)))
+        self._rows, self._column, origin = load_dataset(source, split, image_column, streaming=False)
+        super().__init__(origin, range(len(self._rows)))
         if not self.keys:
-            raise ValueError(f"{place}: the dataset is empty; {INSTEAD}")
+            raise ValueError(f"{origin}: the dataset is empty; {INSTEAD}")
 
     def name(self, i: int) -> str:
-        return f"{self.place} row {self.keys[i]}"
+        return f"{self.origin} row {self.keys[i]}"
 
     def open(self, i: int) -> Image.Image:
         return opened(self._rows[self.keys[i]][self._column])
@@ -172,7 +172,7 @@ def draw(photos: PhotoCollection, size: int, seed: int, n: int, skipped: Skipped
             sample = crop(photos.open(i), size, seeded("crop", seed, n))
             skipped += failed
             return sample
-    raise unreadable(photos.place, failed)
+    raise unreadable(photos.origin, failed)
 
 
 def _candidates(length: int, seed: int, n: int) -> Iterator[int]:
@@ -182,7 +182,7 @@ def _candidates(length: int, seed: int, n: int) -> Iterator[int]:
     yield from (i for i in others[:TRIES] if i != first)
 
 
-def unreadable(place: str, skipped: Skipped) -> ValueError:
+def unreadable(origin: str, skipped: Skipped) -> ValueError:
     """What to raise when nothing could be read."""
     name, why = skipped[0]
-    return ValueError(f"{place}: no readable photo, {len(skipped)} tried, such as {name}: {why}; {INSTEAD}")
+    return ValueError(f"{origin}: no readable photo, {len(skipped)} tried, such as {name}: {why}; {INSTEAD}")

@@ -1,8 +1,8 @@
-"""Datasets read in order, while they download: who reads what, in which order, and from any place on.
+"""Datasets read in order, while they download, with exact resume.
 
-A stream is shared out in parts, one for each worker of each rank. In each epoch its files are shuffled and dealt
-out, and each part is shuffled again by blocks of `BLOCK` photos. All of it follows from (seed, epoch, part) and the
-number of parts, so five numbers, a `Place`, say how far a part was read; to go on there, no file before is opened.
+A stream is split into parts, one for each worker of each rank. In every epoch the files are shuffled and assigned to
+parts. Each part is shuffled again in blocks of `BLOCK` photos. All this follows from (seed, epoch, part) and the number
+of parts. So five numbers, a `Cursor`, say how far a part was read. Resuming opens no earlier file.
 """
 
 import hashlib
@@ -24,8 +24,8 @@ _EMPTY = 8  # epochs in a row in which a part may get nothing, as of files of a 
 _NETWORK = ("aiohttp", "fsspec", "httpx", "huggingface_hub", "requests", "urllib3")  # whose errors may pass
 
 
-class Place(NamedTuple):
-    """How far a part was given out."""
+class Cursor(NamedTuple):
+    """How far a part was read."""
 
     epoch: int = 0
     block: int = 0  # of the epoch
@@ -34,21 +34,21 @@ class Place(NamedTuple):
     row: int = 0  # and the row of that file
 
 
-BEGIN = Place()
+BEGIN = Cursor()
 
 
 class StreamedPhotos(PhotoCollection):
     """A dataset read in order, over the network or from local Parquet files.
 
-    Every tenth of the first `10 * held_out` photos is for validation, and those are what it holds as a
-    collection. `records` passes over them by content, for photos do not come in the order of their numbers.
+    Every tenth of the first `10 * held_out` photos is for validation. As a collection it holds these. `records` leaves
+    them out by content, since photos do not come in the order of their numbers.
     """
 
     def __init__(self, source: Source, split: str, image_column: str | None, held_out: int) -> None:
-        self._dataset, self._column, self.place = load_dataset(source, split, image_column, streaming=True)
+        self._dataset, self._column, self.origin = load_dataset(source, split, image_column, streaming=True)
         self._files: int = self._dataset.num_shards
         first = chain.from_iterable(self._file(number, 0) for number in range(self._files))
-        super().__init__(self.place, list(islice(first, 9, 10 * held_out, 10)))
+        super().__init__(self.origin, list(islice(first, 9, 10 * held_out, 10)))
         self._excluded = {_content(record) for record in self.keys}
 
     def name(self, i: int) -> str:
@@ -58,44 +58,52 @@ class StreamedPhotos(PhotoCollection):
         return opened(self.keys[i])
 
     def title(self, record: Any) -> str:
-        return f"{self.place} {(record or {}).get('path') or _content(record).hex()}"
+        return f"{self.origin} {(record or {}).get('path') or _content(record).hex()}"
 
     def records(
-        self, seed: int | None = None, part: int = 0, parts: int = 1, place: Place = BEGIN
-    ) -> Iterator[tuple[Any, Place]]:
-        """Encoded photos for training, endlessly, those of one part from a place on, each with the place after it.
+        self, seed: int | None = None, part: int = 0, parts: int = 1, cursor: Cursor = BEGIN
+    ) -> Iterator[tuple[Any, Cursor]]:
+        """Encoded photos of one part, endlessly, each with the cursor after it.
 
-        In one epoch of all parts each photo comes once. Parts of files of unequal length are unequal, and one that
-        is through begins its next epoch whatever the others do: after as many samples as there are photos, some
-        may have come twice and some not yet; anew dealt each epoch, that evens out. Without a seed, as stored.
-        `ValueError` where the part has no photo, or the stream breaks off.
+        One epoch of all parts holds each photo once. Parts differ in length, and each begins its next epoch by itself.
+        So after as many samples as there are photos, some may have come twice and some not at all. Every epoch assigns
+        the files again, which evens this out.
+
+        Args:
+            seed: of the order; None: as stored.
+            part: the part to read.
+            parts: number of parts.
+            cursor: where to begin.
+
+        Raises:
+            ValueError: the part holds no photo, or the stream breaks off.
         """
         empty = 0
         while empty < _EMPTY:
-            begun = place
-            for record, place in self._epoch(seed, part, parts, begun):
-                yield record, place
-            empty = empty + 1 if place == begun else 0
-            place = Place(place.epoch + 1)
-        raise ValueError(f"{self.place}: too few photos to share out; set --data.num_workers to 0")
+            begun = cursor
+            for record, cursor in self._epoch(seed, part, parts, begun):
+                yield record, cursor
+            empty = empty + 1 if cursor == begun else 0
+            cursor = Cursor(cursor.epoch + 1)
+        raise ValueError(f"{self.origin}: too few photos to share out; set --data.num_workers to 0")
 
-    def _epoch(self, seed: int | None, part: int, parts: int, place: Place) -> Iterator[tuple[Any, Place]]:
-        rows = self._rows(self._shares(seed, place.epoch, part, parts), place)
+    def _epoch(self, seed: int | None, part: int, parts: int, cursor: Cursor) -> Iterator[tuple[Any, Cursor]]:
+        rows = self._rows(self._shares(seed, cursor.epoch, part, parts), cursor)
         while block := list(islice(rows, BLOCK)):
             order: Sequence[int] = range(len(block))
             if seed is not None:
-                order = shuffled(len(block), "block", seed, place.epoch, part, place.block)
-            for given in range(place.given, len(block) - 1):
-                yield block[order[given]][0], place._replace(given=given + 1)
+                order = shuffled(len(block), "block", seed, cursor.epoch, part, cursor.block)
+            for given in range(cursor.given, len(block) - 1):
+                yield block[order[given]][0], cursor._replace(given=given + 1)
             *_, end = block
-            place = Place(place.epoch, place.block + 1, 0, *end[1:])
-            yield block[order[-1]][0], place
+            cursor = Cursor(cursor.epoch, cursor.block + 1, 0, *end[1:])
+            yield block[order[-1]][0], cursor
 
     def _shares(self, seed: int | None, epoch: int, part: int, parts: int) -> list[tuple[int, int, int]]:
-        """What a part reads in an epoch: (file, k, n), every n-th row of that file from the k-th on.
+        """What a part reads in an epoch: (file, k, n), every n-th row of that file, beginning with row k.
 
-        Whole files, as many as all parts can have; the files left over are shared by rows. So with fewer files
-        than parts none is idle, and with files of one length parts differ by half a file at most.
+        Every part gets the same number of whole files. Files left over are shared row by row. So no part is idle
+        where there are fewer files than parts. With files of equal length, parts differ by half a file at most.
         """
         files = list(range(self._files)) if seed is None else shuffled(self._files, "files", seed, epoch)
         dealt = len(files) - len(files) % parts
@@ -105,17 +113,17 @@ class StreamedPhotos(PhotoCollection):
             shares.append((left[which], part // len(left), len(range(which, parts, len(left)))))
         return shares
 
-    def _rows(self, shares: list[tuple[int, int, int]], place: Place) -> Iterator[tuple[Any, int, int]]:
-        """The photos for training of these shares, each with the share and the row after it."""
-        for share in range(place.share, len(shares)):
+    def _rows(self, shares: list[tuple[int, int, int]], cursor: Cursor) -> Iterator[tuple[Any, int, int]]:
+        """The training photos of these shares, each with its share and the row after it."""
+        for share in range(cursor.share, len(shares)):
             file, first, every = shares[share]
-            start = place.row if share == place.share else 0
+            start = cursor.row if share == cursor.share else 0
             for row, record in enumerate(self._file(file, start), start):
                 if row % every == first and _content(record) not in self._excluded:
                     yield record, share, row + 1
 
     def _file(self, number: int, row: int) -> Iterator[Any]:
-        """The rows of a file from one on. After a failure of the network, from the row that did not come."""
+        """The rows of a file, beginning with `row`; after a network failure, with the row that failed."""
         failures = 0
         while True:
             try:
@@ -126,17 +134,17 @@ class StreamedPhotos(PhotoCollection):
             except Exception as error:  # network, hub, file system, Parquet: each raises its own kind
                 why = " ".join(str(error).split()) or type(error).__name__
                 if not _may_pass(error):
-                    raise ValueError(f"{self.place}: the stream cannot be read on: {why}; {INSTEAD}") from error
+                    raise ValueError(f"{self.origin}: the stream cannot be read on: {why}; {INSTEAD}") from error
                 if failures == len(PAUSES):
-                    raise ValueError(_given_up(self.place, why)) from error
+                    raise ValueError(_given_up(self.origin, why)) from error
             pause = PAUSES[failures]
-            _LOG.warning("%s: connection lost at row %d (%s); next try in %g s", self.place, row, why, pause)
+            _LOG.warning("%s: connection lost at row %d (%s); next try in %g s", self.origin, row, why, pause)
             time.sleep(pause)
             failures += 1
 
 
 def _may_pass(error: Exception) -> bool:
-    """Whether it is of the network, and nothing that a server refuses for good, such as 404."""
+    """Whether a new try may help: a network error that is no refusal such as 404."""
     status = getattr(error, "status", None) or getattr(getattr(error, "response", None), "status_code", None)
     if isinstance(status, int) and 400 <= status < 500:
         return status in (408, 429)
@@ -144,9 +152,9 @@ def _may_pass(error: Exception) -> bool:
     return of_network or isinstance(error, ConnectionError | TimeoutError)
 
 
-def _given_up(place: str, why: str) -> str:
+def _given_up(origin: str, why: str) -> str:
     tries = f"tried {len(PAUSES)} times more in {sum(PAUSES):g} seconds"
-    return f"{place}: connection lost, {tries}: {why}; later, the same command with --ckpt_path last goes on"
+    return f"{origin}: connection lost, {tries}: {why}; later, the same command with --ckpt_path last goes on"
 
 
 def _content(record: Any) -> bytes:

@@ -26,8 +26,8 @@ class ExportOptions:
     """What kind of file.
 
     Args:
-        pixels: float32: B×3×H×W in [0, 1]; uint8: B×H×W×3 bytes, what apps have. For the picture that goes in as for
-            the one that comes out, both RGB.
+        pixels: float32: B×3×H×W in [0, 1]; uint8: B×H×W×3 bytes, what apps have. Both RGB, and the same
+            for photo and stylized picture.
         precision: fp32, or fp16: half the size, for GPUs; on a CPU, ONNX Runtime computes most of it in float32.
         opset: version of ONNX's operators, 18 to 23; the lowest reaches farthest.
         parts: a second file, NAME.parts.onnx, for pictures too large to go through whole: it takes the `statistics`

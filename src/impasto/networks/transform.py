@@ -130,9 +130,9 @@ def _padded(image: Tensor, margin: int) -> Tensor:
     for axis in (-2, -1):
         side = image.shape[axis]
         after = margin + -side % 4
-        place = torch.arange(-margin, side + after, device=image.device)
+        position = torch.arange(-margin, side + after, device=image.device)
         last = side - 1
-        replicated = place.clamp(0, last)
-        reflected = (last - (last - place.abs()).abs()).clamp(0, last)
-        image = image.index_select(axis, torch.where(side + 0 * place > after, reflected, replicated))
+        replicated = position.clamp(0, last)
+        reflected = (last - (last - position.abs()).abs()).clamp(0, last)
+        image = image.index_select(axis, torch.where(side + 0 * position > after, reflected, replicated))
     return image

@@ -31,8 +31,8 @@ class FeatureNetwork(nn.Module):
     """VGG features by layer name, frozen; nothing past the deepest layer asked for is built.
 
     With `checkpointing` set, it takes less memory and more time (Chen et al. 2016). The first three blocks are computed
-    in bands of the picture. Later layers that nobody asks for keep only the output of their pooling and ReLU. The rest is
-    computed again in the backward pass.
+    in bands of the picture. Later layers that nobody asks for keep only the output of their pooling and ReLU. The rest
+    is computed again in the backward pass.
 
     Args:
         name: vgg19 or vgg16 (Simonyan & Zisserman 2015), or compact: ours, which predicts their features.
@@ -176,7 +176,7 @@ def _blocks(names: list[str], network: nn.Sequential, layers: Collection[str]) -
 
 
 def _in_parts(block: nn.Sequential, x: Tensor) -> Tensor:
-    """The block, with only its output kept; the rest is computed again in backward, a quarter of the channels at a time.
+    """The block, with only its output kept. Backward computes the rest again, a quarter of the channels at a time.
 
     Pooling and ReLU look at each channel alone. The output of conv1_2 with its gradient would need the most memory.
     """

@@ -209,7 +209,7 @@ class StopSafely(pl.Callback):
         asked = bool(self.number)
         if trainer.world_size > 1:  # every rank must stop at the same step
             asked = trainer.strategy.reduce_boolean_decision(asked, all=False)
-        if asked:  # perhaps of another machine alone, and the scheduler looks at this one
+        if asked:  # a signal may reach one machine only, while the scheduler looks at this one
             self.status = 128 + (self.number or signal.SIGTERM)
             trainer.should_stop = True
 

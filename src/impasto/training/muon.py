@@ -96,8 +96,8 @@ def orthogonalized(matrices: list[Float[Tensor, "_ _"]]) -> list[Float[Tensor, "
     rows, columns = (max(matrix.shape[axis] for matrix in wide) for axis in (0, 1))
     dtype = torch.bfloat16 if wide[0].is_cuda else torch.float32
     x = torch.zeros(len(wide), rows, columns, device=wide[0].device, dtype=dtype)
-    for place, matrix in zip(x, wide, strict=True):
-        place[: len(matrix), : matrix.shape[1]] = matrix
+    for slot, matrix in zip(x, wide, strict=True):
+        slot[: len(matrix), : matrix.shape[1]] = matrix
     x = x / (x.norm(dim=(1, 2), keepdim=True) + 1e-7)
     for _ in range(5):
         square = x @ x.mT
