@@ -24,8 +24,8 @@ from impasto.data.streams import BEGIN, Cursor
 class Batches(IterableDataset[dict[str, Any]]):
     """Endless whole batches from number `start`. Batch k of a rank holds samples (k·world + rank)·batch_size + i.
 
-    So two ranks with batches of B see what one process with batches of 2B sees. Worker w of W makes batches w, w + W, …,
-    the order in which `DataLoader(batch_size=None)` asks its workers.
+    So two ranks with batches of B see what one process with batches of 2B sees. Worker w of W makes batches w,
+    w + W, …: the order in which `DataLoader(batch_size=None)` asks its workers.
     """
 
     def __init__(
@@ -117,7 +117,7 @@ def _worker() -> tuple[int, int]:
 
 
 def _leave_signals_to_the_trainer(worker: int) -> None:
-    """Ctrl-C and `timeout` signal the whole process group. Without its workers, a run could not end with a checkpoint."""
+    """Ctrl-C and `timeout` signal the whole process group; without its workers a run could write no checkpoint."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
