@@ -195,7 +195,8 @@ def _build(path: Path, state: dict[str, torch.Tensor], metadata: Any) -> Transfo
         raise NetworkError(f"{path}: a loss network, for training (--model.loss.network); it stylizes nothing")
     metadata = upgraded(metadata, path)
     try:
-        state = {key: value.float() for key, value in state.items()}
+        # Copies: a file that is changed while its network is in use would take the process with it.
+        state = {key: value.to(torch.float32, copy=True) for key, value in state.items()}
         largest = max(len(state), *(max(value.shape, default=0) for value in state.values()))
         if metadata["arguments"].get("residual_blocks", 0) > largest:  # which would be built for minutes
             raise ValueError("a network larger than the weights")
