@@ -104,9 +104,13 @@ def test_a_signal_that_ends_a_command_leaves_nothing(name: str, status: int, com
     monkeypatch.setattr("impasto.commands.arguments.parsed", lambda *_, **__: {})
     if command == "train":
         monkeypatch.setattr("impasto.commands.train.train", work)
-    before = signal.getsignal(getattr(signal, name))
-    assert cli.run(command) == status
-    assert found(tmp_path) == {} and signal.getsignal(getattr(signal, name)) is before
+    number = getattr(signal, name)
+    before = signal.signal(number, signal.SIG_DFL)  # nohup would have it ignored
+    try:
+        assert cli.run(command) == status
+        assert found(tmp_path) == {} and signal.getsignal(number) == signal.SIG_DFL
+    finally:
+        signal.signal(number, before)
 
 
 def test_a_signal_that_is_ignored_stays_so(monkeypatch) -> None:
