@@ -38,7 +38,7 @@ ODD: list[Any] = [
 TEXTS = [
     "", "-", "--", "---", "=", "a=b", "=,=", ",", "nan", "-1", "0", "1", "1e999", "9" * 400, "[", "]", "[]", "[1",
     "[1,2]", "{", "{}", "{a: [", "{a: 1}", "a: b: c", "!!python/object:os.system", "&a [*a]", "*a", "null", "true", "~",
-    "@x", "%s", "$HOME", "..", "/", "/dev/null", "//[", "\x1b[31m", "\udcff", "é", "🎨", "a\nb", "x" * 5000, "no.png",
+    "@x", "%s", "$HOME", "..", "/none", "/dev/null", "//[", "\x1b[31m", "\udcff", "é", "🎨", "a\nb", "x" * 5000, "no.png",
     "no.onnx", "*", "cuda:99", "auto", "[[[[", "[bold]", "package:", "package:a/b", "package:skimage/../x", "last", "_",
     "'", '"', "\\", "#", ": ", "- a", "? a",
 ]  # fmt: skip
