@@ -39,8 +39,8 @@ TEXTS = [
     "", "-", "--", "---", "=", "a=b", "=,=", ",", "nan", "-1", "0", "1", "1e999", "9" * 400, "[", "]", "[]", "[1",
     "[1,2]", "{", "{}", "{a: [", "{a: 1}", "a: b: c", "!!python/object:os.system", "&a [*a]", "*a", "null", "true", "~",
     "@x", "%s", "$HOME", "..", "/none", "/dev/null", "//[", "\x1b[31m", "\udcff", "é", "🎨", "a\nb", "x" * 5000,
-    "no.png", "no.onnx", "*", "cuda:99", "auto", "[[[[", "[bold]", "package:", "package:a/b", "package:skimage/../x", "last",
-    "_", "'", '"', "\\", "#", ": ", "- a", "? a",
+    "no.png", "no.onnx", "*", "cuda:99", "auto", "[[[[", "[bold]", "package:", "package:a/b", "package:skimage/../x",
+    "last", "_", "'", '"', "\\", "#", ": ", "- a", "? a",
 ]  # fmt: skip
 BYTES = [b"\xff\xff\xff\xff", bytes(4), b"\x7f\xff\xff\xff", b"\x00\x01\x00\x00"]
 
