@@ -5,6 +5,7 @@ from argparse import ArgumentError
 from pathlib import Path
 from pickle import UnpicklingError
 from signal import SIGTERM
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytorch_lightning as pl
@@ -24,9 +25,16 @@ from impasto.shipped import shipped_config
 from impasto.training.callbacks import LossTable, Previews, ShowProgress, StopSafely
 from impasto.training.checkpoints import Checkpoints, WholeCheckpoints, claim, damage, holds_run, newest_checkpoint
 from impasto.training.distillation import Distillation, faithfulness
+from impasto.training.modes import batches_between_validations, check_options
 from impasto.training.module import FixedStyles
 from impasto.training.schedule import Schedule
 from impasto.writing import write_text
+
+PROFILERS = {
+    "simple": pl.profilers.SimpleProfiler,
+    "advanced": pl.profilers.AdvancedProfiler,
+    "pytorch": pl.profilers.PyTorchProfiler,
+}
 
 
 class TrainingCLI(LightningCLI):
@@ -37,6 +45,7 @@ class TrainingCLI(LightningCLI):
     """
 
     status = 0
+    rehearsal: TemporaryDirectory[str] | None = None  # the folder of a run that is to leave nothing
 
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
@@ -46,7 +55,8 @@ class TrainingCLI(LightningCLI):
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.add_argument(
             "--run", type=str | None, default=None,
-            help="folder of the run: checkpoints, losses, the network, previews (default: runs/ and its name)",
+            help="folder of the run: checkpoints, losses, the network, previews (default: "
+            "trainer.default_root_dir, or else runs/ and its name)",
         )  # fmt: skip
         parser.add_argument(
             "--minutes", type=float | None, default=None,
@@ -72,7 +82,7 @@ class TrainingCLI(LightningCLI):
         """Also finds the checkpoint, which Lightning opens next."""
         super().parse_arguments(parser, args)
         config = self.config[self.config.subcommand]
-        config.run = config.run or f"runs/{self.default_run(config)}"
+        config.run = config.run or config.trainer.default_root_dir or f"runs/{self.default_run(config)}"
         config.ckpt_path = _checkpoint_to_go_on_from(config.ckpt_path, Path(config.run))
 
     def before_instantiate_classes(self) -> None:
@@ -80,12 +90,13 @@ class TrainingCLI(LightningCLI):
         run = Path(config.run)
         if config.get("try_on"):
             read_image(located(config.try_on))  # a mistake costs seconds now, a run at its end
+        check_options(vars(config.trainer))
         if self.subcommand == "fit" and _writes():
             _refuse_bad_run(config, run)
         config.trainer.default_root_dir = str(run)
-        interval = config.trainer.val_check_interval
-        if self.subcommand == "fit" and isinstance(interval, int):  # a short run ends with a validation too
-            config.trainer.val_check_interval = min(interval, config.trainer.max_steps)
+        if self.subcommand == "fit" and config.trainer.fast_dev_run:
+            self.rehearsal = TemporaryDirectory(prefix="impasto-")  # removed when this object is
+            config.trainer.default_root_dir = self.rehearsal.name
         if config.trainer.precision is None and _has_bf16(config.trainer.accelerator):
             config.trainer.precision = "bf16-mixed"
 
@@ -93,11 +104,19 @@ class TrainingCLI(LightningCLI):
         """Adds the callbacks every run has, checkpoints written whole, and TensorBoard in the run's folder."""
         self.stop = StopSafely()
         self.schedule = Schedule(self._get(self.config_init, "minutes"))
-        self.trainer_defaults = {"callbacks": [self.schedule, self.stop, LossTable(), ShowProgress(self.schedule)]}
-        asked = self._get(self.config_init, "trainer").plugins or []
-        plugins = asked if isinstance(asked, list) else [asked]
+        options = self._get(self.config_init, "trainer")
+        callbacks = [self.schedule, self.stop, LossTable()]
+        others = any(isinstance(callback, pl.callbacks.ProgressBar) for callback in _listed(options.callbacks))
+        if options.enable_progress_bar is not False and not others:
+            callbacks.append(ShowProgress(self.schedule))
+        self.trainer_defaults = {"callbacks": callbacks}
+        plugins = _listed(options.plugins)
         if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
-            plugins = [*plugins, WholeCheckpoints()]
+            plugins.append(WholeCheckpoints())
+        if self.subcommand == "fit":
+            kwargs["val_check_interval"] = batches_between_validations(vars(options))
+        if options.profiler in PROFILERS:  # by default its report goes to a log that nobody sees
+            kwargs["profiler"] = PROFILERS[options.profiler](options.default_root_dir, "profile")
         trainer = super().instantiate_trainer(plugins=plugins, **kwargs)
         # First, so that the others know after a step whether it was the last.
         trainer.callbacks.sort(key=lambda callback: not isinstance(callback, Schedule))  # type: ignore[attr-defined]
@@ -108,7 +127,7 @@ class TrainingCLI(LightningCLI):
     def before_fit(self) -> None:
         """Claims the folder, and keeps the config beside the results, and in the published file."""
         run = Path(self.trainer.default_root_dir)
-        if self.trainer.is_global_zero:
+        if self.trainer.is_global_zero and not self.rehearsal:
             claim(run)
             write_text(run / "config.yaml", self.parser.dump(self.config), overwrite=True)
         config = self.config[self.subcommand]
@@ -126,12 +145,17 @@ class TrainingCLI(LightningCLI):
         run = Path(self.trainer.default_root_dir)
         if not self.trainer.is_global_zero:
             return
-        if not self.schedule.finished:
-            print(
-                f"stopped at step {self.trainer.global_step}; the same command with --ckpt_path last goes on from there"
-            )
-            self.status = self.stop.status
+        step, status = self.trainer.global_step, self.stop.status
+        if self.rehearsal:
+            print(f"rehearsed: {step} steps went well; nothing of them was kept")
+            self.status = status
             return
+        if status and not self.schedule.finished:
+            print(f"stopped at step {step}; the same command with --ckpt_path last goes on from there")
+            self.status = status
+            return
+        if self.trainer.should_stop and not self.schedule.finished:
+            print(f"ended at step {step}, as one of --trainer.callbacks asked")
         self.publish(run)
 
     def publish(self, run: Path) -> None:
@@ -194,23 +218,26 @@ def _writes() -> bool:
 
 def _refuse_bad_run(config: Any, run: Path) -> None:
     """What would lose an earlier run, never end, or fail after hours for want of a folder."""
-    if config.trainer.max_epochs not in (None, -1):
-        raise ValueError("training is counted in steps, not epochs: use --trainer.max_steps N")
-    if config.trainer.max_time is not None:
-        raise ValueError("--trainer.max_time ends a run at any learning rate: use --minutes N, which the rate follows")
     if (config.trainer.max_steps or -1) < 1:
         raise ValueError(f"--trainer.max_steps {config.trainer.max_steps}: must be at least 1")
-    if holds_run(run) and not config.ckpt_path:
+    if config.trainer.fast_dev_run and config.ckpt_path:
+        raise ValueError("--trainer.fast_dev_run rehearses the beginning of a run: leave --ckpt_path out")
+    if holds_run(run) and not config.ckpt_path and not config.trainer.fast_dev_run:
         raise ValueError(f"{run} holds a run already: go on with --ckpt_path last, or choose another folder with --run")
-    new = not run.exists()
+    new = [folder for folder in (run, *run.parents) if not folder.exists()]
     try:
         run.mkdir(parents=True, exist_ok=True)
         (run / ".writable").touch()
         (run / ".writable").unlink()
-        if new:  # what else may be wrong with the start is to leave no empty folder
-            run.rmdir()
+        for folder in new:  # what else may be wrong with the start is to leave no empty folder
+            folder.rmdir()
     except OSError as error:
         raise ValueError(f"--run {run}: cannot be written ({error.strerror}); choose another folder") from error
+
+
+def _listed(value: Any) -> list[Any]:
+    """What may be nothing, one or several, as a list of its own."""
+    return list(value) if isinstance(value, list) else [] if value is None else [value]
 
 
 def _has_bf16(accelerator: str) -> bool:
@@ -250,6 +277,10 @@ def _start(
         raise ValueError(f"{error} (--help lists the options)") from error
     except MisconfigurationException as error:  # an accelerator or a number of devices that is not there
         raise ValueError(str(error)) from error
+    except ModuleNotFoundError as error:
+        if error.name is not None:  # a fault of the installation; Lightning's own have no name
+            raise
+        raise ValueError(f"the command asks for what is not installed: {str(error).split(' HINT')[0]}") from error
     except SIGTERMException:  # Lightning's own answer, to a signal in the moment before training
         return 128 + SIGTERM
     except UnpicklingError as error:

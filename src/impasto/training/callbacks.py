@@ -8,6 +8,7 @@ import time
 from datetime import timedelta
 from itertools import accumulate
 from pathlib import Path
+from statistics import fmean
 from types import FrameType
 from typing import Any
 
@@ -18,7 +19,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
 from impasto.images.sheets import contact_sheet
-from impasto.training.schedule import Schedule, finished
+from impasto.training.schedule import Schedule, finished, stepped
 from impasto.writing import new_file, write_text
 
 BAR_WIDTH = 10
@@ -92,6 +93,8 @@ def _fitting(parts: list[str], width: int) -> str:
 class LossTable(pl.Callback):
     """`losses.csv` in the run's folder: step, learning rate and every term, at each logged step and validation.
 
+    Where several batches make a step, its terms are their means.
+
     Lightning's own CSVLogger deletes the table when a run is resumed; this one goes on in it. Rows past the
     checkpoint a run is resumed from are taken out, since the run writes them again.
     """
@@ -101,6 +104,7 @@ class LossTable(pl.Callback):
         self.path = Path(trainer.default_root_dir) / "losses.csv"
         self.rows: list[dict[str, str]] = []
         self.columns: list[str] = []
+        self.batches: list[dict[str, float]] = []  # terms of those that make the step at hand
         if trainer.is_global_zero and self.path.exists():
             with self.path.open(newline="") as file:
                 rows = [row for row in csv.DictReader(file) if int(row["step"]) <= trainer.global_step]
@@ -111,9 +115,16 @@ class LossTable(pl.Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         every = trainer.log_every_n_steps  # type: ignore[attr-defined]
-        if trainer.is_global_zero and every and trainer.global_step % every == 0:
+        done = stepped(trainer)
+        step = trainer.global_step if done else trainer.global_step + 1  # the one this batch belongs to
+        if not trainer.is_global_zero or not every or step % every:
+            return
+        self.batches.append(_metrics(trainer, "train/"))
+        if done:
             rate = trainer.optimizers[0].param_groups[0]["lr"]
-            self._add(trainer.global_step, {"learning_rate": rate, **_metrics(trainer, "train/")})
+            terms = {name: fmean(batch[name] for batch in self.batches) for name in self.batches[0]}
+            self._add(step, {"learning_rate": rate, **terms})
+            self.batches = []
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if trainer.is_global_zero and not trainer.sanity_checking and trainer.state.fn == "fit":
@@ -164,7 +175,7 @@ class Previews(pl.Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         due = finished(trainer) or (self.every_n_steps and trainer.global_step % self.every_n_steps == 0)
-        if due and self.every_n_steps and trainer.is_global_zero:
+        if due and self.every_n_steps and stepped(trainer) and trainer.is_global_zero:
             self._paint(trainer, pl_module)
 
     @torch.no_grad()
@@ -204,7 +215,7 @@ class StopSafely(pl.Callback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        if (batch_idx + 1) % trainer.accumulate_grad_batches:  # what is accumulated is in no checkpoint
+        if not stepped(trainer):  # what is accumulated is in no checkpoint
             return
         asked = bool(self.number)
         if trainer.world_size > 1:  # every rank must stop at the same step

@@ -14,6 +14,7 @@ import torch
 from pytorch_lightning.callbacks import Checkpoint
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 
+from impasto.training.schedule import stepped
 from impasto.writing import FileError, new_file, sweep
 
 _LOG = logging.getLogger("impasto")
@@ -67,7 +68,6 @@ class Checkpoints(Checkpoint):
             raise ValueError(f"checkpoints every {every_n_train_steps} steps, keep {keep}: steps from 1, keep from 2")
         self.every_n_train_steps, self.keep = every_n_train_steps, keep
         self.best = float("inf")
-        self._saved = -1
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -75,8 +75,7 @@ class Checkpoints(Checkpoint):
         """Lightning calls it after those of all other callbacks, whose states are saved."""
         step = trainer.global_step
         due = trainer.should_stop or step == trainer.max_steps or step % self.every_n_train_steps == 0
-        if due and step != self._saved:  # several batches may make one step
-            self._saved = step
+        if due and stepped(trainer):
             trainer.save_checkpoint(checkpoints(trainer.default_root_dir) / f"step-{step:06d}.ckpt")
             if trainer.is_global_zero:
                 self._remove_old(checkpoints(trainer.default_root_dir))
@@ -87,7 +86,8 @@ class Checkpoints(Checkpoint):
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         loss = trainer.callback_metrics.get("val/loss")
-        if loss is not None and trainer.state.fn == "fit" and not trainer.sanity_checking and loss < self.best:
+        training = trainer.state.fn == "fit" and not trainer.sanity_checking and stepped(trainer)
+        if loss is not None and training and loss < self.best:
             self.best = float(loss)
             trainer.save_checkpoint(checkpoints(trainer.default_root_dir) / _BEST)
 

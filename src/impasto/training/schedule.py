@@ -23,6 +23,9 @@ class Schedule(pl.Callback):
 
     The rate is set from the module's own values, not restored with the optimizer: what is asked for on resume acts.
 
+    It also knows whether the last batch completed a step (`stepped`), which takes several batches where gradients are
+    accumulated: what they come to is in no checkpoint.
+
     Args:
         minutes: length of the run, which `trainer.max_steps` may end before; None: steps alone decide.
     """
@@ -33,9 +36,10 @@ class Schedule(pl.Callback):
         self.minutes = minutes
         self._before, self._began = 0.0, time.monotonic()  # seconds in earlier parts; when this part began
         self.share = 0.0
+        self.stepped, self._steps = True, 0
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._began = time.monotonic()
+        self._began, self._steps = time.monotonic(), trainer.global_step
         self._measure(trainer)
 
     def on_train_batch_start(
@@ -49,8 +53,9 @@ class Schedule(pl.Callback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
+        self.stepped, self._steps = trainer.global_step > self._steps, trainer.global_step
         self._measure(trainer)
-        if self.minutes is not None and self.finished:
+        if self.minutes is not None and self.finished and self.stepped:
             trainer.should_stop = True
 
     @property
@@ -82,3 +87,8 @@ class Schedule(pl.Callback):
 def finished(trainer: pl.Trainer) -> bool:
     """Whether a run, with a `Schedule` among its callbacks, has come to its end."""
     return any(callback.finished for callback in trainer.callbacks if isinstance(callback, Schedule))  # type: ignore[attr-defined]
+
+
+def stepped(trainer: pl.Trainer) -> bool:
+    """Whether the last batch completed a step of the optimizer, in a run with a `Schedule` among its callbacks."""
+    return all(callback.stepped for callback in trainer.callbacks if isinstance(callback, Schedule))  # type: ignore[attr-defined]
