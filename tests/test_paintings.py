@@ -53,7 +53,7 @@ def test_published_networks_know_their_paintings(shared) -> None:
         for name, file in files.items()
     }
     styles = [style for name in published_networks() for style in load_network(name).metadata["styles"]]
-    assert len(styles) >= 17 and all(style["thumbnail"] for style in styles)
+    assert len(styles) >= 15 and all(style["thumbnail"] for style in styles)
     for style in styles:
         for name, picture in seen.items():
             assert other_picture(style["thumbnail"], picture) == (style["name"] != name)
