@@ -11,13 +11,13 @@ from pictures import OLD_NETWORK, save
 from PIL import Image
 
 from impasto.benchmark.cost import cost_of_network, cost_of_reference
+from impasto.choices import LossOptions, OptimizeOptions
 from impasto.commands import run
 from impasto.evaluation.metrics import psnr
 from impasto.images import read_image, resize
 from impasto.images.paintings import thumbnail
 from impasto.networks import TransformNet, save_network
-from impasto.perceptual.loss import LossOptions
-from impasto.reference import OptimizeOptions, Reference
+from impasto.reference import Reference
 
 ROOT = Path(__file__).parents[1]
 SMALL = ("--size=48", "--style_size=48", "--loss.network=compact", "--balance_photos=photos", "--output=out")

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from impasto.choices import IMAGE_SUFFIXES
 from impasto.commands.jobs import find
 from impasto.data.files import find_images, find_parquet
-from impasto.images import IMAGE_SUFFIXES
 from impasto.images.folders import search, walk
 
 

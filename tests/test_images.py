@@ -16,8 +16,8 @@ import torch
 from PIL import ExifTags, Image, ImageChops, ImageCms, ImageFile, ImageOps
 from torchvision.transforms.functional import pil_to_tensor
 
+from impasto.choices import IMAGE_SUFFIXES
 from impasto.images import (
-    IMAGE_SUFFIXES,
     ImageError,
     Picture,
     from_pil,

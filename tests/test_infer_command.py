@@ -360,7 +360,7 @@ def test_an_interruption_says_how_many_are_done(infer, monkeypatch):
     monkeypatch.setattr(Stylizer, "stylize", interrupted)
     assert infer(*photos) == (130, [], ["interrupted: 1 of 3 stylized"])
     assert results() == ["a_one.png"]
-    monkeypatch.setattr("impasto.commands.infer.find_network", lambda path: interrupted(path, path))
+    monkeypatch.setattr("impasto.networks.find_network", lambda path: interrupted(path, path))
     assert infer(*photos) == (130, [], ["interrupted before the first photo"])
 
 
@@ -426,7 +426,7 @@ def test_auto_takes_what_is_a_bomb_to_the_whole(infer, monkeypatch):
     assert infer(given, "--tile", "never") == (2, [], [bomb.format("20,000")])
     status, out, _ = infer(given)
     assert status == 0 and out[0].startswith("stylized/a_one.png  260×200, ")
-    monkeypatch.setattr("impasto.commands.infer.LARGEST", 50_000)
+    monkeypatch.setattr("impasto.commands.painting.LARGEST", 50_000)
     assert infer(given, "--output", "b.png") == (2, [], [bomb.format("50,000")])
 
 

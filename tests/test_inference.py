@@ -288,7 +288,7 @@ def test_cuda_agrees_with_cpu(three):
 
 def test_neither_lightning_nor_datasets_is_imported_and_the_script_helps():
     heavy = "{name.partition('.')[0] for name in sys.modules} & {'lightning', 'pytorch_lightning', 'datasets'}"
-    code = f"import sys, impasto.inference, impasto.commands.infer; print({heavy})"
+    code = f"import sys, impasto.inference, impasto.commands.painting; print({heavy})"
     imported = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     assert (imported.stdout, imported.returncode) == ("set()\n", 0)
     script = Path(__file__).parents[1] / "scripts" / "infer.py"

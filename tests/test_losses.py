@@ -7,8 +7,9 @@ import pytest
 import torch
 from torch import nn
 
+from impasto.choices import LossOptions
 from impasto.perceptual.features import FeatureNetwork
-from impasto.perceptual.loss import LossOptions, PerceptualLoss, gram_matrix, total_variation
+from impasto.perceptual.loss import PerceptualLoss, gram_matrix, total_variation
 from impasto.perceptual.target import StyleTarget
 
 

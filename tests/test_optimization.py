@@ -17,10 +17,11 @@ from pictures import draw, save
 from PIL import Image
 
 from impasto import writing
+from impasto.choices import LossOptions, OptimizeOptions
 from impasto.commands import run
 from impasto.images import Picture, read_image, resize, write_image
-from impasto.perceptual.loss import LossOptions, PerceptualLoss
-from impasto.reference import OptimizeOptions, optimize_image
+from impasto.perceptual.loss import PerceptualLoss
+from impasto.reference import optimize_image
 
 ROOT = Path(__file__).parents[1]
 PAINTING = ROOT / "configs" / "paintings" / "currents.jpg"
@@ -328,7 +329,7 @@ def test_mistakes_are_one_line(options, message, playground: Path, capsys: pytes
     ],
 )
 def test_what_cannot_be_written_is_refused_before_the_first_step(options, message, playground, capsys, monkeypatch):
-    monkeypatch.setattr("impasto.commands.optimize.optimize_image", lambda *_, **__: pytest.fail("work was begun"))
+    monkeypatch.setattr("impasto.reference.optimize_image", lambda *_, **__: pytest.fail("work was begun"))
     if "disk" in message:
         monkeypatch.setattr(writing.shutil, "disk_usage", lambda _: SimpleNamespace(free=0))
     save(Path("photo.png"), 3, height=2, width=256, blur=0.5)

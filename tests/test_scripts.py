@@ -13,6 +13,17 @@ from impasto.commands import COMMANDS, main
 ROOT = Path(__file__).parents[1]
 SCRIPTS = sorted((ROOT / "scripts").glob("*.py"))
 CONSOLE = Path(sys.executable).parent / "impasto"
+WITHOUT_TORCH = ("infer", "export", "optimize", "evaluate", "demo", "benchmark")  # the others are LightningCLI
+TELLS_WHAT_IT_IMPORTED = """
+import sys
+from impasto.commands import main
+
+try:
+    status = main(sys.argv[1:])
+except SystemExit as stop:
+    status = stop.code or 0
+print(status, sorted({"torch", "numpy", "PIL", "rich"} & {*sys.modules}), file=sys.stderr)
+"""
 
 
 def call(*arguments: str | Path) -> subprocess.CompletedProcess:
@@ -57,11 +68,28 @@ def test_training_help_explains_every_option_of_ours() -> None:
         assert option in text
 
 
-@pytest.mark.parametrize("module", ["impasto", "impasto.commands", "impasto.inference", "impasto.commands.infer"])
+@pytest.mark.parametrize("module", ["impasto", "impasto.inference", "impasto.commands.painting"])
 def test_inference_starts_without_lightning_and_datasets(module: str) -> None:
     heavy = {"pytorch_lightning", "lightning", "datasets", "tensorboard", "torchmetrics", "onnxruntime", "torchvision"}
     done = call(sys.executable, "-c", f"import sys, {module}; print(sorted({heavy} & set(sys.modules)))")
     assert done.stdout.strip() == "[]", done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status"),
+    [
+        *(([command, "--help"], 0) for command in WITHOUT_TORCH),
+        *(([command, "--stile=wave"], 2) for command in WITHOUT_TORCH),
+        (["infer", "missing.jpg"], 2),
+        (["infer", "photo.jpg", "--strength=much"], 2),
+        (["--version"], 0),
+        (["infr"], 2),
+    ],
+    ids=str,
+)
+def test_help_and_mistakes_answer_without_torch(arguments: list[str], status: int) -> None:
+    done = call(sys.executable, "-c", TELLS_WHAT_IT_IMPORTED, *arguments)
+    assert done.stderr.splitlines()[-1] == f"{status} []", done.stderr
 
 
 def test_public_names_are_there() -> None:

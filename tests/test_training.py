@@ -17,12 +17,12 @@ from pictures import save, smoke_pictures
 from PIL import Image
 from rich.console import Console
 
+from impasto.choices import LossOptions
 from impasto.commands import run
 from impasto.images import read_image
 from impasto.images.paintings import thumbnail
 from impasto.kernels import by_columns
 from impasto.networks import load_network
-from impasto.perceptual.loss import LossOptions
 from impasto.perceptual.target import StyleTarget
 from impasto.training import callbacks
 from impasto.training.module import FixedStyles
@@ -269,7 +269,8 @@ def test_the_last_look_is_before_the_checkpoint(capsys: pytest.CaptureFixture) -
 
 COMPILED = """
 import torch
-from impasto.perceptual.loss import LossOptions, PerceptualLoss
+from impasto.choices import LossOptions
+from impasto.perceptual.loss import PerceptualLoss
 from impasto.networks import TransformNet
 
 torch.manual_seed(0)

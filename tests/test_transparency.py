@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image, ImageDraw
 
-from impasto.commands.optimize import _masks
+from impasto.commands.optimizing import brightness
 from impasto.data.crops import center_crop
 from impasto.images import from_pil, open_image, read_image, to_pil
 from impasto.images.large import read_scan, scan
@@ -143,5 +143,5 @@ def test_what_is_seen_is_as_it_was() -> None:
 @pytest.mark.parametrize("hidden", [(0, 0, 0), (255, 255, 255)])
 def test_a_mask_that_is_transparent_is_not_white_there(tmp_path, hidden: tuple[int, int, int]) -> None:
     disc(hidden).save(tmp_path / "mask.png")
-    mask = _masks([str(tmp_path / "mask.png")], torch.zeros(1, 3, 200, 200))
+    mask = brightness([str(tmp_path / "mask.png")], torch.zeros(1, 3, 200, 200))
     assert mask is not None and mask[0, 0, 100, 100] == 1 and mask[0, 0, 5, 5] == 0

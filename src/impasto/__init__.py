@@ -4,18 +4,19 @@ from importlib import import_module, metadata
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from impasto.choices import LossOptions, OptimizeOptions
     from impasto.inference import Stylizer
     from impasto.networks import load_network, save_network
-    from impasto.perceptual.loss import LossOptions, PerceptualLoss
-    from impasto.reference import OptimizeOptions, optimize_image
+    from impasto.perceptual.loss import PerceptualLoss
+    from impasto.reference import optimize_image
 
 _HOMES = {
     "Stylizer": "impasto.inference",
     "load_network": "impasto.networks",
     "save_network": "impasto.networks",
-    "LossOptions": "impasto.perceptual.loss",
+    "LossOptions": "impasto.choices",
     "PerceptualLoss": "impasto.perceptual.loss",
-    "OptimizeOptions": "impasto.reference",
+    "OptimizeOptions": "impasto.choices",
     "optimize_image": "impasto.reference",
 }
 __all__ = [

@@ -3,76 +3,24 @@
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
-from itertools import pairwise
-from typing import Any, Literal, get_args
+from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
+from impasto.choices import LossOptions, OptimizeOptions, Optimizer
 from impasto.images import resize
-from impasto.perceptual.loss import LossOptions, PerceptualLoss
+from impasto.perceptual.loss import PerceptualLoss
 from impasto.perceptual.target import ContentTarget, PhotoStatistics, StyleTarget
-
-Optimizer = Literal["lbfgs", "adam"]
-Start = Literal["content", "noise", "mix"]
 
 RATES: dict[Optimizer, float] = {"lbfgs": 1.0, "adam": 0.02}
 HISTORY = 20  # steps that L-BFGS remembers, two pictures each (its authors: 3 to 20; Liu & Nocedal 1989)
 PLATEAU = 1e-3  # an improvement of the loss by less than this share is none
 
 OnStep = Callable[[int, Tensor, dict[str, float]], None]
-
-
-@dataclass
-class OptimizeOptions:
-    """How a picture is optimized.
-
-    Args:
-        steps: iterations, shared out evenly over the sizes.
-        optimizer: lbfgs (Gatys et al. 2016) or adam.
-        learning_rate: of the optimizer; None: 1 for lbfgs, 0.02 for adam.
-        line_search: strong Wolfe conditions for lbfgs: dearer iterations that never diverge.
-        start: content, noise, or mix: noise_ratio · content + (1 − noise_ratio) · noise.
-        noise_ratio: share of the content in a mix: 1 is the content, 0 noise.
-        coarse: longer sides in pixels to go through before the full size, such as [128, 256].
-        clamp: keep the picture in [0, 1] all the way, not only at the end.
-        blend: share of the photo in the blend of photo and paintings that `loss.combined_weight` weighs.
-        checkpointing: compute features anew instead of keeping them: less memory for large pictures, more time.
-        patience: stop after so many steps in which the loss fell by less than 0.1 %; 0: never.
-        seed: of the noise.
-    """
-
-    steps: int = 300
-    optimizer: Optimizer = "lbfgs"
-    learning_rate: float | None = None
-    line_search: bool = False
-    start: Start = "content"
-    noise_ratio: float = 0.5
-    coarse: list[int] = field(default_factory=list)
-    clamp: bool = True
-    blend: float = 0.5
-    checkpointing: bool = False
-    patience: int = 0
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if self.steps < 1 or self.patience < 0:
-            raise ValueError(
-                f"steps {self.steps}, patience {self.patience}: steps from 1, patience from 0 (never stop)"
-            )
-        if self.learning_rate is not None and not self.learning_rate > 0:
-            raise ValueError(f"learning_rate {self.learning_rate}: must be above 0")
-        for name, known in (("optimizer", get_args(Optimizer)), ("start", get_args(Start))):
-            if (value := getattr(self, name)) not in known:
-                raise ValueError(f"{name} {value!r}: choose from {', '.join(known)}")
-        for name, of_nothing in (("noise_ratio", "noise"), ("blend", "the paintings")):
-            if not 0 <= (share := getattr(self, name)) <= 1:
-                raise ValueError(f"{name} {share}: from 0 ({of_nothing}) to 1 (the content)")
-        if any(a >= b for a, b in pairwise([0, *self.coarse])):
-            raise ValueError(f"coarse {self.coarse}: sizes in pixels that grow, such as [128, 256]")
 
 
 @dataclass(frozen=True)

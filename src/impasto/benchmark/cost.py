@@ -8,12 +8,12 @@ import torch
 
 from impasto.benchmark.measure import alone, in_use, measured_peak, now, seconds_of
 from impasto.benchmark.plain import CONTENT_LAYER, plain_recipe
+from impasto.choices import STYLE_LAYERS, LossNetwork
 from impasto.inference import Stylizer
 from impasto.inference.styles import style_names
 from impasto.networks import load_network
 from impasto.perceptual.features import FeatureNetwork
-from impasto.perceptual.loss import STYLE_LAYERS, PerceptualLoss
-from impasto.perceptual.vgg import LossNetwork
+from impasto.perceptual.loss import PerceptualLoss
 from impasto.reference import Reference, optimize_image
 
 ROUNDS = 5  # pictures, or iterations, that are timed after one to warm up

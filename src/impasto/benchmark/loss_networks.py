@@ -10,11 +10,11 @@ from rich.console import Console
 from rich.progress import track
 
 from impasto.benchmark.measure import alone, in_use, measured_peak, seconds_of
+from impasto.choices import STYLE_LAYERS, LossNetwork, LossOptions
 from impasto.networks import TransformNet
 from impasto.networks.transform import TRAINING_MARGIN
 from impasto.perceptual.features import FeatureNetwork
-from impasto.perceptual.loss import STYLE_LAYERS, LossOptions, PerceptualLoss
-from impasto.perceptual.vgg import LossNetwork
+from impasto.perceptual.loss import PerceptualLoss
 
 NETWORKS: tuple[LossNetwork, ...] = get_args(LossNetwork)
 LAYERS = (*STYLE_LAYERS, "relu4_2")

@@ -11,8 +11,8 @@ import torch
 from rich.console import Console
 from rich.progress import Progress
 
+from impasto.choices import LossOptions
 from impasto.data.modules import Photos
-from impasto.perceptual.loss import LossOptions
 from impasto.training.module import FixedStyles
 from impasto.training.schedule import Schedule
 

@@ -7,8 +7,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from impasto.choices import STYLE_LAYERS
 from impasto.perceptual.features import IMAGENET_MEAN, IMAGENET_STD, FeatureNetwork
-from impasto.perceptual.loss import STYLE_LAYERS
 from impasto.perceptual.vgg import architecture, layer_names
 
 CONTENT_LAYER = "relu4_2"

@@ -8,8 +8,8 @@ from rich.console import Console
 from rich.progress import track
 
 from impasto.benchmark.cost import Cost, cost_of_plain_recipe, cost_of_reference
-from impasto.perceptual.loss import LossOptions
-from impasto.reference import OptimizeOptions, Reference
+from impasto.choices import LossOptions, OptimizeOptions
+from impasto.reference import Reference
 
 
 def reference_table(device: str, size: int, rounds: int) -> str:

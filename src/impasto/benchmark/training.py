@@ -13,10 +13,10 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from impasto.benchmark.measure import alone, in_use, measured_peak, now, seconds_of
 from impasto.benchmark.plain import PlainLoss, plain_network
+from impasto.choices import LossNetwork, LossOptions
 from impasto.networks import TransformNet
 from impasto.networks.transform import TRAINING_MARGIN
-from impasto.perceptual.loss import LossOptions, PerceptualLoss
-from impasto.perceptual.vgg import LossNetwork
+from impasto.perceptual.loss import PerceptualLoss
 from impasto.training.muon import Muon
 
 

@@ -2,12 +2,6 @@
 
 from typing import Literal
 
-import torch
-
-from impasto.benchmark.inference import inference_table
-from impasto.benchmark.loss_networks import Setting, table
-from impasto.benchmark.reference import reference_table
-from impasto.benchmark.training import Step, batches_of, ladder, loader_line, training_table
 from impasto.data.files import located
 
 
@@ -61,11 +55,21 @@ def benchmark(
     Raises:
         ValueError: no such device here, no such network, file or folder, or a number that is too small.
     """
-    if device == "cuda" and not torch.cuda.is_available():
-        raise ValueError("device cuda: no GPU here that torch can use; take cpu")
     if size < 16 or min(batch, width, rounds, steps, *(batches or [1])) < 1 or min(threads, num_workers) < 0:
         given = f"size {size}, batch {batch}, width {width}, rounds {rounds}, steps {steps}, threads {threads}"
         raise ValueError(f"{given}, batches {batches}: size from 16, threads and num_workers from 0, the others from 1")
+    if what == "optimizers" and not photos:
+        raise ValueError("--what optimizers trains networks: give a folder with --photos")
+    # They import torch, which takes seconds: mistakes in the above need not wait for it.
+    import torch
+
+    from impasto.benchmark.inference import inference_table
+    from impasto.benchmark.loss_networks import Setting, table
+    from impasto.benchmark.reference import reference_table
+    from impasto.benchmark.training import Step, batches_of, ladder, loader_line, training_table
+
+    if device == "cuda" and not torch.cuda.is_available():
+        raise ValueError("device cuda: no GPU here that torch can use; take cpu")
     torch.set_num_threads(threads or torch.get_num_threads())
     if what == "training":
         size, rounds = (min(size, 128), min(rounds, 3)) if quick else (size, rounds)
@@ -80,11 +84,9 @@ def benchmark(
     elif what == "reference":
         print(reference_table(device, size, rounds))
     elif what == "optimizers":
-        if not photos:
-            raise ValueError("--what optimizers trains networks: give a folder with --photos")
         from impasto.benchmark.optimizers import Training, photos_needed_table  # imports Lightning: seconds
 
-        training = Training(photos, str(located(painting)), size, batch, width, device)
+        training = Training(str(photos), str(located(painting)), size, batch, width, device)
         print(photos_needed_table(training, steps), flush=True)
     elif what == "inference":
         print(inference_table(network, files, device, rounds))

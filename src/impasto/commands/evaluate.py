@@ -8,22 +8,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
+from impasto.choices import LossOptions, OptimizeOptions
 from impasto.commands.jobs import check_output_folder, spare_inputs
-from impasto.commands.optimize import gap_photos, read_options
+from impasto.commands.optimize import read_options
 from impasto.data.files import find_images, located
-from impasto.evaluation.cells import Judge
-from impasto.evaluation.grid import Grid, explore
-from impasto.evaluation.report import Compared, compare
-from impasto.images import read_image
-from impasto.images.paintings import check_style_names, other_picture, thumbnail
-from impasto.inference.devices import find_device
-from impasto.inference.styles import style_names
-from impasto.networks import load_network, published_networks
-from impasto.perceptual.loss import LossOptions
-from impasto.reference import OptimizeOptions, Reference
 
 _LOG = logging.getLogger("impasto")
 
@@ -80,10 +68,22 @@ def evaluate_pictures(
         raise ValueError("photos, paintings and marks: at least one of each, marks from 1")
     if options.coarse and not axes:
         raise ValueError(f"coarse {options.coarse}: the marks of a comparison count steps at full size; leave it out")
-    check_style_names(paintings)
-    torch_device = find_device(device)
     for what, files in (("photos", photos), ("networks", networks or []), ("presets", presets)):
         _refuse_same_names(what, files)
+    # They import torch, which takes seconds: mistakes in the above need not wait for it.
+    from impasto.commands.optimizing import gap_photos
+    from impasto.evaluation.cells import Judge
+    from impasto.evaluation.grid import Grid, explore
+    from impasto.evaluation.report import Compared, compare
+    from impasto.images import read_image
+    from impasto.images.paintings import check_style_names, thumbnail
+    from impasto.inference.devices import find_device
+    from impasto.inference.styles import style_names
+    from impasto.networks import load_network, published_networks
+    from impasto.reference import Reference
+
+    check_style_names(paintings)
+    torch_device = find_device(device)
     named = {Path(file).stem: read_image(located(file)).resized(size).pixels.to(torch_device) for file in photos}
     given = {name: read_image(file) for name, file in paintings.items()}
     painted = {name: picture.resized(style_size).pixels.to(torch_device) for name, picture in given.items()}
@@ -98,18 +98,18 @@ def evaluate_pictures(
         every: dict[str, list[Any]] = {"photo": list(named), "painting": list(painted)}
         filled = {name: values or every.get(name, []) for name, values in axes.items()}
         grid = Grid(filled, named, list(painted), Reference(options, loss))
-        with _progress(judge, len(grid.points())) as advance:
+        with _progress(len(grid.points())) as (advance, judge.tell):
             path = explore(folder, judge, grid, advance)
     else:
         offered = published_networks() if networks is None else networks
         known = [name for name in offered if set(style_names(load_network(name))) & {*painted}]
         reference = Reference(replace(options, steps=max(marks)), loss)
-        others = {Path(file).stem: _preset(file, loss) for file in presets}
+        others = {Path(file).stem: Reference(*_preset(file, loss)) for file in presets}
         notes = _unlike(known, {name: thumbnail(picture.pixels) for name, picture in given.items()}, paintings)
         for note in notes:
             _LOG.warning("%s", note)
         compared = Compared(named, list(painted), known, reference, sorted(marks), others, notes)
-        with _progress(judge, compared.pictures()) as advance:
+        with _progress(compared.pictures()) as (advance, judge.tell):
             path = compare(folder, judge, compared, costs, advance)
     print(f"report: {path}")
     return 0
@@ -117,6 +117,9 @@ def evaluate_pictures(
 
 def _unlike(networks: list[str], thumbnails: dict[str, str], files: dict[str, str]) -> list[str]:
     """Of networks that learned another picture under the name of a painting: their numbers say little."""
+    from impasto.images.paintings import other_picture
+    from impasto.networks import load_network
+
     return [
         f"{network} learned another picture as {name} than {Path(files[name]).name}, by which it is judged here"
         for network in networks
@@ -131,10 +134,10 @@ def _refuse_same_names(what: str, files: list[str]) -> None:
         raise ValueError(f"{what}: two are named {twice[0]}, as which they appear in the report; rename one")
 
 
-def _preset(file: str, loss: LossOptions) -> Reference:
+def _preset(file: str, loss: LossOptions) -> tuple[OptimizeOptions, LossOptions]:
     """The setting of a config, with the loss network of the others."""
     given, options = read_options("evaluate --presets", "", _only_loss, ["--config", file])
-    return Reference(options, replace(given["loss"], network=loss.network, weights=loss.weights))
+    return options, replace(given["loss"], network=loss.network, weights=loss.weights)
 
 
 def _only_loss(loss: LossOptions = LossOptions()) -> int:  # noqa: B008  only read
@@ -147,8 +150,11 @@ def _only_loss(loss: LossOptions = LossOptions()) -> int:  # noqa: B008  only re
 
 
 @contextmanager
-def _progress(judge: Judge, total: int) -> Iterator[Callable[[str], None]]:
-    """A bar over `total` pictures; beside it the one being made, and its step where it is optimized."""
+def _progress(total: int) -> Iterator[tuple[Callable[[str], None], Callable[[int], None]]]:
+    """A bar over `total` pictures: to be told of the one that begins, and of its step where it is optimized."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
     columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.description}"))
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task("", total=total)
@@ -159,5 +165,4 @@ def _progress(judge: Judge, total: int) -> Iterator[Callable[[str], None]]:
             progress.update(task, description=said, advance=1 if what else 0)
             what = said
 
-        judge.tell = lambda step: progress.update(task, description=f"{what}, step {step}")
-        yield advance
+        yield advance, lambda step: progress.update(task, description=f"{what}, step {step}")

@@ -4,12 +4,10 @@ import sys
 from pathlib import Path
 from typing import Literal
 
+from impasto.choices import OPSETS
 from impasto.commands.arguments import parsed
 from impasto.commands.jobs import check_output_folder
 from impasto.data.files import find_images
-from impasto.export import OPSETS, ExportOptions, export_network
-from impasto.inference.backends import PARTS
-from impasto.networks import find_network, load_network
 
 
 def export(arguments: list[str]) -> int:
@@ -48,6 +46,11 @@ def export_file(
         photos: a folder of photos, for int8: 40 of them are used
         overwrite: replace an earlier file
     """
+    # They import torch, which takes seconds: mistakes in the above need not wait for it.
+    from impasto.export import ExportOptions, export_network
+    from impasto.inference.backends import PARTS
+    from impasto.networks import find_network, load_network
+
     path = find_network(network)
     target = Path(output or f"{path.stem}.onnx").expanduser()
     options = ExportOptions(pixels, precision, opset, parts, quantize)

@@ -7,8 +7,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from impasto.images import IMAGE_SUFFIXES, WRITABLE, named_images
-from impasto.images.folders import search, walk
+from impasto.choices import IMAGE_SUFFIXES, WRITABLE
 from impasto.writing import check_folder
 
 
@@ -47,6 +46,9 @@ def _expand(path: Path, output: Path) -> list[Path]:
 
 def _search_folder(folder: Path, output: Path) -> Iterator[Path]:
     """Images in a folder and below, without earlier results, unless the folder itself lies among them."""
+    from impasto.images import named_images  # and torch, which a command line without folders need not wait for
+    from impasto.images.folders import walk
+
     results = output.resolve()
     asked = folder.resolve().is_relative_to(results)
     return named_images(walk(folder, lambda sub: asked or not sub.resolve().is_relative_to(results)))
@@ -54,6 +56,9 @@ def _search_folder(folder: Path, output: Path) -> Iterator[Path]:
 
 def _search_pattern(pattern: Path, output: Path) -> Iterator[Path]:
     """Images that match, sorted, without earlier results, unless the pattern itself starts among them."""
+    from impasto.images import named_images
+    from impasto.images.folders import search
+
     start = next(parent for parent in pattern.parents if not glob.has_magic(str(parent)))
     asked = start.resolve().is_relative_to(output.resolve())
     for path in named_images(path for path in search(pattern) if path.is_file()):

@@ -1,14 +1,17 @@
-"""Photos and Parquet files on disk, and inside installed Python packages."""
+"""Photos and Parquet files on disk, and inside installed Python packages.
+
+Commands read their command line with these. What imports torch, as `images` does, is imported where it is needed."""
 
 import re
 from importlib.util import find_spec
 from pathlib import Path
 
-from impasto.images import IMAGE_SUFFIXES, named_images
-from impasto.images.folders import search, walk
+from impasto.choices import IMAGE_SUFFIXES
 
 
 def _files(folder: str | Path) -> list[Path]:
+    from impasto.images.folders import walk
+
     if not Path(folder).is_dir():
         raise ValueError(f"{folder}: no such folder; give a folder of photos, or a Parquet file")
     return sorted(walk(folder), key=lambda path: path.relative_to(folder).as_posix())
@@ -16,6 +19,8 @@ def _files(folder: str | Path) -> list[Path]:
 
 def find_images(folder: str | Path) -> list[Path]:
     """The image files below a folder, sorted, nothing hidden. `ValueError` if there is none."""
+    from impasto.images import named_images
+
     if not (found := list(named_images(_files(folder)))):
         raise ValueError(f"{folder}: holds no image; looked at any depth for {', '.join(IMAGE_SUFFIXES)}")
     return found
@@ -34,6 +39,8 @@ def located(path: str | Path) -> Path:
 
 def find_parquet(photos: str | Path) -> list[str]:
     """The Parquet files of a file name, a pattern or a folder without images; else none."""
+    from impasto.images.folders import search
+
     path = Path(photos)
     if path.is_dir():
         inside = _files(path)

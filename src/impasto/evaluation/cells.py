@@ -10,9 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from impasto.choices import LossOptions
 from impasto.evaluation.metrics import Lpips, grain, gram_difference, psnr, ssim, tone
 from impasto.images import Picture, read_image, write_image
-from impasto.perceptual.loss import LossOptions, PerceptualLoss
+from impasto.perceptual.loss import PerceptualLoss
 from impasto.perceptual.target import PhotoStatistics, StyleTarget
 from impasto.reference import Reference, optimize_image
 from impasto.writing import write_text

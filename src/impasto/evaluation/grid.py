@@ -10,11 +10,11 @@ from typing import Any
 
 from torch import Tensor
 
+from impasto.choices import LossOptions, OptimizeOptions
 from impasto.evaluation.cells import LAST, Cell, Cells, Judge, digest
 from impasto.evaluation.plots import plot_terms
 from impasto.images.sheets import contact_sheet
-from impasto.perceptual.loss import LossOptions
-from impasto.reference import OptimizeOptions, Reference
+from impasto.reference import Reference
 from impasto.writing import new_file, write_bytes, write_text
 
 NUMBERS = ("content", "style", "loss", "ssim", "gmd")

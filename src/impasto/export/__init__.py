@@ -7,13 +7,13 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from impasto.export.compared import Difference, compare
-from impasto.export.graphs import OPSETS, ExportOptions, Part, Whole, exported
+from impasto.export.graphs import ExportOptions, Part, Whole, exported
 from impasto.export.quantized import quantize
 from impasto.inference.backends import PARTS
 from impasto.networks import TransformNet
 from impasto.writing import new_files
 
-__all__ = ["OPSETS", "Difference", "ExportOptions", "export_network"]
+__all__ = ["Difference", "ExportOptions", "export_network"]
 _CALIBRATING, _JUDGING = 32, 8  # photos; those that judge are others than those that calibrate
 
 

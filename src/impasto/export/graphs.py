@@ -13,12 +13,10 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.export import Dim
 
+from impasto.choices import OPSETS
 from impasto.inference.styles import style_names
 from impasto.networks import TransformNet, describe
 from impasto.networks.layers import Moments
-
-# 18 is the lowest that torch's exporter writes (its converter fails at 17); ONNX Runtime has read it since 1.14, 2023.
-OPSETS = (18, 19, 20, 21, 22, 23)
 
 
 @dataclass(frozen=True)

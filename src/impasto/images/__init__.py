@@ -22,14 +22,11 @@ from jaxtyping import Float, Shaped, UInt8
 from PIL import ExifTags, Image, UnidentifiedImageError
 from torch import Tensor
 
+from impasto.choices import IMAGE_SUFFIXES, WRITABLE
 from impasto.images import colors, heif, samples, transparency
 from impasto.images.samples import DEEP
 from impasto.writing import REASONS, FileError, check_room, new_file, one_line
 
-IMAGE_SUFFIXES: tuple[str, ...] = (
-    ".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif", ".avif", ".heic",
-    ".jpe", ".jfif", ".mpo", ".apng", ".avifs", ".heif", ".hif",
-)  # fmt: skip
 # Pictures of kinds that are not read: left out of folders, and said to be.
 _OTHER_SUFFIXES = (
     ".jxl", ".jp2", ".psd", ".svg", ".tga", ".exr", ".hdr",
@@ -38,7 +35,6 @@ _OTHER_SUFFIXES = (
 
 # Named, because Pillow would otherwise try everything it knows, and for EPS start Ghostscript.
 _READABLE = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "AVIF")
-WRITABLE = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP", ".tif": "TIFF", ".tiff": "TIFF"}
 QUALITY: dict[str, dict[str, Any]] = {"JPEG": {"quality": 95, "subsampling": 0}, "WEBP": {"quality": 95}}
 _LONGEST = {"JPEG": 65500, "WEBP": 16383}  # JPEG's own limit is 65535, libjpeg's is 65500
 _REASONS = {**REASONS, errno.EISDIR: "is a folder: give the name of an image file"}

@@ -13,9 +13,10 @@ from PIL import Image
 from torch import Tensor
 
 from impasto import images
+from impasto.choices import Backend, Tiling
 from impasto.images import Picture
 from impasto.images.large import Rows, Scan, scan
-from impasto.inference.backends import Backend, open_painter
+from impasto.inference.backends import open_painter
 from impasto.inference.devices import memory_explained
 from impasto.inference.styles import Number, style_weights
 from impasto.inference.tiles import (
@@ -23,7 +24,6 @@ from impasto.inference.tiles import (
     Paint,
     Source,
     Tell,
-    Tiling,
     check_tiling,
     least_side,
     paint_floats,

@@ -5,19 +5,19 @@ import json
 import re
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from impasto.choices import Backend
 from impasto.inference.devices import find_device, of_memory
 from impasto.inference.styles import style_names
 from impasto.networks import NetworkError, TransformNet, find_network, load_network, upgraded
 from impasto.networks.layers import Moments
 from impasto.networks.preprocess import Origin
 
-Backend = Literal["auto", "torch", "onnx"]
 # What an export says of itself, beside the network's own metadata.
 _PROPERTIES = {"pixels": "float32|uint8", "precision": "fp32|fp16", "quantize": "none|int8", "part": "whole",
                "reach": "[0-9]{1,6}"}  # fmt: skip

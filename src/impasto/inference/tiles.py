@@ -7,7 +7,6 @@ seam is left. At the outer edges of the picture, where the network reflects a ma
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import torch
@@ -15,9 +14,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from impasto import images
+from impasto.choices import Tiling
 from impasto.images.large import Rows, Scan
-
-Tiling = Literal["auto", "never"] | int
 
 WHOLE = 4_000_000  # pixels of the largest picture that auto paints whole: 3 GB of memory at width 32
 # Of auto's tiles, in pixels: 1 GB, so that 100 megapixels, decoded, and collected for a JPEG, stay below 3 GB. Overlap

@@ -2,14 +2,14 @@
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
-from typing import Literal, get_args
+from dataclasses import replace
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from impasto.choices import LossOptions
 from impasto.kernels import exact, square_products
 from impasto.perceptual.features import Bands, FeatureNetwork, whole
 from impasto.perceptual.target import (
@@ -23,73 +23,10 @@ from impasto.perceptual.target import (
     read_gaps,
     squared_error,
 )
-from impasto.perceptual.vgg import LossNetwork
 
-Balance = Literal["relative", "fixed", "dynamic"]
 ByKey = dict[Key, Tensor]
 
 _LOG = logging.getLogger("impasto")
-
-STYLE_LAYERS = ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1")  # Gatys et al. 2016
-
-
-@dataclass
-class LossOptions:
-    """What is measured, and how the terms are weighed.
-
-    Args:
-        network: the loss network.
-        weights: file or folder of its weights; None: IMPASTO_WEIGHTS, torch's cache, a download (not of compact).
-        content_layers: weight of each content layer.
-        style_layers: weight of each style layer.
-        content_weight: weight of the content term.
-        style_strength: weight of the style term; under `relative` it means the same for every painting.
-        tv_weight: weight of the total variation.
-        secondary_layers: weight of each layer of a second, lighter content term (Duggal et al.).
-        secondary_weight: weight of that term.
-        combined_weight: weight of the content of an early blend of photo and painting, a third such term (the same);
-            for the reference only.
-        scales: the loss is summed over the image at these scales, 1 = full size.
-        balance: relative (terms as fractions), fixed (the papers' plain weights), dynamic (GradNorm).
-    """
-
-    network: LossNetwork = "vgg19"
-    weights: str | None = None
-    content_layers: dict[str, float] = field(default_factory=lambda: {"relu4_2": 1.0})
-    style_layers: dict[str, float] = field(default_factory=lambda: dict.fromkeys(STYLE_LAYERS, 1.0))
-    content_weight: float = 1.0
-    style_strength: float = 1.0
-    tv_weight: float = 0.1
-    secondary_layers: dict[str, float] = field(default_factory=lambda: {"relu3_1": 1.0})
-    secondary_weight: float = 0.0
-    combined_weight: float = 0.0
-    scales: list[float] = field(default_factory=lambda: [1.0])
-    balance: Balance = "relative"
-
-    def __post_init__(self) -> None:
-        if self.balance not in get_args(Balance):
-            raise ValueError(f"balance {self.balance!r}: choose from {', '.join(get_args(Balance))}")
-        if not self.style_layers or not self.content_layers:
-            raise ValueError("content_layers and style_layers: name at least one layer each, such as relu4_2: 1.0")
-        if not self.scales or any(not 0 < scale <= 1 for scale in self.scales):
-            raise ValueError(f"scales {self.scales}: give at least one, each above 0 and at most 1")
-        for name in ("content_weight", "style_strength", "tv_weight", "secondary_weight", "combined_weight"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name} {getattr(self, name)}: must not be negative")
-        if self.secondary_weight and not self.secondary_layers:
-            raise ValueError("secondary_layers: name at least one, such as relu3_1: 1.0, or leave secondary_weight 0")
-        layers = [*self.content_layers.items(), *self.style_layers.items(), *self.secondary_layers.items()]
-        if negative := [layer for layer, weight in layers if weight <= 0]:
-            raise ValueError(f"layer weight of {', '.join(negative)}: must be above 0; leave the layer out instead")
-
-    @property
-    def asked(self) -> dict[str, float]:
-        """The weight of each term."""
-        return {
-            "content": self.content_weight, "secondary": self.secondary_weight, "combined": self.combined_weight,
-            "style": self.style_strength, "tv": self.tv_weight,
-        }  # fmt: skip
-
 
 _LIKENESS = 0.6  # of photos that may say nothing: unrelated photos share a fifth to a half of relu4_2
 _NOTHING = 0.1  # of what lies between drawn pictures

@@ -4,7 +4,7 @@ import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 from urllib.error import URLError
 
 import safetensors.torch
@@ -13,11 +13,9 @@ from jaxtyping import Float
 from safetensors import safe_open
 from torch import Tensor, nn
 
+from impasto.choices import LossNetwork, Teacher
 from impasto.shipped import CHECKPOINTS, COMPACT_FILE
 from impasto.writing import write_bytes
-
-Teacher = Literal["vgg19", "vgg16"]
-LossNetwork = Literal[Teacher, "compact"]
 
 COMPACT_FORMAT = 1
 COMPACT_LAYERS = ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu4_2", "relu5_1")  # those it predicts

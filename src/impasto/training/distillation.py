@@ -9,13 +9,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from impasto.choices import Teacher
 from impasto.data.crops import crop
 from impasto.data.files import find_images
 from impasto.images import read_image
 from impasto.networks import load_network
 from impasto.perceptual.features import FeatureNetwork
 from impasto.perceptual.loss import gram_matrix
-from impasto.perceptual.vgg import COMPACT_LAYERS, COMPACT_RANKS, FactoredConvolution, Teacher, factored, save_compact
+from impasto.perceptual.vgg import COMPACT_LAYERS, COMPACT_RANKS, FactoredConvolution, factored, save_compact
 from impasto.shipped import commit
 
 KINDS = ("photos", "changed", "paintings", "stylized")  # a batch holds them in turns

@@ -10,11 +10,11 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
+from impasto.choices import LossOptions
 from impasto.images import read_image
 from impasto.images.paintings import Painting, check_style_names, other_picture, thumbnail
 from impasto.networks import TransformNet, describe, load_network, save_network
 from impasto.networks.transform import TRAINING_MARGIN
-from impasto.perceptual.loss import LossOptions
 from impasto.shipped import commit
 from impasto.training.muon import ADAM_SHARE, Muon
 from impasto.training.objective import Objective

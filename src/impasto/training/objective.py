@@ -8,7 +8,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
-from impasto.perceptual.loss import LossOptions, PerceptualLoss
+from impasto.choices import LossOptions
+from impasto.perceptual.loss import PerceptualLoss
 from impasto.perceptual.target import StyleTarget, moved_error
 
 MOVED = 4  # with `shift_weight`, every fourth photo comes a second time, moved by less than 4 pixels each way

@@ -3,8 +3,8 @@
 from dataclasses import asdict
 from typing import Any
 
+from impasto.choices import LossOptions
 from impasto.networks import TransformNet
-from impasto.perceptual.loss import LossOptions
 
 # Options of the loss under which the balance of a run was measured.
 MEASURED_UNDER = ("network", "content_layers", "style_layers", "secondary_layers", "scales", "balance")

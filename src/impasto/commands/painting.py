@@ -1,0 +1,135 @@
+"""What `infer` does once its command line is right: photo after photo read, stylized, written and told of."""
+
+import re
+import sys
+import time
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from impasto.commands.jobs import Job, check_new
+from impasto.images import Picture, explained, open_image, read_image, scaled, writable, write_image
+from impasto.images.large import LARGEST, Scan, read_scan, write_rows
+from impasto.inference import Stylizer
+from impasto.inference.backends import Painter
+from impasto.inference.styles import network_of
+from impasto.networks import published_networks
+from impasto.spelling import printable
+
+
+def default_network(style: str | None) -> str:
+    names = published_networks()
+    if style is not None:
+        name = network_of(style)
+        print(f"network: {name}; --network names another", file=sys.stderr)
+        return name
+    if len(names) == 1 or "starry_night" in names:
+        return names[0] if len(names) == 1 else "starry_night"
+    known = ", ".join(names) or "none yet"
+    raise ValueError(f"--network is missing: name a .safetensors file or a published network ({known})")
+
+
+def styles_table(painter: Painter) -> str:
+    """A line for each style: name, title, painter, year."""
+    known = {str(style["name"]): style for style in painter.metadata.get("styles", [])}
+    keys = ("title", "artist", "year")
+    rows = [[name, *(printable(known.get(name, {}).get(key) or "") for key in keys)] for name in painter.styles]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
+
+
+def label(stylizer: Stylizer, network: Path) -> str:
+    """What the name of a result says beside the photo's: all that makes another picture of the same photo."""
+    mixture = stylizer.mixture
+    style = "+".join(f"{name}-{100 * weight:.0f}" if len(mixture) > 1 else name for name, weight in mixture.items())
+    parts = [
+        (True, network.stem),
+        (len(stylizer.painter.styles) > 1, style),
+        (stylizer.strength != 1, f"strength-{stylizer.strength:g}"),
+        (stylizer.keep_colors, "colors-kept"),
+        (stylizer.size is not None, f"{stylizer.size}px"),
+        (stylizer.tile != "auto", f"tile-{stylizer.tile}"),
+    ]
+    return re.sub(r"[^\w.+-]+", "-", "_".join(part for differs, part in parts if differs))
+
+
+def stylize_all(stylizer: Stylizer, jobs: list[Job], overwrite: bool) -> int:
+    """Stylizes one after another; of several, those that cannot be are skipped with a line each."""
+    done, single = 0, len(jobs) == 1
+    progress = _progress()
+    try:
+        if not single:
+            progress.start()
+        for job in progress.track(jobs, description="stylizing") if not single else jobs:
+            try:
+                line = _stylize(stylizer, job, overwrite, progress)
+                done += 1
+            except (ValueError, OSError) as error:
+                if single:
+                    raise
+                print(printable(f"skipped {_explain(job, error)}"), file=sys.stderr)
+    except KeyboardInterrupt:
+        progress.stop()  # before the line, which the bar would cover
+        print(f"interrupted: {done} of {len(jobs)} stylized", file=sys.stderr)
+        return 130
+    finally:
+        progress.stop()
+    print(printable(line) if single else f"{done} stylized, {len(jobs) - done} skipped")
+    return 0 if done == len(jobs) else 1
+
+
+def _progress() -> Progress:
+    """A bar for several photos, and one for a large photo; on a terminal only."""
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    console = Console(stderr=True)
+    # rich estimates from the last 30 seconds, in which a slow machine paints no two tiles.
+    return Progress(*columns, console=console, disable=not console.is_terminal, speed_estimate_period=3600)
+
+
+def _stylize(stylizer: Stylizer, job: Job, overwrite: bool, progress: Progress) -> str:
+    """Reads, stylizes and writes one photo; returns the line that tells of it."""
+    started = time.perf_counter()
+    check_new(job, overwrite)
+    photo = _read(stylizer, job.photo)
+    if photo.note:
+        print(printable(f"{job.photo}: {photo.note}"), file=sys.stderr)
+    height, width = photo.shape if isinstance(photo, Scan) else photo.pixels.shape[-2:]
+    if stylizer.size is not None:
+        height, width = scaled((height, width), stylizer.size)
+    writable(job.output, (width, height), overwrite)  # what its format cannot hold is refused before it is painted
+    if isinstance(photo, Scan):
+        _write_in_tiles(stylizer, photo, job, overwrite, progress)
+    else:
+        stylized = stylizer.stylize(photo)
+        write_image(job.output, stylized, overwrite=overwrite)
+    return f"{job.output}  {width}×{height}, {time.perf_counter() - started:.1f} s"
+
+
+def _read(stylizer: Stylizer, path: Path) -> Picture | Scan:
+    """A photo, once (it may be a pipe): whole, or as a scan where it is to be painted in tiles."""
+    if stylizer.tile == "never":
+        return read_image(path)
+    with explained(path):
+        data = path.read_bytes()
+    image = open_image(path, data, LARGEST)
+    tiled = stylizer.in_tiles(image.height, image.width)
+    return read_scan(path, data, stylizer.size) if tiled else read_image(path, data)
+
+
+def _write_in_tiles(stylizer: Stylizer, photo: Scan, job: Job, overwrite: bool, progress: Progress) -> None:
+    """Paints a large photo, tile after tile, into its file, with a bar of its own."""
+    task = progress.add_task(f"painting {printable(job.photo.name)}", total=None)
+    progress.start()
+    try:
+        rows = stylizer.rows(photo, lambda done, total: progress.update(task, completed=done, total=total))
+        size, profile = photo.image.size, photo.icc_profile
+        write_rows(job.output, rows, size, alpha=photo.transparent, icc_profile=profile, overwrite=overwrite)
+    finally:
+        progress.remove_task(task)
+
+
+def _explain(job: Job, error: Exception) -> str:
+    """One line that starts with the photo, whoever raised it."""
+    message = " ".join(str(error).split())
+    return message if message.startswith(str(job.photo)) else f"{job.photo}: {message}"
