@@ -7,8 +7,11 @@ from importlib import metadata
 from pathlib import Path
 
 import pytest
+import torch
+from pictures import save
 
 from impasto.commands import COMMANDS, main
+from impasto.networks import TransformNet, save_network
 
 ROOT = Path(__file__).parents[1]
 SCRIPTS = sorted((ROOT / "scripts").glob("*.py"))
@@ -26,9 +29,10 @@ print(status, sorted({"torch", "numpy", "PIL", "rich"} & {*sys.modules}), file=s
 """
 
 
-def call(*arguments: str | Path) -> subprocess.CompletedProcess:
-    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "COLUMNS": "100"}
-    return subprocess.run([str(a) for a in arguments], env=environment, capture_output=True, text=True)
+def call(*arguments: str | Path, cwd: Path | None = None, **variables: str) -> subprocess.CompletedProcess:
+    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "COLUMNS": "100", **variables}
+    encoding = variables.get("PYTHONIOENCODING", "utf-8").partition(":")[0]
+    return subprocess.run([*map(str, arguments)], env=environment, capture_output=True, encoding=encoding, cwd=cwd)
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.name)
@@ -99,3 +103,27 @@ def test_public_names_are_there() -> None:
         assert getattr(impasto, name)
     with pytest.raises(AttributeError, match="no attribute 'Styliser'"):
         impasto.Styliser  # noqa: B018
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "cp1251:strict", "cp1252"])
+def test_no_line_fails_for_its_encoding(encoding: str, tmp_path: Path) -> None:
+    """A log in an old encoding: the picture is written and told of, whatever its name; so is a mistake, and help."""
+    torch.manual_seed(0)
+    save_network(tmp_path / "one.safetensors", TransformNet(1, width=4, residual_blocks=0))
+    for name in ("写真.png", "b.png"):
+        save(tmp_path / name, 1, height=16, width=16)
+    infer = [sys.executable, "-m", "impasto", "infer", "--network", "one.safetensors"]
+    done = call(*infer, "写真.png", cwd=tmp_path, PYTHONIOENCODING=encoding)
+    assert (done.returncode, done.stderr) == (0, ""), done.stderr
+    times = "×" if encoding == "cp1252" else "\\xd7"
+    assert done.stdout.startswith(f"stylized/\\u5199\\u771f_one.png  16{times}16, ")
+    again = call(*infer, "写真.png", "b.png", cwd=tmp_path, PYTHONIOENCODING=encoding)
+    assert (again.returncode, again.stdout) == (1, "1 stylized, 1 skipped\n")
+    assert again.stderr.startswith("skipped \\u5199\\u771f.png: stylized/")
+    assert (tmp_path / "stylized" / "写真_one.png").exists() and (tmp_path / "stylized" / "b_one.png").exists()
+
+
+@pytest.mark.parametrize("command", [*WITHOUT_TORCH, ""])
+def test_help_is_printed_in_any_encoding(command: str) -> None:
+    done = call(sys.executable, "-m", "impasto", *command.split(), "--help", PYTHONIOENCODING="ascii")
+    assert done.returncode == 0 and "impasto" in done.stdout, done.stderr

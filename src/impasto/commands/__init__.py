@@ -1,6 +1,7 @@
 """The commands. Each script, and the console command `impasto`, is a door to one of them."""
 
 import inspect
+import io
 import logging
 import os
 import signal
@@ -29,6 +30,7 @@ COMMANDS = {
 
 def main(arguments: list[str] | None = None) -> int:
     """`impasto COMMAND …`; the exit status is 2 for a mistake of the user's, said in one line."""
+    _write_in_any_encoding()
     arguments = sys.argv[1:] if arguments is None else arguments
     if arguments[:1] == ["--version"]:
         print(f"impasto {impasto.__version__}")
@@ -48,6 +50,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def run(command: str, *arguments: str) -> int:
     """Runs one command; a ValueError or OSError becomes one line (IMPASTO_DEBUG=1 shows where it came from)."""
+    _write_in_any_encoding()
     logging.basicConfig(format="%(message)s")
     for handler in logging.root.handlers:
         handler.addFilter(_made_printable)
@@ -119,6 +122,13 @@ def _run(command: str, arguments: tuple[str, ...]) -> int:
     except KeyboardInterrupt:  # before there is anything to save, such as while torch is imported
         print(f"impasto {command}: interrupted", file=sys.stderr)
         return 130
+
+
+def _write_in_any_encoding() -> None:
+    """What an encoding lacks is written as \\xd7. No line of ours fails for it, when its work is already done."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # None where there is no console
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _ignore_lightnings_advice() -> None:

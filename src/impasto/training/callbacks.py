@@ -106,7 +106,7 @@ class LossTable(pl.Callback):
         self.columns: list[str] = []
         self.batches: list[dict[str, float]] = []  # terms of those that make the step at hand
         if trainer.is_global_zero and self.path.exists():
-            with self.path.open(newline="") as file:
+            with self.path.open(newline="", encoding="utf-8") as file:
                 rows = [row for row in csv.DictReader(file) if int(row["step"]) <= trainer.global_step]
             self.rows = rows
             self._write_anew()
@@ -140,7 +140,7 @@ class LossTable(pl.Callback):
         if any(name not in self.columns for name in row):
             self._write_anew()
             return
-        with self.path.open("a", newline="") as file:
+        with self.path.open("a", newline="", encoding="utf-8") as file:
             csv.DictWriter(file, self.columns).writerow(row)
 
     def _write_anew(self) -> None:
