@@ -35,7 +35,7 @@ HEAVY = {
     "matplotlib": {"evaluation/plots.py"},
     "torchvision": {"perceptual/vgg.py"},
     "torchmetrics": {"evaluation/metrics.py"},
-    "jsonargparse": {"commands/arguments.py", "commands/train.py", "commands/optimize.py"},
+    "jsonargparse": {"commands/arguments.py", "commands/train.py"},
 }
 IMAGES_MAY_IMPORT = {"torch", "numpy", "PIL", "jaxtyping", "impasto"}  # of impasto, what LAYERS lets it
 FILES = sorted(SOURCE.rglob("*.py"))

@@ -339,6 +339,17 @@ def test_the_default_network(infer, folder):
         assert chosen or "published network (scream, wave)" in err[0]
 
 
+def test_a_style_given_as_a_file_or_among_the_photos_is_told_of(infer):
+    a, painting = photo("a.png"), photo("my_painting.png")
+    optimize = "`impasto optimize a.png my_painting.png` paints the first like the second"
+    assert infer(a, painting) == (0, ["2 stylized, 0 skipped"], [f"both are stylized as photos; {optimize}"])
+    assert infer(painting, a, "--overwrite")[2] == []
+    status, _, err = infer(a, "--style", "my_painting.png")
+    assert status == 2 and "is painted with `impasto optimize PHOTO my_painting.png`, or learned" in err[0]
+    status, _, err = infer(a, "wave")
+    assert status == 2 and err == ["impasto infer: wave: no such file or folder; a style is named with --style wave"]
+
+
 @pytest.mark.parametrize("flag", ["--list_styles", "--list-styles"])
 def test_listing_styles_needs_no_photo(infer, flag):
     assert infer(flag, network="two.safetensors") == (

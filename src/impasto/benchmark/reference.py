@@ -19,7 +19,7 @@ def reference_table(device: str, size: int, rounds: int) -> str:
     jobs: dict[str, Callable[[], Cost]] = {
         "usual recipe": lambda: cost_of_plain_recipe("vgg19", size, device),
         "impasto optimize": lambda: cost_of_reference(plain, size, device),
-        "with --checkpointing true": lambda: cost_of_reference(checkpointed, size, device),
+        "with --checkpointing": lambda: cost_of_reference(checkpointed, size, device),
     }
     costs: dict[str, list[Cost]] = {name: [] for name in jobs}
     for _ in track(range(rounds), "reference", console=Console(stderr=True), transient=True):

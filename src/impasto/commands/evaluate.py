@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from impasto.choices import LossOptions, OptimizeOptions
+from impasto.commands.arguments import read_options
 from impasto.commands.jobs import check_output_folder, spare_inputs
-from impasto.commands.optimize import read_options
 from impasto.data.files import find_images, located
 
 _LOG = logging.getLogger("impasto")
@@ -19,7 +19,8 @@ _LOG = logging.getLogger("impasto")
 def evaluate(arguments: list[str]) -> int:
     """Runs the command; 0: done, 130: interrupted, to be gone on with. Mistakes are ValueErrors."""
     about = "Compare networks with the reference, or explore its options; writes a report with pictures."
-    given, options = read_options("evaluate", about, evaluate_pictures, arguments)
+    example = "impasto evaluate photo.jpg --paintings.great_wave painting.jpg --balance_photos photos/ --output report"
+    given, options = read_options("evaluate", about, evaluate_pictures, arguments, ("photos",), example)
     try:
         return evaluate_pictures(**given, options=options)
     except KeyboardInterrupt:

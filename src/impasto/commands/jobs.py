@@ -36,7 +36,8 @@ def _expand(path: Path, output: Path) -> list[Path]:
     # A photo may be called trip[1].jpg: what exists is no pattern.
     pattern = not path.exists() and glob.has_magic(str(path))
     if not path.exists() and not pattern:
-        raise ValueError(f"{path}: no such file or folder")
+        style = "" if path.suffix or path.name != str(path) else f"; a style is named with --style {path}"
+        raise ValueError(f"{path}: no such file or folder{style}")
     searched = _search_folder(path, output) if path.is_dir() else _search_pattern(path, output)
     photos = list(searched) if pattern or path.is_dir() else [path]
     if not photos:

@@ -1,16 +1,11 @@
 """The command `impasto optimize`: a photo and paintings in, the picture of least loss out."""
 
 import sys
-from argparse import ArgumentError
-from collections.abc import Callable
-from dataclasses import fields
 from pathlib import Path
-from typing import Any, Literal
-
-from jsonargparse import ArgumentParser
+from typing import Literal
 
 from impasto.choices import LossOptions, OptimizeOptions
-from impasto.shipped import shipped_config
+from impasto.commands.arguments import read_options
 
 
 def optimize(arguments: list[str]) -> int:
@@ -20,33 +15,14 @@ def optimize(arguments: list[str]) -> int:
         "Paint one photo by optimization (Gatys et al. 2016), under the loss networks are trained with.",
         optimize_photo,
         arguments,
+        ("content", "styles"),
+        "impasto optimize photo.jpg painting.jpg --loss.network compact",
     )
     try:
         return optimize_photo(**given, options=options)
     except KeyboardInterrupt:
         print("interrupted before the first step", file=sys.stderr)
         return 130
-
-
-def read_options(
-    command: str, description: str, job: Callable[..., int], arguments: list[str]
-) -> tuple[dict[str, Any], OptimizeOptions]:
-    """The arguments of `job` and the options of the reference, on top of configs/optimize.yaml. ValueError as told."""
-    parser = ArgumentParser(
-        prog=f"impasto {command}", description=description, exit_on_error=False, allow_abbrev=False,
-        default_config_files=[*shipped_config("optimize.yaml")],
-    )  # fmt: skip
-    parser.add_argument("--config", action="config", help="a YAML file of these options, such as ours in configs/")
-    parser.add_function_arguments(job, skip={"options"}, as_group=False)
-    parser.add_class_arguments(OptimizeOptions, as_group=False)
-    try:
-        given = parser.parse_args(arguments).as_dict()
-    except ArgumentError as error:
-        raise ValueError(f"{error} (--help lists the options)") from error
-    options = OptimizeOptions(**{option.name: given.pop(option.name) for option in fields(OptimizeOptions)})
-    for file in ("config", "__default_config__"):
-        given.pop(file, None)
-    return {**given, "loss": LossOptions(**given["loss"])}, options
 
 
 def optimize_photo(
@@ -67,8 +43,9 @@ def optimize_photo(
     """Optimizes one picture; every mistake that can be seen beforehand is refused before the first step.
 
     Args:
-        content: the photo.
-        styles: paintings, with weights if they should differ: [a.jpg=0.7,b.jpg=0.3]; their Gram matrices are mixed.
+        content: the photo; without a name, the first picture.
+        styles: paintings, with weights if they should differ: a.jpg=0.7 b.jpg=0.3; their Gram matrices are mixed;
+            without a name, the pictures after the first.
         output: the picture to write (default: optimized/PHOTO_STYLE.png); the terms of every step go beside it (.csv).
         size: longer side of the result in pixels.
         style_size: longer side of the paintings in pixels: the scale of the strokes; 0 keeps them as they are.
@@ -76,15 +53,20 @@ def optimize_photo(
         colors: those of the style; or the photo's: luminance paints its brightness only, histogram gives the paintings
             the photo's mean and covariance of colours first (Gatys et al. 2016).
         photos: a folder of photos on which the balance is measured; without it, on the quarters of the photo.
-        snapshots: after how many steps to keep the picture: [1,100,200], as files and as one contact sheet.
+        snapshots: after how many steps to keep the picture: 1 100 200, as files and as one contact sheet.
         device: auto (cuda, else mps, else cpu), cpu, cuda, cuda:N or mps.
         overwrite: replace an earlier result.
         loss: what is measured, and how the terms are weighed.
         options: how the picture is optimized.
     """
     if not styles:
-        raise ValueError("styles: none given; --styles '[painting.jpg]'")
+        raise ValueError("no painting given: impasto optimize photo.jpg painting.jpg")
     paths, weights = _weighted(styles)
+    for name in [path.name for path in paths if not path.exists() and path.name == str(path) and not path.suffix]:
+        raise ValueError(
+            f"styles {name}: no such picture; a style that a network knows is painted with `impasto infer {content} "
+            f"--style {name}`"
+        )
     # They import torch, which takes seconds: mistakes in the above need not wait for it.
     from impasto.commands.optimizing import Job, brightness, gap_photos, read_painting
     from impasto.images import Picture, keep_colors, match_colors, read_image, resize
@@ -104,9 +86,7 @@ def optimize_photo(
     job.check([Path(content), *paths, *map(Path, masks)], pixels.shape[:-3:-1])
     known = gap_photos(photos).to(torch_device) if photos else None
     perceptual = PerceptualLoss(loss).to(torch_device)
-    too_large = (
-        f"size {size}: does not fit in the memory of {torch_device}; give --checkpointing true, or a smaller --size"
-    )
+    too_large = f"size {size}: does not fit in the memory of {torch_device}; give --checkpointing, or a smaller --size"
     with job.progress:
         try:
             with memory_explained(too_large):

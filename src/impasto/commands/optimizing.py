@@ -82,7 +82,7 @@ class Job:
         there = [file for file in files if os.path.lexists(file)]
         if there and not self.overwrite:
             names = ", ".join(map(str, there))
-            raise ValueError(f"{names}: exists already; choose another --output, or --overwrite true")
+            raise ValueError(f"{names}: exists already; choose another --output, or --overwrite")
         writable(self.path, size, self.overwrite)
 
     def _snapshot(self, step: int) -> Path:

@@ -14,7 +14,7 @@ from impasto.images.large import LARGEST, Scan, read_scan, write_rows
 from impasto.inference import Stylizer
 from impasto.inference.backends import Painter
 from impasto.inference.styles import network_of
-from impasto.networks import published_networks
+from impasto.networks import published_networks, published_styles
 from impasto.spelling import printable
 
 
@@ -76,7 +76,17 @@ def stylize_all(stylizer: Stylizer, jobs: list[Job], overwrite: bool) -> int:
     finally:
         progress.stop()
     print(printable(line) if single else f"{done} stylized, {len(jobs) - done} skipped")
+    if len(jobs) == 2 and _looks_like_a_style(jobs[1].photo):
+        photo, painting = (job.photo for job in jobs)
+        hint = printable(f"impasto optimize {photo} {painting}")
+        print(f"both are stylized as photos; `{hint}` paints the first like the second", file=sys.stderr)
     return 0 if done == len(jobs) else 1
+
+
+def _looks_like_a_style(photo: Path) -> bool:
+    """Whether a picture was perhaps given as the style: it is called painting.jpg, or as a published style."""
+    names = {name for styles in published_styles().values() for name in styles}
+    return photo.stem.lower() in names or bool({"painting", "style"} & {*re.split(r"[^a-z]+", photo.stem.lower())})
 
 
 def _progress() -> Progress:

@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from impasto.choices import IMAGE_SUFFIXES
 from impasto.networks import TransformNet, published_styles
 from impasto.spelling import did_you_mean
 
@@ -79,7 +80,9 @@ def network_of(style: str) -> str:
     wanted = style_parts(style, every)
     if unknown := [name for name in wanted if name not in every]:
         meant = did_you_mean(unknown[0], every)
-        raise ValueError(f"style {unknown[0]!r} is unknown: {meant}published are {', '.join(every)}")
+        raise ValueError(
+            f"style {unknown[0]!r} is unknown: {meant}published are {', '.join(every)}{_if_picture(unknown[0])}"
+        )
     fitting = [name for name, names in known.items() if wanted.keys() <= {*names}]
     if not fitting:
         knowing = "; ".join(f"{network} knows {', '.join(names)}" for network, names in known.items())
@@ -87,10 +90,17 @@ def network_of(style: str) -> str:
     return min(fitting, key=lambda name: (len(known[name]), name))
 
 
+def _if_picture(name: str) -> str:
+    """What to do with a painting of one's own, where a style is named like a picture's file."""
+    if not name.lower().endswith(IMAGE_SUFFIXES):
+        return ""
+    return f"; a painting of your own is painted with `impasto optimize PHOTO {name}`, or learned with `impasto train`"
+
+
 def _check_part(name: str, weight: Number, names: Sequence[str]) -> None:
     if name not in names:
         others = [network for network, styles in published_styles().items() if name in styles]
-        elsewhere = f"; {' and '.join(others)} would know it" if others else ""
+        elsewhere = f"; {' and '.join(others)} would know it" if others else _if_picture(name)
         ours = f"{did_you_mean(name, names)}this network knows {', '.join(names)}"
         raise ValueError(f"style {name!r} is unknown: {ours}{elsewhere}")
     if not (math.isfinite(weight) and weight >= 0):
