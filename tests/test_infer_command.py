@@ -225,12 +225,28 @@ def test_an_earlier_result_is_refused_skipped_or_replaced(infer):
     a, b = photo("a.png"), photo("b.png")
     Path("stylized").mkdir()
     Path("stylized/a_one.png").write_text("earlier")
-    exists = "a.png: stylized/a_one.png exists already; --overwrite replaces it"
+    exists = "a.png: stylized/a_one.png exists already; --overwrite replaces it, --skip-existing leaves it"
     assert infer(a) == (2, [], [f"impasto infer: {exists}"])
     assert infer(a, b) == (1, ["1 stylized, 1 skipped"], [f"skipped {exists}"])
     assert Path("stylized/a_one.png").read_text() == "earlier"
     assert infer(a, b, "--overwrite") == (0, ["2 stylized, 0 skipped"], [])
     assert Image.open("stylized/a_one.png").size == (20, 14)
+
+
+def test_an_interrupted_folder_goes_on(infer):
+    for name in "abc":
+        photo(f"in/{name}.png")
+    for name in "ab":
+        Path("stylized").mkdir(exist_ok=True)
+        Path(f"stylized/{name}_one.png").write_text("earlier")
+    go_on = ["in", "--skip-existing"]
+    assert infer(*go_on) == (0, ["1 stylized, 0 skipped"], ["2 of 3 exist already, skipped"])
+    assert Path("stylized/a_one.png").read_text() == "earlier" and Image.open("stylized/c_one.png").size == (20, 14)
+    assert infer(*go_on) == (0, [], ["3 of 3 exist already, skipped"])
+    assert infer("in/a.png", "--skip-existing") == (0, [], ["1 of 1 exist already, skipped"])
+    assert infer(*go_on, "--output", "new") == (0, ["3 stylized, 0 skipped"], [])
+    status, _, err = infer(*go_on, "--overwrite")
+    assert status == 2 and err[0].startswith("impasto infer: --overwrite and --skip-existing: ")
 
 
 def test_a_photo_is_never_written_over(infer):
@@ -504,7 +520,10 @@ def test_a_photo_is_never_written_over_by_tiles_either(infer):
     assert infer(given, *TILED) == (
         2,
         [],
-        ["impasto infer: a.png: stylized/a_one_tile-112.png exists already; --overwrite replaces it"],
+        [
+            "impasto infer: a.png: stylized/a_one_tile-112.png exists already; "
+            "--overwrite replaces it, --skip-existing leaves it"
+        ],
     )
 
 

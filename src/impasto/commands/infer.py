@@ -1,5 +1,6 @@
 """The command `impasto infer`: photos, folders and patterns in, stylized photos out."""
 
+import os
 import sys
 from pathlib import Path
 
@@ -37,6 +38,7 @@ def stylize_photos(
     device: str = "auto",
     backend: Backend = "auto",
     overwrite: bool = False,
+    skip_existing: bool = False,
     list_styles: bool = False,
 ) -> int:
     """Stylizes photos; every mistake that can be seen beforehand is refused before the first one.
@@ -55,8 +57,11 @@ def stylize_photos(
         backend: torch, or onnx for exported files; auto: whichever the file is for, and on a CPU the faster ONNX
             Runtime where the export of a network lies beside it
         overwrite: replace earlier results (never a photo)
+        skip_existing: leave earlier results as they are, and do the rest: for a folder that was interrupted
         list_styles: print the styles of the network and stop
     """
+    if overwrite and skip_existing:
+        raise ValueError("--overwrite and --skip-existing: earlier results are replaced, or left; give one of the two")
     place = Path(output).expanduser()
     found = [] if list_styles else find(photos, place)
     # They import torch, which takes seconds: mistakes in the above need not wait for it.
@@ -73,5 +78,10 @@ def stylize_photos(
         path, style, strength=strength, keep_colors=keep_colors, size=size, device=device, backend=backend, tile=tile
     )
     jobs = plan(found, place, label(stylizer, path))
-    check_outputs(jobs, overwrite)
-    return stylize_all(stylizer, jobs, overwrite)
+    left = [job for job in jobs if not (skip_existing and os.path.lexists(job.output))]
+    if len(left) < len(jobs):
+        print(f"{len(jobs) - len(left)} of {len(jobs)} exist already, skipped", file=sys.stderr)
+    if not left:
+        return 0
+    check_outputs(left, overwrite)
+    return stylize_all(stylizer, left, overwrite, single=len(jobs) == 1)

@@ -114,7 +114,9 @@ def _inode(path: Path) -> tuple[int, int]:
 
 def check_new(job: Job, overwrite: bool) -> None:
     if os.path.lexists(job.output) and not overwrite:
-        raise ValueError(f"{job.photo}: {job.output} exists already; --overwrite replaces it")
+        raise ValueError(
+            f"{job.photo}: {job.output} exists already; --overwrite replaces it, --skip-existing leaves it"
+        )
 
 
 def check_output_folder(folder: Path) -> None:

@@ -54,9 +54,9 @@ def label(stylizer: Stylizer, network: Path) -> str:
     return re.sub(r"[^\w.+-]+", "-", "_".join(part for differs, part in parts if differs))
 
 
-def stylize_all(stylizer: Stylizer, jobs: list[Job], overwrite: bool) -> int:
-    """Stylizes one after another; of several, those that cannot be are skipped with a line each."""
-    done, single = 0, len(jobs) == 1
+def stylize_all(stylizer: Stylizer, jobs: list[Job], overwrite: bool, *, single: bool) -> int:
+    """Stylizes one after another; those that cannot be are skipped with a line each, but a `single` one is an error."""
+    done = 0
     progress = _progress()
     try:
         if not single:
