@@ -76,6 +76,7 @@ def test_evaluate_and_benchmark_speak_it_too() -> None:
         (["a", "b.jpg", "--clamp", "maybe"], "styles maybe: no such picture; a style that a network knows"),
         (["a", "great_wave"], "styles great_wave: no such picture; a style that a network knows is painted with"),
         (["--content", "a", "--styles", "b.jpg", "--start", "mix", "--size"], "argument --size: expected one argument"),
+        (["https://a.org/b.jpg", "b.jpg"], "https://a.org/b.jpg: an address; download it, and give the file"),
         (["--content=a", "--styles=b.jpg", "c.jpg"], "c.jpg: there is no place for it; the options are named"),
         (["a", "b.jpg", "--stile"], "unrecognized arguments: --stile; `impasto optimize --help` lists the options"),
     ],

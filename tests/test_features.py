@@ -161,6 +161,19 @@ def test_hub_cache_is_found_also_past_a_folder_with_the_other_network(
     assert find_weights("vgg16") == cached
 
 
+def test_a_folder_that_holds_another_network_is_told_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setenv("IMPASTO_WEIGHTS", str(tmp_path))
+    monkeypatch.setattr("impasto.perceptual.vgg.DOWNLOAD", "http://127.0.0.1:9/")  # nothing listens there
+    for held in ("none", "those of vgg16 only (--[model.]loss.network)"):
+        with pytest.raises(ValueError) as refusal:
+            find_weights("vgg19")
+        files = "vgg19-dcbb9e9d.pth or vgg19-features.pth"
+        said = f"no weights for vgg19: IMPASTO_WEIGHTS={tmp_path} holds {held}, not {files}, none in torch's cache"
+        assert str(refusal.value).startswith(said)
+        (tmp_path / "vgg16-features.pth").touch()
+
+
 @pytest.mark.parametrize("content", [b"", b"not weights"])
 def test_damaged_weights_are_one_line(content: bytes, tmp_path: Path) -> None:
     file = tmp_path / "vgg16-features.pth"

@@ -265,6 +265,7 @@ def test_a_photo_is_never_written_over(infer):
 
 REFUSED = [
     (["missing.jpg"], "missing.jpg: no such file or folder"),
+    (["https://a.org/b.jpg"], "https://a.org/b.jpg: an address; download it, and give the file or folder"),
     (["a.png", "missing.jpg"], "missing.jpg: no such file or folder"),
     (
         ["a.png", "b.png", "--output", "both.png"],
@@ -313,6 +314,8 @@ def test_networks_that_cannot_be_used(infer):
     photo("a.png")
     status, _, err = infer("a.png", network="nothing")
     assert status == 2 and err[0].startswith("impasto infer: network 'nothing': neither a file nor a published")
+    status, _, err = infer("a.png", network="https://a.org/b.onnx")
+    assert status == 2 and err[0].startswith("impasto infer: https://a.org/b.onnx: an address; download it")
     status, _, err = infer("a.png", network="a.png")
     assert status == 2 and len(err) == 1 and "a.png: damaged, or not a network" in err[0]
     status, _, err = infer("a.png", network="two.safetensors")

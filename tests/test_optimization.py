@@ -272,6 +272,11 @@ def test_a_mask_of_another_size_is_stretched_and_said(playground: Path, capsys: 
     command = ("optimize", "--content=photo.png", f"--styles=[{PAINTING},photo.png]", *QUICK, "--output=o.png")
     assert run(*command, "--masks=[left.png,right.png]") == 0
     assert "left.png: stretched from 2×7 to 48×36 pixels" in capsys.readouterr().err
+    for size in ((24, 18), (96, 72), (95, 71), (47, 36)):  # the photo's ratio, to whole pixels
+        for name in ("left.png", "right.png"):
+            Image.new("L", size, 255).save(name)
+        assert run(*command, "--masks", "left.png", "right.png", "--overwrite") == 0
+        assert "stretched" not in capsys.readouterr().err
     assert run(*command, "--masks=[left.png]", "--overwrite=true") == 2
     assert "1 masks for 2 styles" in capsys.readouterr().err
 
@@ -298,7 +303,7 @@ def test_alpha_fits_a_run_that_ended_at_a_coarse_size(playground: Path) -> None:
     [
         (("--content=none.png", "--styles=[photo.png]"), "none.png: no such file"),
         (("--content=photo.png", "--styles=[none.png]"), "none.png: no such file"),
-        (("--content=photo.png", "--styles=[]"), "styles: none given"),
+        (("--content=photo.png", "--styles=[]"), "no painting given: impasto optimize photo.jpg painting.jpg"),
         (("--content=photo.png", "--styles=[photo.png=x]"), "'x' is no weight"),
         (("--content=photo.png", "--styles=[photo.png=0]"), "none below 0"),
         (("--content=photo.png", "--styles=[photo.png]", "--masks=[none.png]"), "none.png: no such file"),

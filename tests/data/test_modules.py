@@ -219,6 +219,21 @@ def odd(tmp_path: Path) -> tuple[Path, set[str]]:
     return folder, {str(folder / name) for name in ("dot.png", "text.jpg", "empty.jpg", "cut.jpg")}
 
 
+@pytest.mark.parametrize(("readable", "why"), [
+    (range(1, 20), "none of its photos can be read"),
+    ([0], "training needs the few photos that can be read"),
+])  # fmt: skip
+def test_why_there_is_no_validation(
+    readable: list[int], why: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("impasto.data.sources.shuffled", lambda length, *_: list(range(length)))
+    for i in range(20):
+        (tmp_path / f"{i:02}.png").write_bytes(grey(i) if i in readable else b"no picture")
+    data = Photos(str(tmp_path), crop=16, batch_size=1, num_workers=0, val_photos=1)
+    data.setup()
+    assert caplog.messages[-1] == f"no validation: {why}"
+
+
 def test_bad_files_are_replaced_and_each_is_reported_once(
     odd: tuple[Path, set[str]], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -231,7 +246,9 @@ def test_bad_files_are_replaced_and_each_is_reported_once(
     assert len(reported) == len(bad)
     assert {line.removeprefix("skipped ").split(": ")[0] for line in reported} == bad
     assert not any("\n" in line for line in lines)
-    assert len([line for line in lines if line.startswith("no validation: ")]) == 1
+    assert [line for line in lines if line.startswith("no validation: ")] == [
+        "no validation: it takes one photo of ten, and there are 9"
+    ]
     total = re.fullmatch(r"photos that could not be read: 4, met and replaced (\d+) times", lines[-1])
     assert total and int(total[1]) > 12
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from impasto.demo.runtime import find_runtime
 from impasto.demo.server import HOST, open_server
+from impasto.spelling import not_there
 
 _EXPORT = "python scripts/export_onnx.py checkpoints/gallery.safetensors --pixels uint8 --output gallery.onnx"
 
@@ -39,7 +40,7 @@ def _exported(network: str) -> Path:
     if path.suffix != ".onnx":
         raise ValueError(f"--network {network}: must be an exported network, a .onnx file; make one with `{_EXPORT}`")
     if not path.is_file():
-        raise ValueError(f"--network {network}: no such file; make it with `{_EXPORT}`")
+        raise ValueError(f"--network {not_there(network)}; make it with `{_EXPORT}`")
     if find_spec("onnxruntime") is not None:  # without it the page says the same
         from impasto.inference.backends import OnnxPainter  # and torch, for which --help need not wait
 

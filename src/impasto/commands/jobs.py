@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from impasto.choices import IMAGE_SUFFIXES, WRITABLE
+from impasto.spelling import not_there
 from impasto.writing import check_folder
 
 
@@ -37,7 +38,7 @@ def _expand(path: Path, output: Path) -> list[Path]:
     pattern = not path.exists() and glob.has_magic(str(path))
     if not path.exists() and not pattern:
         style = "" if path.suffix or path.name != str(path) else f"; a style is named with --style {path}"
-        raise ValueError(f"{path}: no such file or folder{style}")
+        raise ValueError(f"{not_there(path, 'file or folder')}{style}")
     searched = _search_folder(path, output) if path.is_dir() else _search_pattern(path, output)
     photos = list(searched) if pattern or path.is_dir() else [path]
     if not photos:
@@ -114,9 +115,8 @@ def _inode(path: Path) -> tuple[int, int]:
 
 def check_new(job: Job, overwrite: bool) -> None:
     if os.path.lexists(job.output) and not overwrite:
-        raise ValueError(
-            f"{job.photo}: {job.output} exists already; --overwrite replaces it, --skip-existing leaves it"
-        )
+        instead = "--overwrite replaces it, --skip-existing leaves it"
+        raise ValueError(f"{job.photo}: {job.output} exists already; {instead}")
 
 
 def check_output_folder(folder: Path) -> None:

@@ -18,7 +18,7 @@ from impasto.choices import WRITABLE
 from impasto.commands.jobs import check_output_folder, spare_inputs
 from impasto.data.files import find_images
 from impasto.evaluation.plots import plot_terms
-from impasto.images import Picture, encode, explained, read_image, writable, write_image
+from impasto.images import Picture, encode, explained, read_image, scaled, writable, write_image
 from impasto.images.sheets import contact_sheet
 from impasto.writing import new_files
 
@@ -39,11 +39,18 @@ def brightness(files: list[str], pixels: Tensor) -> Tensor | None:
         mask = picture.pixels.mean(1, keepdim=True)
         mask = mask if picture.alpha is None else mask * picture.alpha  # transparent is not white
         if mask.shape[-2:] != pixels.shape[-2:]:
-            given, fitted = ("{1}×{0}".format(*image.shape[-2:]) for image in (mask, pixels))
-            print(f"{file}: stretched from {given} to {fitted} pixels", file=sys.stderr)
+            if not _same_ratio(mask.shape[-2:], pixels.shape[-2:]):
+                given, fitted = ("{1}×{0}".format(*image.shape[-2:]) for image in (mask, pixels))
+                print(f"{file}: stretched from {given} to {fitted} pixels", file=sys.stderr)
             mask = F.interpolate(mask, size=pixels.shape[-2:], mode="bilinear", antialias=True)
         found.append(mask)
     return torch.cat(found) if found else None
+
+
+def _same_ratio(one: Sequence[int], other: Sequence[int]) -> bool:
+    """Whether scaling the larger to the smaller, to whole pixels, gives its sides, or misses them by one."""
+    small, large = sorted((one, other), key=max)
+    return all(abs(a - b) <= 1 for a, b in zip(scaled(large, max(small)), small, strict=True))
 
 
 def gap_photos(folder: str) -> Tensor:

@@ -7,13 +7,14 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from impasto.choices import IMAGE_SUFFIXES
+from impasto.spelling import not_there
 
 
 def _files(folder: str | Path) -> list[Path]:
     from impasto.images.folders import walk
 
     if not Path(folder).is_dir():
-        raise ValueError(f"{folder}: no such folder; give a folder of photos, or a Parquet file")
+        raise ValueError(f"{not_there(folder, 'folder')}; give a folder of photos, or a Parquet file")
     return sorted(walk(folder), key=lambda path: path.relative_to(folder).as_posix())
 
 

@@ -89,7 +89,10 @@ class Photos(pl.LightningDataModule):
         self._val = self._read(found, held)
         self._give_back_what_training_needs(found)
         if self.val_photos and not len(self._val):
-            _LOG.warning("no validation: it takes a tenth of the photos at most, and readable ones")
+            why = "none of its photos can be read" if held else f"it takes one photo of ten, and there are {len(found)}"
+            if self._source is found and not isinstance(found, StreamedPhotos):
+                why = "training needs the few photos that can be read"
+            _LOG.warning("no validation: %s", why)
 
     def _give_back_what_training_needs(self, found: sources.PhotoCollection) -> None:
         """Among many damaged files, validation may have taken every readable one."""

@@ -25,6 +25,7 @@ from torch import Tensor
 from impasto.choices import IMAGE_SUFFIXES, WRITABLE
 from impasto.images import colors, heif, samples, transparency
 from impasto.images.samples import DEEP
+from impasto.spelling import not_there
 from impasto.writing import REASONS, FileError, check_room, new_file, one_line
 
 # Pictures of kinds that are not read: left out of folders, and said to be.
@@ -223,6 +224,8 @@ def explained(name: object, otherwise: str = _DAMAGED, limit: int | None = None)
     except Image.DecompressionBombError:
         bomb = f"more than {limit or Image.MAX_IMAGE_PIXELS:,} pixels, refused as a decompression bomb: scale it down"
         raise _error(name, bomb) from None
+    except FileNotFoundError as error:
+        raise ImageError(" ".join(not_there(str(name)).splitlines())) from error
     except Exception as error:  # damaged files make decoders raise almost anything
         known = _REASONS.get(getattr(error, "errno", None) or 0) or getattr(error, "strerror", None)
         raise _error(name, known or f"{otherwise} ({error or type(error).__name__})") from error

@@ -12,7 +12,7 @@ from safetensors import SafetensorError, safe_open
 from impasto.images.paintings import check_style_names
 from impasto.networks.transform import TransformNet
 from impasto.shipped import CHECKPOINTS, COMPACT_FILE
-from impasto.spelling import did_you_mean
+from impasto.spelling import did_you_mean, not_there
 from impasto.writing import write_bytes
 
 NETWORKS: dict[str, type[TransformNet]] = {"TransformNet": TransformNet}
@@ -150,6 +150,8 @@ def find_network(name: str | Path) -> Path:
         if (published := folder / f"{RETIRED.get(str(name), name)}.safetensors").is_file():
             return published
     names = published_networks()
+    if ":/" in str(path):
+        raise NetworkError(not_there(path))
     known = f"neither a file nor a published name; published: {', '.join(names) or 'none yet'}"
     raise NetworkError(f"network {str(name)!r}: {did_you_mean(str(name), names)}{known}")
 

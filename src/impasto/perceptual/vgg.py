@@ -132,9 +132,8 @@ def find_weights(name: LossNetwork, weights: str | None = None) -> Path:
             torch.hub.download_url_to_file(DOWNLOAD + file, str(cached), hash_prefix=Path(file).stem[-8:])
         except (URLError, OSError, RuntimeError) as error:
             raise ValueError(
-                f"no weights for {name}: none given (--[model.]loss.weights PATH, or the variable IMPASTO_WEIGHTS: a "
-                f"folder with {file}, or a file), none in torch's cache ({cached}), and the download of "
-                f"{DOWNLOAD}{file} failed: {' '.join(str(error).split())}. --[model.]loss.network compact needs none"
+                f"no weights for {name}: {_not_given(given, name)}, none in torch's cache ({cached}), and the download "
+                f"of {DOWNLOAD}{file} failed: {' '.join(str(error).split())}. --[model.]loss.network compact needs none"
             ) from error
     return cached
 
@@ -146,6 +145,16 @@ def _weights_at(path: Path, name: LossNetwork) -> Path:
             return candidate
     looked_for = " or ".join(WEIGHT_FILES[name]) if path.is_dir() else "such file or folder"
     raise ValueError(f"weights for {name}: {path} holds no {looked_for} (weights: PATH, or IMPASTO_WEIGHTS)")
+
+
+def _not_given(folder: str | None, name: LossNetwork) -> str:
+    """Where they were looked for first, and what would do."""
+    if folder:
+        others = [other for other, files in WEIGHT_FILES.items() if any(Path(folder, file).is_file() for file in files)]
+        held = f"those of {' and '.join(others)} only (--[model.]loss.network)" if others else "none"
+        return f"IMPASTO_WEIGHTS={folder} holds {held}, not {' or '.join(WEIGHT_FILES[name])}"
+    wanted = f"a folder with {WEIGHT_FILES[name][0]}, or a file"
+    return f"none given (--[model.]loss.weights PATH, or the variable IMPASTO_WEIGHTS: {wanted})"
 
 
 def load_convolutions(network: nn.Sequential, file: Path) -> None:
