@@ -1,7 +1,9 @@
 """`impasto infer`: what is found, where it goes, what is refused, skipped and said."""
 
+import io
 import os
 import signal
+import subprocess
 import sys
 import threading
 from pathlib import Path
@@ -394,6 +396,36 @@ def test_an_interruption_says_how_many_are_done(infer, monkeypatch):
     assert infer(*photos) == (130, [], ["interrupted before the first photo"])
 
 
+def test_a_photo_goes_through_a_pipe(infer, folder):
+    data = photo("a.png").read_bytes()
+    line = [sys.executable, "-m", "impasto", "infer", "-n", "one.safetensors", "-", "-o"]
+    done = subprocess.run([*line, "-"], input=data, capture_output=True)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert infer("a.png", "-o", "whole.png")[0] == 0
+    assert Image.open(io.BytesIO(done.stdout)).tobytes() == Image.open("whole.png").tobytes()
+    done = subprocess.run([*line, "out"], input=data, capture_output=True)
+    assert done.returncode == 0 and results("out") == ["stdin_one.png"]
+    done = subprocess.run([*line, "-"], input=b"no picture", capture_output=True, text=False)
+    assert (done.returncode, done.stdout) == (2, b"")
+    assert done.stderr.startswith(b"impasto infer: standard input: no image that can be read")
+
+
+def test_standard_output_takes_one_picture_and_no_terminal(infer, monkeypatch):
+    a, b = photo("a.png"), photo("b.png")
+    status, _, err = infer(a, b, "--output", "-")
+    assert status == 2 and err == ["impasto infer: --output -: is one image, and there are 2 photos; name a folder"]
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    status, out, err = infer(a, "--output", "-")
+    assert status == 2 and out == [] and err[0].startswith("impasto infer: --output -: is a terminal")
+
+
+def test_listing_networks(infer, folder):
+    (folder / "checkpoints").mkdir()
+    for name in ("one", "two"):
+        (folder / "checkpoints" / f"{name}.safetensors").write_bytes((folder / f"{name}.safetensors").read_bytes())
+    assert infer("--list-networks") == (0, ["one  wave", "two  starry_night, wave"], [])
+
+
 def test_progress_is_shown_on_a_terminal_for_more_than_one(infer, monkeypatch):
     monkeypatch.setenv("FORCE_COLOR", "1")  # what rich takes for a terminal
     a, b = photo("a.png"), photo("b.png")
@@ -456,7 +488,7 @@ def test_auto_takes_what_is_a_bomb_to_the_whole(infer, monkeypatch):
     assert infer(given, "--tile", "never") == (2, [], [bomb.format("20,000")])
     status, out, _ = infer(given)
     assert status == 0 and out[0].startswith("stylized/a_one.png  260×200, ")
-    monkeypatch.setattr("impasto.commands.painting.LARGEST", 50_000)
+    monkeypatch.setattr("impasto.inference.LARGEST", 50_000)
     assert infer(given, "--output", "b.png") == (2, [], [bomb.format("50,000")])
 
 

@@ -98,6 +98,32 @@ def test_pil_images_keep_alpha_and_profile(one):
     assert Stylizer(one, device="cpu")(image.convert("L")).mode == "RGB"
 
 
+def test_paths_and_lists(one, tmp_path):
+    stylizer = Stylizer(one, device="cpu")
+    content = (noise(9, 14)[0] * 255).permute(1, 2, 0).numpy().astype(np.uint8)
+    Image.fromarray(content).save(tmp_path / "a.png")
+    expected = stylizer(Image.fromarray(content)).tobytes()
+    by_path, by_text, array = stylizer([tmp_path / "a.png", str(tmp_path / "a.png"), content])
+    assert by_path.tobytes() == by_text.tobytes() == array.tobytes() == expected
+    in_tiles = Stylizer(one, device="cpu", tile=112)
+    Image.fromarray((noise(130, 140)[0] * 255).permute(1, 2, 0).numpy().astype(np.uint8)).save(tmp_path / "large.png")
+    large = in_tiles(tmp_path / "large.png")
+    assert large.tobytes() == in_tiles(Image.open(tmp_path / "large.png")).tobytes()
+
+
+def test_another_style_for_a_call_does_not_load_again(three, monkeypatch):
+    stylizer = Stylizer(three, "wave", device="cpu", strength=0.5)
+    assert stylizer.styles == NAMES
+    content, scream = noise(16, 16), Stylizer(three, "scream", device="cpu", strength=0.5)
+    wave = stylizer(content)
+    monkeypatch.setattr("impasto.inference.open_painter", lambda *_: pytest.fail("loaded again"))
+    assert torch.equal(stylizer(content, style="scream"), scream(content))
+    assert torch.equal(stylizer([content], style={"scream": 1})[0], scream(content))
+    assert torch.equal(stylizer(content), wave) and stylizer.mixture == {"wave": 1}
+    with pytest.raises(ValueError, match="style 'wav' is unknown: did you mean wave"):
+        stylizer(content, style="wav")
+
+
 def test_strength_blends_from_exactly_the_photo(one):
     content = noise(16, 21)
     full = Stylizer(one, device="cpu")(content)
@@ -240,7 +266,8 @@ def test_auto_takes_the_fastest_device_there_is(monkeypatch, cuda, mps, expected
         (np.zeros((8, 8)), r"array of shape \(8, 8\): must be H×W×3"),
         (np.zeros((8, 8, 4)), r"array of shape \(8, 8, 4\)"),
         (np.zeros((8, 8, 3), dtype=np.int64), "array of int64: must be uint8, or float"),
-        ("photo.jpg", r"str cannot be stylized: give a PIL image.*PIL.Image.open"),
+        ("photo.jpg", "photo.jpg: no such file"),
+        ({"photo.jpg"}, "set cannot be stylized: give a path, a PIL image, an array, a tensor, or a list of these"),
     ],
 )
 def test_image_refusals(one, image, message):

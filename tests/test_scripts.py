@@ -99,6 +99,7 @@ def test_help_and_mistakes_answer_without_torch(arguments: list[str], status: in
 def test_public_names_are_there() -> None:
     import impasto
 
+    assert impasto.__version__ == metadata.version("impasto")
     for name in impasto.__all__:
         assert getattr(impasto, name)
     with pytest.raises(AttributeError, match="no attribute 'Styliser'"):

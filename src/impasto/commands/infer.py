@@ -12,7 +12,10 @@ _ALLOWED = {
     "strength": "a number from 0 to 1", "size": "a whole number of pixels",
     "tile": "auto, never or a whole number of pixels",
 }  # fmt: skip
-_PHOTOS = "photo files, folders (searched with their sub-folders), or quoted patterns such as 'trip/**/*.jpg'"
+_PHOTOS = (
+    "photo files, folders (searched with their sub-folders), quoted patterns such as 'trip/**/*.jpg', or - for "
+    "standard input"
+)
 
 
 def infer(arguments: list[str]) -> int:
@@ -40,6 +43,7 @@ def stylize_photos(
     overwrite: bool = False,
     skip_existing: bool = False,
     list_styles: bool = False,
+    list_networks: bool = False,
 ) -> int:
     """Stylizes photos; every mistake that can be seen beforehand is refused before the first one.
 
@@ -52,36 +56,52 @@ def stylize_photos(
         size: longer side of the result in pixels; the size of the photo if not given
         tile: auto paints photos of more than 4 megapixels in tiles, without seams, in memory that hardly grows with the
             photo; never paints them whole; a number, in tiles of that side in pixels
-        output: a folder, or for one photo a file
+        output: a folder, or for one photo a file; - is standard output, as PNG
         device: auto (cuda, else mps, else cpu), cpu, cuda, cuda:N or mps
         backend: torch, or onnx for exported files; auto: whichever the file is for, and on a CPU the faster ONNX
             Runtime where the export of a network lies beside it
         overwrite: replace earlier results (never a photo)
         skip_existing: leave earlier results as they are, and do the rest: for a folder that was interrupted
         list_styles: print the styles of the network and stop
+        list_networks: print the published networks with their styles and stop
     """
     if overwrite and skip_existing:
         raise ValueError("--overwrite and --skip-existing: earlier results are replaced, or left; give one of the two")
+    listing = list_styles or list_networks
     place = Path(output).expanduser()
-    found = [] if list_styles else find(photos, place)
+    found = [] if listing else find(photos, place)
+    if output == "-" and not listing:
+        _check_standard_output(len(found))
     # They import torch, which takes seconds: mistakes in the above need not wait for it.
-    from impasto.commands.painting import default_network, label, styles_table, stylize_all
+    from impasto.commands import painting
     from impasto.inference import Stylizer
     from impasto.inference.backends import open_painter
     from impasto.networks import find_network
 
-    path = find_network(network or default_network(style))
+    if list_networks:
+        print(painting.networks_table())
+        return 0
+    path = find_network(network or painting.default_network(style))
     if list_styles:
-        print(styles_table(open_painter(path, backend, device)))
+        print(painting.styles_table(open_painter(path, backend, device)))
         return 0
     stylizer = Stylizer(
         path, style, strength=strength, keep_colors=keep_colors, size=size, device=device, backend=backend, tile=tile
     )
-    jobs = plan(found, place, label(stylizer, path))
-    left = [job for job in jobs if not (skip_existing and os.path.lexists(job.output))]
-    if len(left) < len(jobs):
-        print(f"{len(jobs) - len(left)} of {len(jobs)} exist already, skipped", file=sys.stderr)
-    if not left:
-        return 0
-    check_outputs(left, overwrite)
-    return stylize_all(stylizer, left, overwrite, single=len(jobs) == 1)
+
+    def stylize_into(output: Path) -> int:
+        jobs = plan(found, output, painting.label(stylizer, path))
+        left = [job for job in jobs if not (skip_existing and os.path.lexists(job.output))]
+        if len(left) < len(jobs):
+            print(f"{len(jobs) - len(left)} of {len(jobs)} exist already, skipped", file=sys.stderr)
+        check_outputs(left, overwrite)
+        return painting.stylize_all(stylizer, left, overwrite, single=len(jobs) == 1) if left else 0
+
+    return painting.to_standard_output(stylize_into) if output == "-" else stylize_into(place)
+
+
+def _check_standard_output(photos: int) -> None:
+    if photos > 1:
+        raise ValueError(f"--output -: is one image, and there are {photos} photos; name a folder")
+    if sys.stdout.isatty():
+        raise ValueError("--output -: is a terminal, which shows no image; send it on: `--output - > painted.png`")

@@ -11,6 +11,8 @@ from impasto.choices import IMAGE_SUFFIXES, WRITABLE
 from impasto.spelling import not_there
 from impasto.writing import check_folder
 
+PIPE = Path("-")  # standard input as a photo, standard output as a result
+
 
 @dataclass(frozen=True)
 class Job:
@@ -27,6 +29,9 @@ def find(photos: list[str], output: Path) -> list[tuple[Path, Path]]:
     found: dict[Path, tuple[Path, Path]] = {}
     for text in photos:
         path = Path(text).expanduser()
+        if text == str(PIPE):
+            found[PIPE] = (PIPE, Path())
+            continue
         for photo in _expand(path, output):
             below = photo.parent.relative_to(path) if path.is_dir() else Path()
             found.setdefault(photo.resolve(), (photo, below))
@@ -81,10 +86,11 @@ def plan(found: list[tuple[Path, Path]], output: Path, label: str) -> list[Job]:
     taken: set[str] = set()
     for photo, below in found:
         suffix = photo.suffix if photo.suffix.lower() in WRITABLE else ".png"
-        result, number = output / below / f"{photo.stem}_{label}{suffix}", 1
+        stem = "stdin" if photo == PIPE else photo.stem
+        result, number = output / below / f"{stem}_{label}{suffix}", 1
         while str(result).lower() in taken:  # on some file systems A.jpg and a.jpg are one file
             number += 1
-            result = result.with_name(f"{photo.stem}_{label}-{number}{suffix}")
+            result = result.with_name(f"{stem}_{label}-{number}{suffix}")
         taken.add(str(result).lower())
         jobs.append(Job(photo, result))
     return jobs
@@ -102,7 +108,7 @@ def check_outputs(jobs: list[Job], overwrite: bool) -> None:
 def spare_inputs(outputs: Iterable[Path], inputs: Iterable[Path]) -> None:
     """`ValueError` where an output would be written over a picture given: by inode, so that neither links nor the case
     of letters hide one."""
-    given = {_inode(path) for path in inputs if path.exists()}
+    given = {_inode(path) for path in inputs if path != PIPE and path.exists()}
     for output in outputs:
         if output.exists() and _inode(output) in given:
             raise ValueError(f"{output}: is a picture given, never written over; choose another --output")

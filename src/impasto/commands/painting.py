@@ -1,16 +1,20 @@
 """What `infer` does once its command line is right: photo after photo read, stylized, written and told of."""
 
+import io
 import re
 import sys
 import time
+from collections.abc import Callable
+from contextlib import redirect_stdout
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from impasto.commands.jobs import Job, check_new
-from impasto.images import Picture, explained, open_image, read_image, scaled, writable, write_image
-from impasto.images.large import LARGEST, Scan, read_scan, write_rows
+from impasto.commands.jobs import PIPE, Job, check_new
+from impasto.images import scaled, writable, write_image
+from impasto.images.large import Scan, write_rows
 from impasto.inference import Stylizer
 from impasto.inference.backends import Painter
 from impasto.inference.styles import network_of
@@ -28,6 +32,13 @@ def default_network(style: str | None) -> str:
         return names[0] if len(names) == 1 else "starry_night"
     known = ", ".join(names) or "none yet"
     raise ValueError(f"--network is missing: name a .safetensors file or a published network ({known})")
+
+
+def networks_table() -> str:
+    """A line for each published network: its name and its styles."""
+    known = published_styles()
+    width = max(map(len, known), default=0)
+    return "\n".join(f"{name:{width}}  {', '.join(styles)}" for name, styles in known.items())
 
 
 def styles_table(painter: Painter) -> str:
@@ -52,6 +63,18 @@ def label(stylizer: Stylizer, network: Path) -> str:
         (stylizer.tile != "auto", f"tile-{stylizer.tile}"),
     ]
     return re.sub(r"[^\w.+-]+", "-", "_".join(part for differs, part in parts if differs))
+
+
+def to_standard_output(stylize: Callable[[Path], int]) -> int:
+    """Hands the picture of one photo on as PNG, and nothing else; the exit status."""
+    with TemporaryDirectory() as folder:
+        picture = Path(folder, "stylized.png")
+        with redirect_stdout(io.StringIO()):
+            status = stylize(picture)
+        if picture.exists():
+            sys.stdout.buffer.write(picture.read_bytes())
+            sys.stdout.buffer.flush()
+    return status
 
 
 def stylize_all(stylizer: Stylizer, jobs: list[Job], overwrite: bool, *, single: bool) -> int:
@@ -101,7 +124,8 @@ def _stylize(stylizer: Stylizer, job: Job, overwrite: bool, progress: Progress) 
     """Reads, stylizes and writes one photo; returns the line that tells of it."""
     started = time.perf_counter()
     check_new(job, overwrite)
-    photo = _read(stylizer, job.photo)
+    piped = job.photo == PIPE
+    photo = stylizer.read("standard input", sys.stdin.buffer.read()) if piped else stylizer.read(job.photo)
     if photo.note:
         print(printable(f"{job.photo}: {photo.note}"), file=sys.stderr)
     height, width = photo.shape if isinstance(photo, Scan) else photo.pixels.shape[-2:]
@@ -114,17 +138,6 @@ def _stylize(stylizer: Stylizer, job: Job, overwrite: bool, progress: Progress) 
         stylized = stylizer.stylize(photo)
         write_image(job.output, stylized, overwrite=overwrite)
     return f"{job.output}  {width}×{height}, {time.perf_counter() - started:.1f} s"
-
-
-def _read(stylizer: Stylizer, path: Path) -> Picture | Scan:
-    """A photo, once (it may be a pipe): whole, or as a scan where it is to be painted in tiles."""
-    if stylizer.tile == "never":
-        return read_image(path)
-    with explained(path):
-        data = path.read_bytes()
-    image = open_image(path, data, LARGEST)
-    tiled = stylizer.in_tiles(image.height, image.width)
-    return read_scan(path, data, stylizer.size) if tiled else read_image(path, data)
 
 
 def _write_in_tiles(stylizer: Stylizer, photo: Scan, job: Job, overwrite: bool, progress: Progress) -> None:

@@ -1,5 +1,6 @@
 """Stylize pictures with a trained network: bind a style once, then call with one picture after another."""
 
+import copy
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
@@ -15,7 +16,7 @@ from torch import Tensor
 from impasto import images
 from impasto.choices import Backend, Tiling
 from impasto.images import Picture
-from impasto.images.large import Rows, Scan, scan
+from impasto.images.large import LARGEST, Rows, Scan, read_scan, scan
 from impasto.inference.backends import open_painter
 from impasto.inference.devices import memory_explained
 from impasto.inference.styles import Number, style_weights
@@ -67,31 +68,64 @@ class Stylizer:
             raise ValueError(f"size {size}: the longer side must be at least 1 pixel")
         self.painter = open_painter(network, backend, device)
         check_tiling(tile, self.painter.reach)
-        weights = style_weights(style, self.painter.styles)
-        self.mixture = {name: w for name, w in zip(self.painter.styles, weights[0].tolist(), strict=True) if w > 0}
         self.strength, self.keep_colors, self.size, self.tile = strength, keep_colors, size, tile
+        self._bind(style)
+
+    def _bind(self, style: str | Mapping[str, Number] | None) -> None:
+        weights = style_weights(style, self.styles)
+        self.mixture = {name: w for name, w in zip(self.styles, weights[0].tolist(), strict=True) if w > 0}
         self.weights = weights.to(self.painter.device)
 
-    def __call__(self, image: Any) -> Any:
+    @property
+    def styles(self) -> list[str]:
+        """The names of the network's styles, in its order."""
+        return list(self.painter.styles)
+
+    def __call__(self, image: Any, style: str | Mapping[str, Number] | None = None) -> Any:
         """The stylized image, of the kind given.
 
         Args:
             image: a PIL image (RGB or RGBA comes back, in its colour space), an array H×W×3 (uint8, or
                 float in [0, 1]), or a float tensor 3×H×W or B×3×H×W in [0, 1]; dtype and device are kept.
+                The path of a picture gives a PIL image; a list of all these, a list.
+            style: another style for this call, as in the constructor; the network is not loaded again.
 
         Raises:
-            ValueError: anything else, or a picture that does not fit in memory.
+            ValueError: anything else, an unknown style, or a picture that cannot be read or does not fit in memory.
         """
+        if style is not None:
+            other = copy.copy(self)
+            other._bind(style)
+            return other(image)
+        if isinstance(image, list | tuple):
+            return [self(each) for each in image]
+        if isinstance(image, str | Path):
+            return self._drawn(self.read(Path(image).expanduser()))
         if isinstance(image, Image.Image):
             return self._image(image)
         if isinstance(image, Tensor):
             return self._tensor(image)
         if hasattr(image, "__array__"):
             return self._array(np.asarray(image))
-        raise ValueError(
-            f"{type(image).__name__} cannot be stylized: give a PIL image, an array or a tensor; "
-            "for a file, PIL.Image.open(path)"
-        )
+        kinds = "a path, a PIL image, an array, a tensor, or a list of these"
+        raise ValueError(f"{type(image).__name__} cannot be stylized: give {kinds}")
+
+    def read(self, path: str | Path, data: bytes | None = None) -> Picture | Scan:
+        """The picture of a file, or of `data`, what it holds: whole for `stylize`, in tiles a scan for `rows`.
+
+        The file is read once; it may be a pipe.
+
+        Raises:
+            ImageError: as of `read_image` and `read_scan`.
+        """
+        if self.tile == "never":
+            return images.read_image(path, data)
+        if data is None:
+            with images.explained(path):
+                data = Path(path).read_bytes()
+        image = images.open_image(path, data, LARGEST)
+        tiled = self.in_tiles(image.height, image.width)
+        return read_scan(path, data, self.size) if tiled else images.read_image(path, data)
 
     def stylize(self, picture: Picture) -> Picture:
         """The picture stylized, at `size` if one is set; alpha, colour profile and note are kept.
@@ -162,9 +196,14 @@ class Stylizer:
 
     def _image(self, image: Image.Image) -> Image.Image:
         if not self.in_tiles(image.height, image.width):
-            return images.to_pil(self.stylize(images.from_pil(image)))
+            return self._drawn(images.from_pil(image))
         with self._memory_explained((image.height, image.width)):
-            photo = scan(image, self.size)
+            return self._drawn(scan(image, self.size))
+
+    def _drawn(self, photo: Picture | Scan) -> Image.Image:
+        if isinstance(photo, Picture):
+            return images.to_pil(self.stylize(photo))
+        with self._memory_explained(photo.shape):
             painted = Image.new(photo.image.mode, photo.image.size)
         painted.info = {"icc_profile": photo.icc_profile} if photo.icc_profile else {}
         top = 0
