@@ -70,6 +70,10 @@ def test_training_help_explains_every_option_of_ours() -> None:
     for option in ("--run", "--model.styles", "--model.loss.style_strength", "--model.width", "--data.photos",
                    "--data.crop", "--previews.every_n_steps", "--checkpoint.every_n_train_steps"):  # fmt: skip
         assert option in text
+        assert text.index(f"  {option}") < text.index("--trainer.max_steps"), "ours come first"
+    assert " ".join(text.split()).endswith(
+        "Example: impasto train fit --data.photos photos/ --model.styles.my_painting painting.jpg"
+    )
 
 
 @pytest.mark.parametrize("module", ["impasto", "impasto.inference", "impasto.commands.painting"])

@@ -8,16 +8,28 @@ from pictures import OLD_NETWORK, save
 from impasto.benchmark.inference import convolution_flops, inference_table
 from impasto.benchmark.loss_networks import NETWORKS, Setting, table
 from impasto.benchmark.optimizers import share_for
-from impasto.benchmark.training import Step, ladder, operations
+from impasto.benchmark.training import Step, ladder, operations, training_table
 from impasto.commands import run
 
 
 def test_a_table_has_a_row_for_each_loss_network() -> None:
-    text = table(Setting("cpu", 32, 1, 4, False), rounds=1)
+    text = "\n".join(table(Setting("cpu", 32, 1, 4, False), rounds=1))
     rows = [line.split("|")[1:-1] for line in text.splitlines() if line.startswith("| ")][1:]
     assert [row[0].strip() for row in rows] == list(NETWORKS)
     assert all(float(cell.split("(")[0]) > 0 for row in rows for cell in row[1:3])
     assert rows[0][1].endswith("(1.00, " + rows[0][1].split(", ")[1]) and rows[1][1].endswith(", 1.00) ")
+
+
+def test_rows_come_as_they_are_measured(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+    done: list[str] = []
+    monkeypatch.setattr("impasto.benchmark.training.alone", lambda _, step: done.append("memory") or 1.0)
+    steps = {name: Step("cpu", 32, 1, 4) for name in ("one", "two")}
+    lines = training_table(steps, rounds=1)
+    assert next(lines).startswith("cpu, ") and next(lines).startswith("| training step ") and next(lines)
+    assert capsys.readouterr().err == ""
+    assert next(lines).startswith("| one | ") and done == ["memory"]
+    assert capsys.readouterr().err.splitlines() == ["training: round 1 of 2", "training: round 2 of 2"]
+    assert next(lines).startswith("| two | ") and done == ["memory", "memory"]
 
 
 def test_training_is_measured_against_the_usual_recipe(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
@@ -73,7 +85,7 @@ def test_painting_is_measured_against_the_arithmetic() -> None:
     smoothing = 9 * (32 / 4 + 16)
     sides = 32 + 64  # with the margin
     assert convolution_flops(str(OLD_NETWORK), 32) == pytest.approx(2 * sides**2 * (per_pixel + smoothing), rel=0.1)
-    text = inference_table(str(OLD_NETWORK), [], "cpu", rounds=1, sizes=(32,))
+    text = "\n".join(inference_table(str(OLD_NETWORK), [], "cpu", rounds=1, sizes=(32,)))
     (row,) = [line.split("|")[1:-1] for line in text.splitlines() if line.startswith("| 32")]
     assert len(row) == 4 and "(1.00)" in row[2] and all(float(cell.split("(")[0]) >= 0 for cell in row)
 

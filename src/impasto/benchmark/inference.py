@@ -1,15 +1,13 @@
 """How fast a network paints: torch, torch compiled, ONNX Runtime, and what the arithmetic alone would take."""
 
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
-from rich.console import Console
-from rich.progress import track
 from torch.utils.flop_counter import FlopCounterMode
 
-from impasto.benchmark.measure import seconds_of
+from impasto.benchmark.measure import seconds_of, turns
 from impasto.inference.backends import Painter, TorchPainter, open_painter
 from impasto.networks import load_network
 
@@ -17,26 +15,28 @@ SIZES = (256, 512, 1024)
 _MATRIX = 2048  # side: large enough for a matrix product to run at the machine's full rate
 
 
-def inference_table(network: str, files: list[str], device: str, rounds: int, sizes: tuple[int, ...] = SIZES) -> str:
-    """Markdown: milliseconds for a square photo, × faster than eager torch, at each size; the ways take turns."""
+def inference_table(
+    network: str, files: list[str], device: str, rounds: int, sizes: tuple[int, ...] = SIZES
+) -> Iterator[str]:
+    """Lines of Markdown: milliseconds for a square photo at each size (× faster than eager torch); all take turns."""
     painters: dict[str, Painter] = {
         "torch": open_painter(network, "torch", device),
         "torch.compile": _compiled(network, device),
     }
     painters |= {Path(file).name: open_painter(file, "onnx", device) for file in files}
     rate = arithmetic_rate(device)
-    lines = [
+    yield (
         f"{network}, {device}, {torch.get_num_threads()} threads, a matrix product at {rate / 1e9:.0f} GFLOP/s;"
-        " milliseconds a photo (× faster than torch)\n",
-        f"| pixels | arithmetic alone | {' | '.join(painters)} |",
-        f"|---|---|{'---|' * len(painters)}",
-    ]
+        " milliseconds a photo (× faster than torch)\n"
+    )
+    yield f"| pixels | arithmetic alone | {' | '.join(painters)} |"
+    yield f"|---|---|{'---|' * len(painters)}"
     for size in sizes:
         median = _medians(painters, size, device, rounds)
         floor = convolution_flops(network, size) / rate
         cells = [f"{seconds * 1e3:.0f} ({median['torch'] / seconds:.2f})" for seconds in (floor, *median.values())]
-        lines.append(f"| {size} | {' | '.join(cells)} |")
-    return "\n".join(lines) + "\n"
+        yield f"| {size} | {' | '.join(cells)} |"
+    yield ""
 
 
 def arithmetic_rate(device: str) -> float:
@@ -64,7 +64,7 @@ def _medians(painters: dict[str, Painter], size: int, device: str, rounds: int) 
     """Seconds of each way, after one round to warm up, in which torch.compile compiles."""
     photo = torch.rand(1, 3, size, size)
     seconds: dict[str, list[float]] = {name: [] for name in painters}
-    for _ in track(range(rounds + 1), f"{size} pixels", console=Console(stderr=True), transient=True):
+    for _ in turns(rounds + 1, f"{size} pixels"):
         for name, painter in painters.items():
             seconds[name].append(seconds_of(_job(painter, photo), device))
     return {name: statistics.median(found[1:]) for name, found in seconds.items()}

@@ -1,15 +1,13 @@
 """What a loss network costs: time and memory of the loss and of a training step, side by side."""
 
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import get_args
 
 import torch
-from rich.console import Console
-from rich.progress import track
 
-from impasto.benchmark.measure import alone, in_use, measured_peak, seconds_of
+from impasto.benchmark.measure import alone, in_use, measured_peak, seconds_of, turns
 from impasto.choices import STYLE_LAYERS, LossNetwork, LossOptions
 from impasto.networks import TransformNet
 from impasto.networks.transform import TRAINING_MARGIN
@@ -31,25 +29,25 @@ class Setting:
     bf16: bool
 
 
-def table(setting: Setting, rounds: int) -> str:
-    """Markdown: milliseconds a photo, times faster than the first network, and peak memory."""
+def table(setting: Setting, rounds: int) -> Iterator[str]:
+    """Lines of Markdown: milliseconds a photo, times faster than the first network, and peak memory."""
     jobs = {(name, what): _job(name, what, setting) for name in NETWORKS for what in ("loss", "training step")}
     seconds: dict[tuple[LossNetwork, str], list[float]] = {key: [] for key in jobs}
     what = "bfloat16 autocast" if setting.bf16 else "float32"
-    for _ in track(range(rounds + 1), what, console=Console(stderr=True), transient=True):
+    for _ in turns(rounds + 1, what):
         for key, job in jobs.items():
             seconds[key].append(seconds_of(job, setting.device))
     median = {key: statistics.median(found[1:]) * 1e3 / setting.batch for key, found in seconds.items()}
-    lines = [
+    yield (
         f"{what}, {setting.device}, {torch.get_num_threads()} threads, {setting.batch} photos of {setting.size} pixels,"
-        f" network of width {setting.width}; milliseconds a photo (× faster than vgg19, × faster than vgg16)\n",
-        "| loss network | loss, forward and backward | training step | peak memory of the loss network |",
-        "|---|---|---|---|",
-    ]
+        f" network of width {setting.width}; milliseconds a photo (× faster than vgg19, × faster than vgg16)\n"
+    )
+    yield "| loss network | loss, forward and backward | training step | peak memory of the loss network |"
+    yield "|---|---|---|---|"
     for name in NETWORKS:
         times = [_against(median, name, what) for what in ("loss", "training step")]
-        lines.append(f"| {name} | {times[0]} | {times[1]} | {_memory(name, setting):.0f} MiB |")
-    return "\n".join(lines) + "\n"
+        yield f"| {name} | {times[0]} | {times[1]} | {_memory(name, setting):.0f} MiB |"
+    yield ""
 
 
 def _against(median: dict[tuple[LossNetwork, str], float], name: LossNetwork, what: str) -> str:

@@ -2,12 +2,15 @@
 
 import multiprocessing
 import resource
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypeVar
 
 import torch
+from rich.console import Console
+from rich.progress import track
 
 Found = TypeVar("Found")
 
@@ -54,6 +57,17 @@ def resident(peak: bool = False) -> float:
     if status.exists():
         return int(status.read_text().split("VmHWM:" if peak else "VmRSS:")[1].split()[0]) / 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def turns(rounds: int, what: str) -> Iterator[int]:
+    """Round after round, told of on standard error: by a bar on a terminal, elsewhere by a line each."""
+    console = Console(stderr=True)
+    if console.is_terminal:
+        yield from track(range(rounds), what, console=console, transient=True)
+        return
+    for number in range(rounds):
+        print(f"{what}: round {number + 1} of {rounds}", file=sys.stderr, flush=True)
+        yield number
 
 
 def alone(function: Callable[..., Found], *arguments: object) -> Found:

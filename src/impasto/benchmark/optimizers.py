@@ -1,7 +1,7 @@
 """How many photos Muon needs to come to the loss that Adam comes to."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -83,21 +83,23 @@ def loss_after(steps: int, optimizer: type[FixedStyles], training: Training, adv
     return float(terms["val/loss"])
 
 
-def photos_needed_table(training: Training, steps: int) -> str:
-    """Markdown: the loss of Adam after `steps`, of Muon after shares of them, and the share that would be enough."""
+def photos_needed_table(training: Training, steps: int) -> Iterator[str]:
+    """Lines of Markdown: the loss of Adam after `steps`, of Muon after shares of them, and the share that is enough."""
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)  # it sets its own on import
     runs = {share: max(1, round(share * steps)) for share in SHARES}
+    yield f"{training.device}, width {training.width}, crops of {training.size}, {training.batch} photos a step\n"
+    yield "| optimizer | photos (share) | loss |"
+    yield "|---|---|---|"
+    muon: dict[float, float] = {}
     with Progress(console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task("optimizers", total=steps + sum(runs.values()))
         jobs = (training, lambda: progress.advance(task))
         adam = loss_after(steps, _ByAdam, *jobs)
-        muon = {share: loss_after(count, FixedStyles, *jobs) for share, count in runs.items()}
-    lines = [f"{training.device}, width {training.width}, crops of {training.size}, {training.batch} photos a step\n",
-             "| optimizer | photos (share) | loss |",
-             "|---|---|---|",
-             f"| Adam | {steps * training.batch} (1.00) | {adam:.3f} |"]  # fmt: skip
-    lines += [f"| Muon | {runs[share] * training.batch} ({share:.2f}) | {loss:.3f} |" for share, loss in muon.items()]
-    return "\n".join([*lines, "", f"Muon comes to Adam's loss with {share_for(adam, muon)} of the photos."]) + "\n"
+        yield f"| Adam | {steps * training.batch} (1.00) | {adam:.3f} |"
+        for share, count in runs.items():
+            muon[share] = loss_after(count, FixedStyles, *jobs)
+            yield f"| Muon | {count * training.batch} ({share:.2f}) | {muon[share]:.3f} |"
+    yield f"\nMuon comes to Adam's loss with {share_for(adam, muon)} of the photos.\n"
 
 
 def share_for(loss: float, found: dict[float, float]) -> str:

@@ -1,19 +1,18 @@
 """What an iteration of the reference costs, beside a plain implementation of the usual recipe."""
 
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
-from rich.console import Console
-from rich.progress import track
 
 from impasto.benchmark.cost import Cost, cost_of_plain_recipe, cost_of_reference
+from impasto.benchmark.measure import turns
 from impasto.choices import LossOptions, OptimizeOptions
 from impasto.reference import Reference
 
 
-def reference_table(device: str, size: int, rounds: int) -> str:
-    """Markdown: milliseconds an iteration, and peak memory, with vgg19; each in processes of its own, in turns."""
+def reference_table(device: str, size: int, rounds: int) -> Iterator[str]:
+    """Lines of Markdown: milliseconds an iteration and peak memory, with vgg19; processes of their own take turns."""
     loss = LossOptions(balance="fixed", weights="random")
     plain, checkpointed = (Reference(OptimizeOptions(checkpointing=less), loss) for less in (False, True))
     jobs: dict[str, Callable[[], Cost]] = {
@@ -21,17 +20,17 @@ def reference_table(device: str, size: int, rounds: int) -> str:
         "impasto optimize": lambda: cost_of_reference(plain, size, device),
         "with --checkpointing": lambda: cost_of_reference(checkpointed, size, device),
     }
+    yield f"{device}, {torch.get_num_threads()} threads, {size} pixels, vgg19, float32\n"
+    yield "| reference | an iteration of L-BFGS, ms (× faster) | peak memory, MiB (share) |"
+    yield "|---|---|---|"
     costs: dict[str, list[Cost]] = {name: [] for name in jobs}
-    for _ in track(range(rounds), "reference", console=Console(stderr=True), transient=True):
+    for _ in turns(rounds, "reference"):
         for name, job in jobs.items():
             costs[name].append(job())
     first = statistics.median(cost.seconds for cost in costs["usual recipe"])
     whole = statistics.median(cost.mebibytes for cost in costs["impasto optimize"])
-    lines = [f"{device}, {torch.get_num_threads()} threads, {size} pixels, vgg19, float32\n",
-             "| reference | an iteration of L-BFGS, ms (× faster) | peak memory, MiB (share) |",
-             "|---|---|---|"]  # fmt: skip
     for name, found in costs.items():
         seconds = statistics.median(cost.seconds for cost in found)
         memory = statistics.median(cost.mebibytes for cost in found)
-        lines.append(f"| {name} | {seconds * 1e3:.0f} ({first / seconds:.2f}) | {memory:.0f} ({memory / whole:.2f}) |")
-    return "\n".join(lines) + "\n"
+        yield f"| {name} | {seconds * 1e3:.0f} ({first / seconds:.2f}) | {memory:.0f} ({memory / whole:.2f}) |"
+    yield ""

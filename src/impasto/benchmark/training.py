@@ -2,16 +2,14 @@
 
 import itertools
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from rich.console import Console
-from rich.progress import track
 from torch.utils.flop_counter import FlopCounterMode
 
-from impasto.benchmark.measure import alone, in_use, measured_peak, now, seconds_of
+from impasto.benchmark.measure import alone, in_use, measured_peak, now, seconds_of, turns
 from impasto.benchmark.plain import PlainLoss, plain_network
 from impasto.choices import LossNetwork, LossOptions
 from impasto.networks import TransformNet
@@ -72,29 +70,31 @@ def batches_of(step: Step, batches: list[int], compiled: bool) -> Rows:
             for name, mode in modes.items() if not mode or compiled}  # fmt: skip
 
 
-def training_table(rows: Rows, rounds: int) -> str:
-    """Markdown: photos a second and memory, against the first row; and the share of what arithmetic alone allows."""
-    seconds = _medians(rows, rounds)
-    # A GPU's memory is counted by torch, and needs no process of its own, in which all would be compiled again.
-    memory = {name: _peak(step) if step.device == "cuda" else alone(_peak, step) for name, step in rows.items()}
-    rates = {bf16: convolution_rate(next(iter(rows.values())).device, bf16) for bf16 in (False, True)}
-    speed = {name: step.batch / seconds[name] for name, step in rows.items()}
+def training_table(rows: Rows, rounds: int) -> Iterator[str]:
+    """Lines of Markdown: photos a second and memory, against the first row; and the share of what arithmetic alone
+    allows. The speeds are measured together, the memory row by row."""
     first = next(iter(rows))
     known = rows[first]
-    lines = [
+    rates = {bf16: convolution_rate(known.device, bf16) for bf16 in (False, True)}
+    yield (
         f"{known.device}, {torch.get_num_threads()} threads, {known.batch} photos of {known.size} pixels, width "
         f"{known.width}; a convolution at {rates[False] / 1e9:.0f} GFLOP/s in float32, {rates[True] / 1e9:.0f} in "
-        "bfloat16\n",
-        "| training step | photos/s (×) | peak memory, MiB (share) | arithmetic alone, photos/s (share reached) |",
-        "|---|---|---|---|",
-    ]
+        "bfloat16\n"
+    )
+    yield "| training step | photos/s (×) | peak memory, MiB (share) | arithmetic alone, photos/s (share reached) |"
+    yield "|---|---|---|---|"
+    seconds = _medians(rows, rounds)
+    speed = {name: step.batch / seconds[name] for name, step in rows.items()}
+    memory: dict[str, float] = {}
     for name, step in rows.items():
+        # A GPU's memory is counted by torch, and needs no process of its own, in which all would be compiled again.
+        memory[name] = _peak(step) if step.device == "cuda" else alone(_peak, step)
         floor = rates[step.bf16] / operations(step)
-        lines.append(
+        yield (
             f"| {name} | {speed[name]:.2f} ({speed[name] / speed[first]:.2f}) "
             f"| {memory[name]:.0f} ({memory[name] / memory[first]:.2f}) | {floor:.2f} ({speed[name] / floor:.2f}) |"
         )
-    return "\n".join(lines) + "\n"
+    yield ""
 
 
 def loader_line(folder: str, step: Step, workers: int, batches: int = 20) -> str:
@@ -177,7 +177,7 @@ def _medians(rows: Rows, rounds: int) -> dict[str, float]:
     """Seconds of each step, after one round to warm up, in which torch.compile compiles; they take turns."""
     jobs = {name: training_step(step) for name, step in rows.items()}
     seconds: dict[str, list[float]] = {name: [] for name in jobs}
-    for _ in track(range(rounds + 1), "training", console=Console(stderr=True), transient=True):
+    for _ in turns(rounds + 1, "training"):
         for name, job in jobs.items():
             seconds[name].append(seconds_of(job, rows[name].device))
     return {name: statistics.median(found[1:]) for name, found in seconds.items()}

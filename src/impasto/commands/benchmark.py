@@ -1,5 +1,6 @@
 """The command `impasto benchmark`: what training, a loss network, the reference or painting costs, side by side."""
 
+from collections.abc import Iterable
 from typing import Literal
 
 from impasto.data.files import located
@@ -76,21 +77,27 @@ def benchmark(
         compiled = device == "cuda" and not quick if compile is None else compile
         batches = ([8, 16, 32, 64] if device == "cuda" else []) if batches is None else batches
         plain = Step(device, size, batch, width)
-        print(training_table(ladder(plain, compiled), rounds), flush=True)
+        _print(training_table(ladder(plain, compiled), rounds))
         if photos:
             print(loader_line(photos, plain, num_workers), flush=True)
         for rows in [batches_of(plain, batches, compiled)] if batches else []:
-            print(training_table(rows, rounds))
+            _print(training_table(rows, rounds))
     elif what == "reference":
-        print(reference_table(device, size, rounds))
+        _print(reference_table(device, size, rounds))
     elif what == "optimizers":
         from impasto.benchmark.optimizers import Training, photos_needed_table  # imports Lightning: seconds
 
         training = Training(str(photos), str(located(painting)), size, batch, width, device)
-        print(photos_needed_table(training, steps), flush=True)
+        _print(photos_needed_table(training, steps))
     elif what == "inference":
-        print(inference_table(network, files, device, rounds))
+        _print(inference_table(network, files, device, rounds))
     else:
         for bf16 in (False, True):
-            print(table(Setting(device, size, batch, width, bf16), rounds), flush=True)
+            _print(table(Setting(device, size, batch, width, bf16), rounds))
     return 0
+
+
+def _print(lines: Iterable[str]) -> None:
+    """Each line as it comes, also into a pipe: the next may take minutes."""
+    for line in lines:
+        print(line, flush=True)

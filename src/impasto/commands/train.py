@@ -79,7 +79,9 @@ class TrainingCLI(LightningCLI):
         return "+".join(config.model.styles or ["none"])
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
-        """Also finds the checkpoint, which Lightning opens next."""
+        """Shows our options before Lightning's in --help; finds the checkpoint, which Lightning opens next."""
+        for command in self._subcommand_parsers.values():
+            command._action_groups = sorted(command._action_groups, key=_is_lightnings)
         super().parse_arguments(parser, args)
         config = self.config[self.config.subcommand]
         config.run = config.run or config.trainer.default_root_dir or f"runs/{self.default_run(config)}"
@@ -192,6 +194,12 @@ class DistillationCLI(TrainingCLI):
               f"--model.loss.network compact --model.loss.weights {published} …")  # fmt: skip
 
 
+def _is_lightnings(group: Any) -> bool:
+    """Whether a group of --help explains the Trainer, or optimizers that our modules bring themselves."""
+    first = next((action.dest for action in group._group_actions), "")
+    return first.partition(".")[0] in ("trainer", "optimizer", "lr_scheduler")
+
+
 def _checkpoint_to_go_on_from(asked: str | None, run: Path) -> str | None:
     """The file that `last`, or `auto` where there is one, means; ValueError for one that cannot be gone on from."""
     if asked in ("last", "auto"):
@@ -251,19 +259,29 @@ def _has_bf16(accelerator: str) -> bool:
 
 def train(arguments: list[str]) -> int:
     """`impasto train`: runs `fit` or `validate` with the arguments of a command line; gives the exit status."""
-    return _start(TrainingCLI, FixedStyles, "train", "default.yaml", arguments)
+    example = "impasto train fit --data.photos photos/ --model.styles.my_painting painting.jpg"
+    return _start(TrainingCLI, FixedStyles, "train", "default.yaml", arguments, example)
 
 
 def distill(arguments: list[str]) -> int:
     """`impasto distill`: likewise, for the compact loss network."""
-    return _start(DistillationCLI, Distillation, "distill", "distill.yaml", arguments)
+    example = "impasto distill fit --data.photos photos/"
+    return _start(DistillationCLI, Distillation, "distill", "distill.yaml", arguments, example)
 
 
 def _start(
-    cli: type[TrainingCLI], module: type[pl.LightningModule], command: str, config: str, arguments: list[str]
-) -> int:
-    options = {"exit_on_error": False, "allow_abbrev": False}
-    commands = {name: {"default_config_files": shipped_config(config), **options} for name in cli.subcommands()}
+    cli: type[TrainingCLI], module: type[pl.LightningModule], command: str, config: str, arguments: list[str],
+    example: str,
+) -> int:  # fmt: skip
+    options = {"exit_on_error": False, "allow_abbrev": False, "epilog": f"Example: {example}"}
+    commands = {
+        name: {
+            "default_config_files": shipped_config(config),
+            "usage": f"impasto {command} {name} [options]",
+            **options,
+        }
+        for name in cli.subcommands()
+    }
     try:
         return cli(
             module,
