@@ -11,13 +11,16 @@ import pytorch_lightning as pl
 import torch
 import yaml
 from pictures import smoke_pictures
-from test_training import fit, newest, terms
+from test_training import SMOKE, fit, newest, terms
 
+from impasto.commands import run
 from impasto.networks import load_network
 from impasto.training.modes import check_options
 
 EARLY = {"class_path": "pytorch_lightning.callbacks.EarlyStopping",
          "init_args": {"monitor": "val/loss", "stopping_threshold": 1e9}}  # fmt: skip
+
+COMPACT = ("--model.loss.network", "compact", "--model.loss.weights", "null")  # made faster than VGG16
 
 # One run has all of these; fast_dev_run has a test of its own.
 HEEDED = {
@@ -46,9 +49,9 @@ def playground(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
-def rows(run: str) -> list[dict[str, str]]:
+def rows(folder: str) -> list[dict[str, str]]:
     """The rows of training steps in losses.csv, in their order."""
-    with Path(run, "losses.csv").open(newline="") as file:
+    with Path(folder, "losses.csv").open(newline="") as file:
         return [terms(row) for row in csv.DictReader(file) if row["train/loss"]]
 
 
@@ -81,6 +84,33 @@ def test_a_refusal_is_one_line_and_leaves_nothing(
     error = capsys.readouterr().err
     assert error.count("impasto train: ") == 1 and message in error and "Traceback" not in error
     assert not Path("runs").exists()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [("--trainer.precision", "64-true"), ("--trainer.precision", "bf16-true"), ("--trainer.precision", "16-true"),
+     ("--trainer.precision", "null", "--trainer.plugins", "pytorch_lightning.plugins.precision.DoublePrecision")],
+    ids=lambda options: options[-1].split(".")[-1],
+)  # fmt: skip
+def test_weights_in_other_than_float32_are_refused_before_anything_is_made(
+    options: tuple[str, ...], capsys: pytest.CaptureFixture
+) -> None:
+    assert fit(*options) == 2 and run("train", "validate", *SMOKE, *options) == 2
+    said = capsys.readouterr().err.splitlines()
+    named = options[-1] if options[-1].endswith("true") else "64-true"
+    message = f"impasto train: --trainer.precision {named}: the weights are trained in float32"
+    assert len([line for line in said if line.startswith(message)]) == 2 and not Path("runs").exists()
+
+
+def test_mixed_precision_trains_previews_publishes_and_stays_near_float32() -> None:
+    """On a CPU Lightning takes bfloat16 for float16, too. Its eight bits of mantissa are the tolerance."""
+    options = ("--trainer.max_steps", "1", *COMPACT)
+    assert fit("--run", "float", *options) == 0
+    assert fit("--run", "mixed", "--trainer.precision", "16-mixed", *options) == 0
+    assert Path("mixed/previews/step-000001.jpg").exists()
+    assert load_network("mixed/smoke.safetensors").metadata["training"]["precision"] == "bf16-mixed"
+    found, expected = (float(rows(folder)[0]["train/loss"]) for folder in ("mixed", "float"))
+    assert found == pytest.approx(expected, rel=2**-6) and found != expected
 
 
 @pytest.fixture
@@ -132,8 +162,7 @@ class Interrupt(pl.Callback):
 
 def test_accumulated_batches_do_what_a_batch_of_their_size_does() -> None:
     """Also where Ctrl-C came amid a step: the run stops after it, and goes on from there."""
-    both = ("--trainer.max_steps", "4", "--previews.every_n_steps", "2", "--model.loss.network", "compact",
-            "--model.loss.weights", "null")  # fmt: skip
+    both = ("--trainer.max_steps", "4", "--previews.every_n_steps", "2", *COMPACT)
     parts = (*both, "--trainer.accumulate_grad_batches", "2", "--checkpoint.every_n_train_steps", "1")
     assert fit("--run", "whole", *both, "--data.batch_size", "4") == 0
     assert fit("--run", "parts", *parts, "--trainer.callbacks", f"{__name__}.Interrupt") == 130

@@ -12,6 +12,7 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 from pytorch_lightning.plugins.io import CheckpointIO
+from pytorch_lightning.plugins.precision import Precision
 from pytorch_lightning.utilities.exceptions import MisconfigurationException, SIGTERMException
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
@@ -25,7 +26,7 @@ from impasto.shipped import shipped_config
 from impasto.training.callbacks import LossTable, Previews, ShowProgress, StopSafely
 from impasto.training.checkpoints import Checkpoints, WholeCheckpoints, claim, damage, holds_run, newest_checkpoint
 from impasto.training.distillation import Distillation, faithfulness
-from impasto.training.modes import batches_between_validations, check_options
+from impasto.training.modes import batches_between_validations, check_options, check_precision
 from impasto.training.module import FixedStyles
 from impasto.training.schedule import Schedule
 from impasto.writing import write_text
@@ -99,8 +100,6 @@ class TrainingCLI(LightningCLI):
         if self.subcommand == "fit" and config.trainer.fast_dev_run:
             self.rehearsal = TemporaryDirectory(prefix="impasto-")  # removed when this object is
             config.trainer.default_root_dir = self.rehearsal.name
-        if config.trainer.precision is None and _has_bf16(config.trainer.accelerator):
-            config.trainer.precision = "bf16-mixed"
 
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
         """Adds the callbacks every run has, checkpoints written whole, and TensorBoard in the run's folder."""
@@ -115,11 +114,15 @@ class TrainingCLI(LightningCLI):
         plugins = _listed(options.plugins)
         if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
             plugins.append(WholeCheckpoints())
+        decided = options.precision is not None or any(isinstance(plugin, Precision) for plugin in plugins)
+        if not decided and _has_bf16(options.accelerator):
+            kwargs["precision"] = self.config[self.subcommand].trainer.precision = "bf16-mixed"
         if self.subcommand == "fit":
             kwargs["val_check_interval"] = batches_between_validations(vars(options))
         if options.profiler in PROFILERS:  # by default its report goes to a log that nobody sees
             kwargs["profiler"] = PROFILERS[options.profiler](options.default_root_dir, "profile")
         trainer = super().instantiate_trainer(plugins=plugins, **kwargs)
+        check_precision(str(trainer.precision))
         # First, so that the others know after a step whether it was the last.
         trainer.callbacks.sort(key=lambda callback: not isinstance(callback, Schedule))  # type: ignore[attr-defined]
         if trainer.loggers and isinstance(trainer.logger, pl.loggers.TensorBoardLogger):

@@ -37,6 +37,7 @@ LEAST = {
     "num_sanity_val_steps": -1,
 }
 SPAWNING = ("ddp_spawn", "ddp_fork", "ddp_notebook")
+PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
 
 
 def check_options(options: Mapping[str, Any]) -> None:
@@ -67,6 +68,21 @@ def check_options(options: Mapping[str, Any]) -> None:
         raise ValueError(
             f"--trainer.val_check_interval {interval} with --trainer.accumulate_grad_batches {accumulated}: a time may "
             f"come amid a step; give a number of steps"
+        )
+
+
+def check_precision(precision: str) -> None:
+    """Refuses weights in other than float32, whether an option or a plugin asks for them.
+
+    Args:
+        precision: of a Trainer that is made, such as `bf16-mixed`.
+
+    Raises:
+        ValueError: another one than `PRECISIONS`.
+    """
+    if precision not in PRECISIONS:
+        raise ValueError(
+            f"--trainer.precision {precision}: the weights are trained in float32; it may be {', '.join(PRECISIONS)}"
         )
 
 
