@@ -57,11 +57,24 @@ def test_names_that_look_like_lists_or_options_are_files() -> None:
 
 
 def test_evaluate_and_benchmark_speak_it_too() -> None:
-    line = ["a.jpg", "b.jpg", "--paintings.great-wave", "w.jpg", "--balance_photos", "in", "-o", "out", "--lpips"]
+    line = [
+        "a.jpg",
+        "b.jpg",
+        "--axes",
+        "{start: [mix], photo: []}",
+        "--paintings.great-wave",
+        "w.jpg",
+        "--balance_photos",
+        "in",
+        "-o",
+        "out",
+        "--lpips",
+    ]
     given, _ = read_options(
         "evaluate", "", evaluate_pictures, [*line, "--marks", "1", "2", "-n", "gallery"], ("photos",)
     )
     assert given["photos"] == ["a.jpg", "b.jpg"] and given["paintings"] == {"great-wave": "w.jpg"}
+    assert given["axes"] == {"start": ["mix"], "photo": []}
     assert (given["marks"], given["networks"], given["output"], given["lpips"]) == ([1, 2], ["gallery"], "out", True)
     given = parsed("benchmark", "", benchmark, ["--batches", "8", "16", "--compile", "--files", "a.onnx"], {}, {})
     assert (given["batches"], given["compile"], given["files"]) == ([8, 16], True, ["a.onnx"])

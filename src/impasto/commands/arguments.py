@@ -10,7 +10,8 @@ from argparse import ArgumentError
 from collections.abc import Callable, Sequence
 from dataclasses import fields, is_dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin
+from types import UnionType
+from typing import Any, Literal, Union, get_args, get_origin
 
 from jsonargparse import ArgumentParser
 
@@ -121,7 +122,7 @@ def _taken(rest: list[str], of: Any) -> list[str]:
         end = next((place for place, text in enumerate(rest) if _is_option(text)), len(rest))
         values, rest[:end] = rest[:end], []
         return values
-    flag = bool in (of, *get_args(of))
+    flag = bool in _alternatives(of)
     there = rest and (rest[0] in _BOOLEANS if flag else not _is_option(rest[0]))
     return [rest.pop(0)] if there else ["true"] if flag else []
 
@@ -136,8 +137,13 @@ def _in_a_word(values: list[str], of: Any) -> str:
 
 def _item_of(of: Any) -> Any:
     """The type of a list's items; None for what is no list."""
-    found = next((part for part in (of, *get_args(of)) if get_origin(part) is list), None)
+    found = next((part for part in _alternatives(of) if get_origin(part) is list), None)
     return None if found is None else get_args(found)[0]
+
+
+def _alternatives(of: Any) -> tuple[Any, ...]:
+    """The parts of a union; of any other type, itself."""
+    return get_args(of) if get_origin(of) in (Union, UnionType) else (of,)
 
 
 def _named(first: list[str], options: list[str], places: Sequence[str], types: Types) -> list[str]:
@@ -186,10 +192,6 @@ def _expected(of: Any) -> str:
     """What an option may be: the choices of a Literal, a kind of value, or several of it."""
     if item := _item_of(of):
         return f"{_expected(item)}, or several"
-    parts = [part for part in get_args(of) or (of,) if part is not type(None)]
-    choices = [choice for part in parts for choice in (_choices(part) or [part])]
+    parts = [part for part in _alternatives(of) if part is not type(None)]
+    choices = [choice for part in parts for choice in (get_args(part) if get_origin(part) is Literal else [part])]
     return " or ".join(_EXPECTED.get(part, str(part)) for part in choices)
-
-
-def _choices(of: Any) -> tuple[Any, ...]:
-    return get_args(of) if get_origin(of) is Literal else ()
