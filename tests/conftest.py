@@ -2,10 +2,14 @@
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import torch
 from jaxtyping import install_import_hook
+
+if TYPE_CHECKING:
+    from impasto.networks import TransformNet
 
 install_import_hook("impasto", "beartype.beartype")
 
@@ -34,3 +38,16 @@ def shared() -> Path:
 def seeded() -> None:
     """Random inputs are the same in every run: a failure can be met again."""
     torch.manual_seed(0)
+
+
+@pytest.fixture(scope="module")
+def network() -> "TransformNet":
+    """A small network of which every pixel depends on its surroundings."""
+    from impasto.networks import TransformNet  # after the import hook
+
+    torch.manual_seed(0)
+    network = TransformNet(1, width=4, residual_blocks=1)
+    for name, parameter in network.named_parameters():
+        if name.endswith(("gamma", "beta")):
+            torch.nn.init.normal_(parameter)
+    return network

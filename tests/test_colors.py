@@ -93,16 +93,6 @@ def apart(pixels: torch.Tensor, levels: np.ndarray) -> float:
     return float(np.abs(pixels[0].permute(1, 2, 0).numpy() * 255 - levels).max())
 
 
-@pytest.fixture(scope="module")
-def network() -> TransformNet:
-    torch.manual_seed(0)
-    network = TransformNet(1, width=4, residual_blocks=1)
-    for name, parameter in network.named_parameters():
-        if name.endswith(("gamma", "beta")):
-            torch.nn.init.normal_(parameter)
-    return network
-
-
 @pytest.mark.parametrize("space", SPACES)
 def test_a_scene_is_the_same_from_every_space(space: str) -> None:
     image, allowed = encoded(scene(), space), SPACES[space][3]

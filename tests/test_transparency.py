@@ -45,16 +45,6 @@ def on_white(image: Image.Image) -> np.ndarray:
     return np.asarray(Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")).astype(int)
 
 
-@pytest.fixture(scope="module")
-def network() -> TransformNet:
-    torch.manual_seed(0)
-    network = TransformNet(1, width=4, residual_blocks=1)
-    for name, parameter in network.named_parameters():
-        if name.endswith(("gamma", "beta")):
-            torch.nn.init.normal_(parameter)
-    return network
-
-
 @pytest.mark.parametrize("tile", ["never", TILE])
 @pytest.mark.parametrize("size", [77, 150, 290])
 def test_a_white_disc_has_no_rim_at_any_size(network: TransformNet, size: int, tile: int | str) -> None:

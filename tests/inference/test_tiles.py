@@ -13,20 +13,8 @@ from impasto import images
 from impasto.images.large import scan
 from impasto.inference import Stylizer, tiles
 from impasto.inference.tiles import Floats, plan
-from impasto.networks import TransformNet
 
 SIDE = 112  # of tiles of `network`, whose reach is 26: 56 pixels of each are kept
-
-
-@pytest.fixture(scope="module")
-def network() -> TransformNet:
-    """A small network of which every pixel depends on its surroundings."""
-    torch.manual_seed(0)
-    network = TransformNet(1, width=4, residual_blocks=1)
-    for name, parameter in network.named_parameters():
-        if name.endswith(("gamma", "beta")):
-            torch.nn.init.normal_(parameter)
-    return network
 
 
 def noise(height: int, width: int, batch: int = 1) -> torch.Tensor:
