@@ -1,9 +1,11 @@
 """The transform network: sizes, range, styles, parts of a larger picture."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from pictures import OLD_NETWORK
 
 from impasto.networks import TransformNet, load_network
 from impasto.networks.layers import Moments
@@ -37,7 +39,8 @@ def test_same_size_out_as_in(height: int, width: int) -> None:
 def test_padding_is_by_reflection_a_margin_and_up_to_a_multiple_of_four(before: dict[str, Any]) -> None:
     network, content = small(**before), torch.rand(1, 3, 38, 41)
     for margin in (0, MARGIN):
-        x = without_grain(content, 2.0) + canvas(content, 6.0) if before else content + canvas(content, 3.0)
+        beneath = canvas(torch.arange(38), torch.arange(41), 6.0 if before else 3.0)
+        x = (without_grain(content, 2.0) if before else content) + beneath
         x = torch.nn.functional.pad(x, (margin, margin + 3, margin, margin + 2), mode="reflect")
         for layer in network.layers:
             x = layer(x, torch.ones(1, 1))
@@ -49,6 +52,17 @@ def test_a_photo_of_one_colour_is_painted_too() -> None:
     with torch.no_grad():
         painted = load_network("starry_night")(torch.zeros(1, 3, 128, 128))
     assert painted.std() > 10 / 255
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (5, 3)])
+@pytest.mark.parametrize("name", ["starry_night", OLD_NETWORK], ids=str)
+def test_rounding_does_not_decide_a_small_picture(name: str | Path, shape: tuple[int, int]) -> None:
+    """Even of one colour: float32 paints what float64 does."""
+    network, content = load_network(name), torch.full((1, 3, *shape), 0.4)
+    with torch.no_grad():
+        painted = network(content)
+        exact = network.double()(content.double())
+    assert (painted - exact).abs().max() < 1e-4
 
 
 def test_one_hot_mixture_is_that_style_and_a_batch_may_mix() -> None:

@@ -34,17 +34,16 @@ def _windowed_mean(x: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 h w"]:
     return F.avg_pool2d(along, (7, 1), 1, (3, 0), count_include_pad=False)
 
 
-def canvas(photo: Float[Tensor, "_ _ h w"], amplitude: float, origin: Origin = (0, 0)) -> Float[Tensor, "h w"]:
-    """A faint pattern, the same at every call, or its part from `origin` (down, right) on.
+def canvas(down: Int[Tensor, " h"], right: Int[Tensor, " w"], amplitude: float) -> Float[Tensor, "h w"]:
+    """A faint pattern, the same at every call, at these rows and columns of a picture.
 
     The sum of 64 waves 12 to 40 pixels long in all directions, spread evenly by Roberts' sequence ("The unreasonable
     effectiveness of quasirandom sequences", 2018). `amplitude` is its standard deviation in grey levels.
     """
-    number = torch.arange(1, 65, device=photo.device)[:, None]
+    number = torch.arange(1, 65, device=down.device)[:, None]
     length, direction, phase = (number * (1 / 1.22074408460576**power) % 1 for power in (1, 2, 3))
     radians = 2 * math.pi / (12 * (40 / 12) ** length)  # per pixel
-    down, right = (origin[axis] + torch.arange(photo.shape[axis - 2], device=photo.device) for axis in (0, 1))
     x = radians * (math.pi * direction).cos() * right
     y = radians * (math.pi * direction).sin() * down + 2 * math.pi * phase
     waves = y.cos().T @ x.cos() - y.sin().T @ x.sin()  # cos(x + y), summed over the waves
-    return (amplitude / 255 * math.sqrt(2 / len(number)) * waves).to(photo.dtype)
+    return amplitude / 255 * math.sqrt(2 / len(number)) * waves

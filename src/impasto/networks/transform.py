@@ -92,7 +92,7 @@ class TransformNet(nn.Module):
         """
         style = self._checked(style, content)
         moments = moments or Moments()
-        x = _padded(self._prepared(content, origin), margin)
+        x = self._prepared(content, margin, origin)
         for layer in self.layers:
             x = layer(x, style, moments)
         # A sigmoid instead of Johnson's scaled tanh: the same curve, in [0, 1] without an offset.
@@ -100,17 +100,19 @@ class TransformNet(nn.Module):
         h, w = content.shape[-2:]
         return stylized[..., margin : margin + h, margin : margin + w].to(content.dtype)
 
-    def _prepared(self, content: Tensor, origin: Origin) -> Tensor:
-        """The photo as the layers get it: without its grain, over a canvas. Neither is in the papers."""
+    def _prepared(self, content: Tensor, margin: int, origin: Origin) -> Tensor:
+        """The photo as the layers get it: without its grain, padded, over a canvas. No paper has grain or canvas."""
         x = content
         # Instance norm makes the photo's faint noise large in flat areas. A network that was not trained for long
         # paints it as dots, 8 pixels apart.
         if self.grain:
             x = without_grain(x, self.grain)
+        (rows, down), (columns, right) = (_padding(x, axis, margin) for axis in (-2, -1))
+        x = x.index_select(-2, rows).index_select(-1, columns)
         # Where nothing varies, a network can only paint one colour. So it is given something to paint, as texture
         # networks are given noise (Ulyanov et al. 2016).
         if self.canvas:
-            x = x + canvas(x, self.canvas, origin)
+            x = x + canvas(origin[0] + down, origin[1] + right, self.canvas).to(x.dtype)
         return x
 
     def _checked(self, style: Tensor | None, content: Tensor) -> Tensor:
@@ -122,17 +124,17 @@ class TransformNet(nn.Module):
         return style.to(content)
 
 
-def _padded(image: Tensor, margin: int) -> Tensor:
-    """`margin` pixels on every side, and more right and below up to a multiple of four (two halvings).
+def _padding(image: Tensor, axis: int, margin: int) -> tuple[Tensor, Tensor]:
+    """Along an axis of the padded image: the row or column of the image that each comes from, and that of the canvas.
 
-    By reflection, or by replication where the image is smaller than the pad; by index, which exports for every size.
+    The padding is `margin` pixels on every side, and more right and below up to a multiple of four (two halvings). It
+    reflects image and canvas. An image smaller than the pad is replicated, and its canvas goes on. Replicated too, the
+    canvas of one pixel would be flat, and rounding would decide the picture. Indices export for every size.
     """
-    for axis in (-2, -1):
-        side = image.shape[axis]
-        after = margin + -side % 4
-        position = torch.arange(-margin, side + after, device=image.device)
-        last = side - 1
-        replicated = position.clamp(0, last)
-        reflected = (last - (last - position.abs()).abs()).clamp(0, last)
-        image = image.index_select(axis, torch.where(side + 0 * position > after, reflected, replicated))
-    return image
+    side = image.shape[axis]
+    after = margin + -side % 4
+    position = torch.arange(-margin, side + after, device=image.device)
+    last = side - 1
+    reflected = (last - (last - position.abs()).abs()).clamp(0, last)
+    large = side + 0 * position > after
+    return torch.where(large, reflected, position.clamp(0, last)), torch.where(large, reflected, position)
