@@ -1,4 +1,4 @@
-"""Paint one photo by optimization: python scripts/optimize.py --content PHOTO --styles '[PAINTING]'"""
+"""Paint one photo by optimization: python scripts/optimize.py PHOTO PAINTING"""
 
 import sys
 

@@ -233,7 +233,7 @@ def _heading(judge: Judge, compared: Compared) -> str:
         f"{len(compared.photos)} photos × {len(compared.paintings)} paintings at {size} pixels; {where}, "
         f"{platform.machine()}, torch {torch.__version__}. Every approach is judged by {options.network}, under the "
         f"loss of the reference (`style_strength` {options.style_strength:g}, balance on {len(judge.photos)} photos): "
-        "content and style are fractions, 0 perfect, 1 nothing kept or taken on. SSIM, PSNR, LPIPS (`--lpips true`): "
+        "content and style are fractions, 0 perfect, 1 nothing kept or taken on. SSIM, PSNR, LPIPS (`--lpips`): "
         "to the photo; GMD: to the painting (relative Frobenius distance of the Gram matrices, mean over the layers). "
         f'"Grid": what is locked to the pixel grid instead of moving with the photo, RMS in grey '
         f'levels. "Equal to iterations": the reference is as low after so many, of {max(compared.marks)} (median).\n'
