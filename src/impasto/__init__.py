@@ -1,6 +1,6 @@
 """impasto: fast neural style transfer that is trained, measured and shipped properly."""
 
-from importlib import import_module, metadata
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -28,6 +28,8 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     """Public names load their module when asked for: `import impasto` costs nothing."""
     if name == "__version__":
+        from importlib import metadata  # takes longer than all else here
+
         return metadata.version("impasto")
     if name not in _HOMES:
         raise AttributeError(f"module 'impasto' has no attribute {name!r}")

@@ -2,9 +2,12 @@
 
 import multiprocessing
 import resource
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import TypeVar
 
@@ -76,5 +79,21 @@ def alone(function: Callable[..., Found], *arguments: object) -> Found:
     if FRESH == "forkserver":
         context.set_forkserver_preload([function.__module__, "torchvision"])  # imported once, for all processes
     threads = torch.get_num_threads()
-    with context.Pool(1, torch.set_num_threads, (threads,)) as pool:
+    with _ctrl_c_left_to_this_process():
+        pool = context.Pool(1, torch.set_num_threads, (threads,))
+    with pool:
         return pool.apply(function, arguments)
+
+
+@contextmanager
+def _ctrl_c_left_to_this_process() -> Iterator[None]:
+    """What is begun meanwhile is not interrupted, and prints no traceback; the end of its pool ends it."""
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    resource_tracker.ensure_running()  # it is begun with the first pool otherwise, and would let signals through again
+    former = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, former)

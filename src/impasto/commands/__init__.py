@@ -27,6 +27,8 @@ COMMANDS = {
     "benchmark": "time training, losses, the reference, or painting, side by side",
 }
 
+_ENDING = ("SIGTERM", "SIGHUP")  # a scheduler stops the job; a terminal is closed
+
 
 def main(arguments: list[str] | None = None) -> int:
     """`impasto COMMAND …`; the exit status is 2 for a mistake of the user's, said in one line."""
@@ -87,7 +89,7 @@ def _ending_as_ctrl_c() -> Iterator[list[int]]:
         came.append(number)
         raise Ended
 
-    names = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]  # Windows: the first
+    names = [getattr(signal, name) for name in _ENDING if hasattr(signal, name)]  # Windows: the first
     ours = threading.current_thread() is threading.main_thread()
     numbers = [number for number in names if ours and signal.getsignal(number) is signal.SIG_DFL]
     try:
@@ -104,7 +106,8 @@ def _run(command: str, arguments: tuple[str, ...]) -> int:
         if command in ("train", "distill", "benchmark"):
             _ignore_lightnings_advice()
         # Each command is a function of its name in a module of its name, which is imported when asked for.
-        module = import_module(f"impasto.commands.{'train' if command == 'distill' else command}")
+        with _ending_at_once(command):
+            module = import_module(f"impasto.commands.{'train' if command == 'distill' else command}")
         function = getattr(module, command)
         if command in ("train", "distill"):
             logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)  # it sets its own on import
@@ -119,9 +122,35 @@ def _run(command: str, arguments: tuple[str, ...]) -> int:
             raise
         print(f"impasto {command}: {printable(' '.join(str(error).split()))}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:  # before there is anything to save, such as while torch is imported
+    except KeyboardInterrupt:  # before there is anything to save
+        exec("")  # where text was executed when it came, CPython would end by the signal and not with a status
         print(f"impasto {command}: interrupted", file=sys.stderr)
         return 130
+
+
+@contextmanager
+def _ending_at_once(command: str) -> Iterator[None]:
+    """For imports, in which there is nothing to save: a signal that would raise an exception ends the process.
+
+    The exception would pass through native code that is half loaded. NumPy makes an ImportError of it, and torch
+    aborts.
+    """
+
+    def end(number: int, frame: FrameType | None) -> None:
+        os.write(2, f"impasto {command}: interrupted\n".encode())  # print is not for handlers of signals
+        os._exit(128 + number)
+
+    names = [name for name in ("SIGINT", *_ENDING) if hasattr(signal, name)]
+    ours = threading.current_thread() is threading.main_thread()
+    former = {getattr(signal, name): signal.getsignal(getattr(signal, name)) for name in names if ours}
+    raising = {number: handler for number, handler in former.items() if callable(handler)}
+    for number in raising:
+        signal.signal(number, end)
+    try:
+        yield
+    finally:
+        for number, handler in raising.items():
+            signal.signal(number, handler)
 
 
 def _write_in_any_encoding() -> None:

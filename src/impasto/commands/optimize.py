@@ -21,7 +21,7 @@ def optimize(arguments: list[str]) -> int:
     try:
         return optimize_photo(**given, options=options)
     except KeyboardInterrupt:
-        print("interrupted before the first step", file=sys.stderr)
+        print("interrupted; not all of the results were written", file=sys.stderr)
         return 130
 
 

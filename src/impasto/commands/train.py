@@ -1,10 +1,11 @@
 """The training commands: LightningCLI over a module and Photos, with one folder for everything a run leaves."""
 
 import os
+import sys
 from argparse import ArgumentError
 from pathlib import Path
 from pickle import UnpicklingError
-from signal import SIGTERM
+from signal import SIGINT, SIGTERM, getsignal, signal
 from tempfile import TemporaryDirectory
 from typing import Any
 
@@ -276,6 +277,7 @@ def _start(
     cli: type[TrainingCLI], module: type[pl.LightningModule], command: str, config: str, arguments: list[str],
     example: str,
 ) -> int:  # fmt: skip
+    heeding = getsignal(SIGINT)
     options = {"exit_on_error": False, "allow_abbrev": False, "epilog": f"Example: {example}"}
     commands = {
         name: {
@@ -294,6 +296,15 @@ def _start(
             seed_everything_default=0,
             parser_kwargs={"prog": f"impasto {command}", **options, **commands},
         ).status
+    except SIGTERMException:  # Lightning's own answer, to a signal in the moment before training
+        print(f"impasto {command}: stopped by SIGTERM, before there was a checkpoint to write", file=sys.stderr)
+        return 128 + SIGTERM
+    except SystemExit as stop:
+        # Lightning's answer to Ctrl-C before the first step is a status of 1 and no word. It also turns Ctrl-C off.
+        if not isinstance(stop.__context__, KeyboardInterrupt):
+            raise
+        signal(SIGINT, heeding)
+        raise KeyboardInterrupt from stop
     except ArgumentError as error:
         raise ValueError(f"{error} (--help lists the options)") from error
     except MisconfigurationException as error:  # an accelerator or a number of devices that is not there
@@ -302,8 +313,6 @@ def _start(
         if error.name is not None:  # a fault of the installation; Lightning's own have no name
             raise
         raise ValueError(f"the command asks for what is not installed: {str(error).split(' HINT')[0]}") from error
-    except SIGTERMException:  # Lightning's own answer, to a signal in the moment before training
-        return 128 + SIGTERM
     except UnpicklingError as error:
         raise ValueError(f"--ckpt_path: not a checkpoint of impasto ({str(error).split('.')[0]})") from error
     except torch.OutOfMemoryError as error:

@@ -117,9 +117,13 @@ def _worker() -> tuple[int, int]:
 
 
 def _leave_signals_to_the_trainer(worker: int) -> None:
-    """Ctrl-C and `timeout` signal the whole process group; without its workers a run could write no checkpoint."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    """Ctrl-C, `timeout` and a closed terminal signal the whole process group.
+
+    Without its workers a run could write no checkpoint.
+    """
+    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+        if hasattr(signal, name):  # Windows lacks the last
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
 
 
 @atexit.register

@@ -24,6 +24,7 @@ from impasto.writing import new_file, write_text
 
 BAR_WIDTH = 10
 BETWEEN_DRAWINGS = 0.2  # seconds: to read the terms is to wait for the GPU
+_HANGUP = getattr(signal, "SIGHUP", None)  # a terminal was closed; Windows knows none
 
 
 class ShowProgress(pl.callbacks.ProgressBar):
@@ -195,22 +196,36 @@ class Previews(pl.Callback):
 
 
 class StopSafely(pl.Callback):
-    """Ctrl-C or SIGTERM ends the run after the step at hand, a second at once; its checkpoint is from that step."""
+    """Ctrl-C, SIGTERM or SIGHUP ends the run after the step at hand, a second at once.
+
+    The checkpoint is from that step.
+    """
 
     def __init__(self) -> None:
         self.number = 0  # of the signal this process had
         self.status = 0  # what the run is to exit with
         self._former: dict[int, Any] = {}
+        self._screens: list[int] = []  # of the standard descriptors, those that are a terminal
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._screens = [number for number in (0, 1, 2) if os.isatty(number)]  # a terminal that is closed is none
         # Here and not in setup: Lightning installs its own SIGTERM handler between the two.
-        self._former = {number: signal.signal(number, self._ask) for number in (signal.SIGINT, signal.SIGTERM)}
+        numbers = [signal.SIGINT, signal.SIGTERM]
+        if _HANGUP and signal.getsignal(_HANGUP) is not signal.SIG_IGN:  # as nohup has it
+            numbers.append(_HANGUP)
+        self._former = {number: signal.signal(number, self._ask) for number in numbers}
 
     def _ask(self, number: int, frame: FrameType | None) -> None:
         if self.number:
+            os.write(2, b"stopped at once; the checkpoints before this step are whole\n")
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
         self.number = number
+        if number == _HANGUP:  # to write to the terminal would be an error, and the checkpoint is still to come
+            nowhere = os.open(os.devnull, os.O_RDWR)
+            for screen in self._screens:
+                os.dup2(nowhere, screen)
+            os.close(nowhere)
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
