@@ -25,7 +25,8 @@ COMPACT = ("--model.loss.network", "compact", "--model.loss.weights", "null")  #
 # One run has all of these; fast_dev_run has a test of its own.
 HEEDED = {
     "accelerator": "cpu", "strategy": "auto", "devices": 1, "num_nodes": 1, "precision": "32-true", "logger": False,
-    "callbacks": [EARLY], "plugins": None, "fast_dev_run": False, "max_steps": 4, "limit_val_batches": 1,
+    "callbacks": [EARLY], "plugins": None, "fast_dev_run": False, "max_steps": 4, "max_time": "00:01:00:00",
+    "limit_val_batches": 1,
     "val_check_interval": 2, "num_sanity_val_steps": 1, "log_every_n_steps": 1, "enable_progress_bar": False,
     "enable_model_summary": True, "accumulate_grad_batches": 2, "gradient_clip_val": 1.0,
     "gradient_clip_algorithm": "value", "deterministic": "warn", "benchmark": False, "inference_mode": False,
@@ -35,7 +36,7 @@ HEEDED = {
 REFUSED = [
     ("barebones", True), ("check_val_every_n_epoch", 2), ("enable_checkpointing", False),
     ("limit_predict_batches", 1), ("limit_test_batches", 1), ("limit_train_batches", 0), ("limit_train_batches", 0.5),
-    ("max_epochs", 3), ("max_time", "00:00:00:04"), ("min_epochs", 1), ("min_steps", 9), ("model_registry", "any"),
+    ("max_epochs", 3), ("min_epochs", 1), ("min_steps", 9), ("model_registry", "any"),
     ("overfit_batches", 1), ("overfit_batches", 0.5), ("reload_dataloaders_every_n_epochs", 1),
     ("use_distributed_sampler", True), ("accumulate_grad_batches", 0), ("gradient_clip_val", -1.0),
     ("log_every_n_steps", -1), ("num_sanity_val_steps", -2), ("strategy", "ddp_spawn"), ("strategy", "ddp_notebook"),

@@ -77,10 +77,20 @@ def test_a_run_by_the_clock_goes_on_with_the_rest_of_its_time() -> None:
     assert found[min(step for step in found if step > steps)] < 0.7 * 0.01, "half of it was spent before"
 
 
+def test_lightnings_own_option_means_the_same() -> None:
+    assert fit("--trainer.max_time", "00:00:00:03", *CLOCK) == 0
+    found = rates()
+    assert found[max(found)] < 0.002 and Path("runs/smoke/smoke.safetensors").exists()
+    assert fit("--trainer.max_time", "00:00:00:06", *CLOCK, "--ckpt_path", "last") == 0
+    assert max(rates()) > max(found), "there were three seconds left"
+
+
 @pytest.mark.parametrize(("options", "message"), [
     (("--minutes", "0"), "--minutes 0.0: must be above 0"),
     (("--minutes", "-3"), "--minutes -3.0: must be above 0"),
-    (("--trainer.max_time", "00:00:00:04"), "use --minutes"),
+    (("--trainer.max_time", "00:00:00:00"), "--minutes 0.0: must be above 0"),
+    (("--trainer.max_time", "soon"), "soon"),
+    (("--trainer.max_time", "00:00:00:04", "--minutes", "1"), "they are one option; give one"),
 ])  # fmt: skip
 def test_mistakes_are_one_line(options: tuple[str, ...], message: str, capsys: pytest.CaptureFixture) -> None:
     assert fit(*options) == 2

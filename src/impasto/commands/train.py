@@ -95,6 +95,8 @@ class TrainingCLI(LightningCLI):
         if config.get("try_on"):
             read_image(located(config.try_on))  # a mistake costs seconds now, a run at its end
         check_options(vars(config.trainer))
+        if config.trainer.max_time is not None:  # Lightning would end the run at any learning rate
+            config.minutes, config.trainer.max_time = _minutes(config), None
         if self.subcommand == "fit" and _writes():
             _refuse_bad_run(config, run)
         config.trainer.default_root_dir = str(run)
@@ -221,6 +223,14 @@ def _checkpoint_to_go_on_from(asked: str | None, run: Path) -> str | None:
             f"or a new run where there is none), or a .ckpt file"
         )
     return asked
+
+
+def _minutes(config: Any) -> float:
+    """`--trainer.max_time` as `--minutes` has it."""
+    asked = config.trainer.max_time
+    if config.minutes is not None:
+        raise ValueError(f"--trainer.max_time {asked} and --minutes {config.minutes}: they are one option; give one")
+    return pl.callbacks.Timer(duration=asked).time_remaining() / 60  # type: ignore[operator]  # none has passed
 
 
 def _writes() -> bool:

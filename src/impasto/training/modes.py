@@ -22,7 +22,6 @@ REFUSED: dict[str, tuple[tuple[Any, ...], str]] = {
     "limit_test_batches": ((None,), NO_SUCH_LOOP),
     "limit_train_batches": ((None,), f"{NO_EPOCHS}; use --trainer.max_steps N, or fewer photos"),
     "max_epochs": ((None, -1), "training is counted in steps, not epochs: use --trainer.max_steps N"),
-    "max_time": ((None,), "it ends a run at any learning rate: use --minutes N, which the rate follows"),
     "min_epochs": ((None,), MAY_END),
     "min_steps": ((None,), MAY_END),
     "model_registry": ((None,), "a run reads and writes no registry of models; leave it out"),
