@@ -64,6 +64,11 @@ class Page:
             "for (const kind of ['input', 'change']) it.dispatchEvent(new Event(kind))", name, value,
         )  # fmt: skip
 
+    def check(self, name: str, value: bool) -> None:
+        """Sets a box, as a click does."""
+        if self.js(f"return document.getElementById('{name}').checked") != value:
+            self.click(name)
+
     def mix(self, weights: Mapping[int, int]) -> None:
         """Sets every slider, and lets go of the last."""
         self.js(
@@ -155,6 +160,7 @@ def gallery(driver: Any, network: Path, runtime: Path) -> Iterator[Page]:
 def page(gallery: Page) -> Page:
     """The same for every test, in its first style and at full strength."""
     gallery.set("#strength", "100")
+    gallery.check("keep", False)
     gallery.mix({0: 100})
     return gallery
 
@@ -216,6 +222,17 @@ def test_strength_blends_with_the_photo(page: Page, photo: Path) -> None:
     assert_same(page.painted(), Stylizer("gallery", "starry_night", strength=0.4), photo, mean=0.2)
     page.set("#strength", "0")
     assert np.array_equal(page.painted(), np.asarray(Image.open(photo)))
+
+
+def test_the_colours_of_the_photo_are_kept(page: Page, photo: Path) -> None:
+    page.give(photo)
+    page.painted()
+    page.check("keep", True)
+    kept = Stylizer("gallery", "starry_night", keep_colors=True)
+    assert_same(page.painted(), kept, photo, mean=0.2)  # Python keeps them before it rounds
+    page.set("#strength", "40")
+    page.click("download")
+    page.until((page.driver.downloads / "astronaut_starry_night_strength-0.4_colors-kept.png").exists)
 
 
 def test_a_tap_chooses_one_style_and_no_style_is_said(page: Page, photo: Path) -> None:
