@@ -8,7 +8,7 @@ import zlib
 import numpy as np
 import pytest
 import torch
-from PIL import Image, ImageCms
+from PIL import ExifTags, Image, ImageCms, TiffImagePlugin
 
 from impasto import commands as cli
 from impasto.data.crops import center_crop
@@ -242,6 +242,36 @@ def test_primaries_of_avif() -> None:
     assert apart(read_image("it", data).pixels, np.asarray(p3)) <= 4
     assert apart(read_image("it", as_p3).pixels, scene()) <= 5
     assert read_image("it", data).icc_profile is None and read_image("it", as_p3).icc_profile is not None
+
+
+@pytest.mark.parametrize(
+    ("space", "index", "adobe"), [(0xFFFF, "R03", True), (0xFFFF, "R98", False), (1, "R03", False)]
+)
+def test_cameras_mark_adobe_rgb_in_exif(space: int, index: str, adobe: bool) -> None:
+    image, file = Image.fromarray(np.asarray(encoded(scene(), "Adobe"))), io.BytesIO()
+    exif = Image.Exif()
+    exif.get_ifd(ExifTags.IFD.Exif).update({ExifTags.Base.ColorSpace: space, ExifTags.IFD.Interop: {1: index}})
+    image.save(file, "JPEG", quality=100, subsampling=0, exif=exif)
+    found = read_image("it", file.getvalue())
+    assert apart(found.pixels, scene() if adobe else np.asarray(image)) <= 8
+    assert (found.icc_profile is not None) == adobe
+    assert apart(read_scan("it", file.getvalue()).crop(0, 0, 60, 80), scene() if adobe else np.asarray(image)) <= 8
+
+
+@pytest.mark.parametrize("table", [(), tuple(round(65535 * (level / 255) ** 1.8) for level in range(256))])
+def test_primaries_of_tiff(table: tuple[int, ...]) -> None:
+    """Against the same space as an ICC profile; without a table TIFF means a gamma of 2.2."""
+    image, file, tags = Image.fromarray(scene()), io.BytesIO(), TiffImagePlugin.ImageFileDirectory_v2()
+    for tag, numbers in ((ExifTags.Base.WhitePoint, D50), (ExifTags.Base.PrimaryChromaticities, PROPHOTO[2:])):
+        tags[tag] = tuple(TiffImagePlugin.IFDRational(round(number * 10_000), 10_000) for number in numbers)
+    if table:
+        tags.tagtype[ExifTags.Base.TransferFunction] = 3
+        tags[ExifTags.Base.TransferFunction] = table * 3
+    image.save(file, "TIFF", tiffinfo=tags)
+    expected = as_srgb(image, matrix_profile(PROPHOTO, colors._gamma(1.8 if table else 2.2)))
+    assert np.abs(np.asarray(expected).astype(int) - scene()).max() > 12
+    assert apart(read_image("it", file.getvalue()).pixels, np.asarray(expected)) <= 2
+    assert apart(read_scan("it", file.getvalue()).crop(0, 0, 60, 80), np.asarray(expected)) <= 2
 
 
 def test_pictures_of_srgb_are_not_converted(monkeypatch) -> None:

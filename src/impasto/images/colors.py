@@ -1,7 +1,8 @@
 """Colour spaces: the numbers of a picture as sRGB, and sRGB as the numbers of the picture's own space.
 
-A space is an ICC profile. Where a file says it otherwise, by PNG's cICP or gAMA and cHRM or by AVIF's nclx, such a
-profile is made here. Little CMS converts, with its default intent, in 8 bit; what lies outside sRGB is clipped."""
+A space is an ICC profile. Where a file says it otherwise, such a profile is made here: by PNG's cICP or gAMA and cHRM,
+AVIF's nclx, TIFF's primaries, or EXIF's mark of Adobe RGB. Little CMS converts, with its default intent, in 8 bit; what
+lies outside sRGB is clipped."""
 
 import io
 import struct
@@ -10,7 +11,7 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageChops, ImageCms
+from PIL import ExifTags, Image, ImageChops, ImageCms
 
 # Chromaticities x, y of white, red, green and blue, by the codes of ITU-T H.273.
 _D65 = (0.3127, 0.3290)
@@ -23,9 +24,11 @@ _PRIMARIES = {
     11: (0.314, 0.351, 0.680, 0.320, 0.265, 0.690, 0.150, 0.060),
     12: (*_D65, 0.680, 0.320, 0.265, 0.690, 0.150, 0.060),
 }
+_ADOBE_RGB = (*_D65, 0.640, 0.330, 0.210, 0.710, 0.150, 0.060)
 _GAMMAS = {4: 2.2, 5: 2.8, 8: 1.0}  # transfer functions, by the same codes
 _LIKE_SRGB = (1, 6, 13, 14, 15)  # 13 is sRGB's; pictures of video, which has the others, are shown like sRGB
 _PQ, _HLG = 16, 18
+_STEEPEST = 32767  # exponent of a profile, which has 16 bits for it
 _HDR_WHITE = 203  # cd/m²: white of a page in ITU-R BT.2408; what is brighter is clipped
 
 _BRADFORD = np.array([[0.8951, 0.2664, -0.1614], [-0.7502, 1.7135, 0.0367], [0.0389, -0.0685, 1.0296]])
@@ -55,6 +58,11 @@ def profile_of(image: Image.Image) -> bytes | None:
         return profile
     if image.format in ("AVIF", "HEIF"):
         return _of_codes(*codes) if not profile and (codes := _nclx(image)) else None
+    tags: Any = getattr(image, "tag_v2", {}) if image.format == "TIFF" else {}
+    if chromaticities := tags.get(ExifTags.Base.PrimaryChromaticities):
+        return _of_tiff(tags, chromaticities)
+    if image.mode in ("RGB", "RGBA") and _is_adobe_rgb(image.getexif()):
+        return matrix_profile(_ADOBE_RGB, _gamma(563 / 256))
     if "gamma" not in image.info or "srgb" in image.info:
         return None
     return _of_gamma(image.info["gamma"], image.info.get("chromaticity"))  # of PNG, also after a `convert`
@@ -185,6 +193,21 @@ def _nclx(image: Any) -> tuple[int, int] | None:
     return struct.unpack_from(">2H", head, at + 8) if 0 <= at <= len(head) - 12 else None
 
 
+def _is_adobe_rgb(exif: Image.Exif) -> bool:
+    """As cameras mark it (DCF 2.0): a space that is not calibrated, and the index of interoperability R03."""
+    space = exif.get_ifd(ExifTags.IFD.Exif).get(ExifTags.Base.ColorSpace)
+    return space == 0xFFFF and str(exif.get_ifd(ExifTags.IFD.Interop).get(1, "")).startswith("R03")
+
+
+def _of_tiff(tags: Any, chromaticities: Sequence[Any]) -> bytes | None:
+    """A profile of TIFF's primaries (TIFF 6.0, section 20). Its transfer function is for red, green and blue."""
+    white = tags.get(ExifTags.Base.WhitePoint, _D65)
+    places = [float(value) for value in (*white, *chromaticities)]
+    table = np.array(tags.get(ExifTags.Base.TransferFunction, ()))[:256]
+    curve = _table(table / 65535) if len(table) == 256 else _gamma(2.2)
+    return _made(places, curve) if len(places) == 8 else None
+
+
 @lru_cache(16)
 def _of_codes(primaries: int, transfer: int) -> bytes | None:
     """A profile of the codes of H.273; None for sRGB, and for codes that say nothing."""
@@ -215,12 +238,17 @@ def _of_gamma(gamma: float | None, chromaticity: tuple[float, ...] | None) -> by
     """A profile of PNG's gAMA and cHRM; None where they say nothing, or sRGB in the words of its second edition."""
     places = tuple(chromaticity or _PRIMARIES[1])
     ordinary = max(abs(a - b) for a, b in zip(places, _PRIMARIES[1], strict=False)) < 0.002
-    if not gamma or len(places) != 8 or (ordinary and abs(gamma - 0.45455) < 0.001):
+    if not gamma or 1 / gamma > _STEEPEST or len(places) != 8 or (ordinary and abs(gamma - 0.45455) < 0.001):
         return None
+    return _made(places, _gamma(1 / gamma))
+
+
+def _made(chromaticities: Sequence[float], curve: bytes) -> bytes | None:
+    """A profile of what a file said; None where no colours lie there."""
     try:
         with np.errstate(all="ignore"):
-            made = matrix_profile(places, _gamma(1 / gamma))
-    except (ValueError, ArithmeticError, struct.error):  # no colours lie there
+            made = matrix_profile(chromaticities, curve)
+    except (ValueError, ArithmeticError, struct.error):
         return None
     return made if _readable(made) else None
 
