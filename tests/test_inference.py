@@ -12,8 +12,8 @@ from PIL import Image, ImageCms
 from impasto.images import Picture
 from impasto.inference import Stylizer
 from impasto.inference.devices import find_device
-from impasto.inference.styles import style_names, style_weights
 from impasto.networks import TransformNet, save_network
+from impasto.networks.styles import style_weights
 
 NAMES = ["starry_night", "wave", "scream"]
 
@@ -196,7 +196,7 @@ def test_weights_are_ordered_and_sum_to_one(style, weights):
 def test_names_with_our_signs_in_them_and_the_only_style():
     assert style_weights("a=1,b", ["a=1,b", "c"]).tolist() == [[1, 0]]
     assert style_weights(None, ["wave"]).tolist() == [[1]]
-    assert style_names(TransformNet(2, 4, 0)) == ["style1", "style2"]
+    assert TransformNet(2, 4, 0).styles == ["style1", "style2"]
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,6 @@ from impasto.benchmark.measure import alone, in_use, measured_peak, now, seconds
 from impasto.benchmark.plain import CONTENT_LAYER, plain_recipe
 from impasto.choices import STYLE_LAYERS, LossNetwork
 from impasto.inference import Stylizer
-from impasto.inference.styles import style_names
 from impasto.networks import load_network
 from impasto.perceptual.features import FeatureNetwork
 from impasto.perceptual.loss import PerceptualLoss
@@ -45,7 +44,7 @@ def cost_of_plain_recipe(name: LossNetwork, size: int, device: str) -> Cost:
 def _network_cost(name: str, size: int, device: str) -> Cost:
     before = in_use(device)
     network = load_network(name)
-    stylizer = Stylizer(network, style_names(network)[0], device=device)
+    stylizer = Stylizer(network, network.styles[0], device=device)
     photo = torch.rand(1, 3, size, size, device=device)
     times: list[float] = []
     peak = measured_peak(

@@ -48,9 +48,9 @@ def arithmetic_rate(device: str) -> float:
 def convolution_flops(network: str, size: int) -> int:
     """Operations of all convolutions for one photo of size × size; a multiplication and an addition are two."""
     loaded = load_network(network)
-    style = torch.full((1, loaded.num_styles), 1 / loaded.num_styles)
+    code = loaded.encode_style(dict.fromkeys(loaded.styles, 1))
     with FlopCounterMode(display=False) as counter, torch.inference_mode():
-        loaded(torch.rand(1, 3, size, size), style)
+        loaded(torch.rand(1, 3, size, size), code)
     return counter.get_total_flops()
 
 
@@ -71,10 +71,10 @@ def _medians(painters: dict[str, Painter], size: int, device: str, rounds: int) 
 
 
 def _job(painter: Painter, photo: torch.Tensor) -> Callable[[], object]:
-    weights = torch.full((1, len(painter.styles)), 1 / len(painter.styles))
+    code = painter.encode_style(dict.fromkeys(painter.styles, 1))
 
     def job() -> object:
         with torch.inference_mode():
-            return painter.paint(photo, weights)
+            return painter.paint(photo, code)
 
     return job

@@ -79,7 +79,6 @@ def evaluate_pictures(
     from impasto.images import read_image
     from impasto.images.paintings import check_style_names, thumbnail
     from impasto.inference.devices import find_device
-    from impasto.inference.styles import style_names
     from impasto.networks import load_network, published_networks
     from impasto.reference import Reference
 
@@ -103,7 +102,7 @@ def evaluate_pictures(
             path = explore(folder, judge, grid, advance)
     else:
         offered = published_networks() if networks is None else networks
-        known = [name for name in offered if set(style_names(load_network(name))) & {*painted}]
+        known = [name for name in offered if set(load_network(name).styles) & {*painted}]
         reference = Reference(replace(options, steps=max(marks)), loss)
         others = {Path(file).stem: Reference(*_preset(file, loss)) for file in presets}
         notes = _unlike(known, {name: thumbnail(picture.pixels) for name, picture in given.items()}, paintings)

@@ -19,7 +19,6 @@ from impasto.evaluation.plots import plot_terms
 from impasto.images import match_colors
 from impasto.images.sheets import contact_sheet
 from impasto.inference import Stylizer
-from impasto.inference.styles import style_names
 from impasto.networks import find_network, load_network
 from impasto.reference import Reference
 from impasto.writing import new_file, write_bytes, write_text
@@ -96,7 +95,7 @@ class _Row:
         made |= self._references()
         curve = made[f"reference {max(self.compared.marks)}"].curve
         for file in self.compared.networks:
-            if self.painting in style_names(load_network(file)):
+            if self.painting in load_network(file).styles:
                 cell = self._network(file)
                 equal = _equal(curve, cell.numbers["loss"])
                 made[Path(file).stem] = Cell(cell.image, {**cell.numbers, "equal": equal})
@@ -135,7 +134,7 @@ class _Row:
         def make() -> Cell:
             judged = self._judged(stylizer(content))
             locked = grid_pattern(
-                lambda part, origin: stylizer.painter.paint(part, stylizer.weights, origin=origin), content
+                lambda part, origin: stylizer.painter.paint(part, stylizer.code, origin=origin), content
             )
             return Cell(judged.image, {**judged.numbers, "grid": locked})
 

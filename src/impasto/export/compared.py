@@ -47,42 +47,43 @@ def compare(
         ValueError: a difference is larger than LARGEST, or than MEAN in eight bits.
     """
     painter = OnnxPainter(file, "cpu")
-    cases = photo_cases(photos, network.num_styles) if photos else _waves(network.num_styles)
+    cases = photo_cases(photos, network) if photos else _waves(network)
     found = [_difference(network, painter, options, *case) for case in cases]
     for difference in found:
         _check(difference, options)
     return found
 
 
-def photo_cases(photos: list[Path], num_styles: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """Each photo, 1×3×H×W in [0, 1] with a longer side of 256 pixels, with one style after the other, 1×N."""
+def photo_cases(photos: list[Path], network: TransformNet) -> Iterator[tuple[Tensor, Tensor]]:
+    """Each photo, 1×3×H×W in [0, 1] its longer side 256 pixels, with the code of one style after the other, 1×N."""
     for number, path in enumerate(photos):
         content = (read_image(path).resized(_PHOTO).pixels * 255).round() / 255
-        yield content, torch.eye(num_styles)[number % num_styles][None]
+        yield content, network.encode_style(network.styles[number % network.num_styles])
 
 
-def _waves(num_styles: int) -> Iterator[tuple[Tensor, Tensor]]:
+def _waves(network: TransformNet) -> Iterator[tuple[Tensor, Tensor]]:
     """Smooth pictures with a little noise, B×3×H×W in [0, 1], each in a mixture, B×N; then all in the first, 1×N."""
     generator = torch.Generator().manual_seed(0)
     for height, width, batch in SIZES:
         y, x = torch.arange(height)[:, None] / 9, torch.arange(width) / 13
         smooth = torch.stack([0.45 + 0.45 * torch.sin(y * k + x / k) for k in (1.0, 0.7, 0.4)])
         content = smooth + 0.1 * torch.rand(batch, 3, height, width, generator=generator)
-        style = torch.rand(batch, num_styles, generator=generator)
-        content, style = (content * 255).round() / 255, style / style.sum(1, keepdim=True)
-        yield content, style
-        if batch > 1 and num_styles > 1:
-            yield content, style[:1]
+        weights = torch.rand(batch, network.num_styles, generator=generator).tolist()
+        code = torch.cat([network.encode_style(dict(zip(network.styles, row, strict=True))) for row in weights])
+        content = (content * 255).round() / 255
+        yield content, code
+        if batch > 1 and network.num_styles > 1:
+            yield content, code[:1]
 
 
 @torch.inference_mode()
 def _difference(
-    network: TransformNet, painter: OnnxPainter, options: ExportOptions, content: Tensor, style: Tensor
+    network: TransformNet, painter: OnnxPainter, options: ExportOptions, content: Tensor, code: Tensor
 ) -> Difference:
     moments = Moments()
-    pairs = [(painter.paint(content, style), network(content, style, moments=moments))]
+    pairs = [(painter.paint(content, code), network(content, code, moments=moments))]
     if options.parts:
-        statistics, origin, first, its = moments.statistics[:1], (8, 12), content[:1], style[:1]
+        statistics, origin, first, its = moments.statistics[:1], (8, 12), content[:1], code[:1]
         part = network(first, its, origin=origin, moments=Moments(statistics))
         pairs.append((painter.paint(first, its, statistics, origin), part))
     if options.pixels == "uint8":

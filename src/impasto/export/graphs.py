@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from torch.export import Dim
 
 from impasto.choices import OPSETS
-from impasto.inference.styles import style_names
 from impasto.networks import TransformNet, describe
 from impasto.networks.layers import Moments
 
@@ -47,14 +46,19 @@ class ExportOptions:
 
 
 class Whole(nn.Module):
-    """The graph of a picture: photo and style weights in, the stylized picture and its statistics out."""
+    """The graph of a picture: photo and code of a style in, the stylized picture and its statistics out."""
 
     def __init__(self, network: TransformNet, pixels: str) -> None:
         super().__init__()
         self.network, self.pixels = network, pixels
 
     def forward(self, photo: Tensor, style: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """photo B×3×H×W in [0, 1], or B×H×W×3 bytes; style B×N or 1×N, none where N = 1; statistics B×S, float32."""
+        """The stylized picture, as the photo, and its statistics B×S, float32.
+
+        Args:
+            photo: B×3×H×W in [0, 1], or B×H×W×3 bytes.
+            style: its code, B×N or 1×N; none where N = 1.
+        """
         moments = Moments()
         stylized = self._out(self.network(self._in(photo), _of_each(photo, style), moments=moments))
         return stylized, moments.statistics
@@ -80,7 +84,7 @@ class Part(Whole):
 
 
 def _of_each(photo: Tensor, style: Tensor | None) -> Tensor | None:
-    """Style weights B×N, from B×N or 1×N.
+    """A code for each photo, B×N, from B×N or 1×N.
 
     By index: broadcasting would make the exporter take the two batches for one. `len` would fix their sizes.
     """
@@ -115,7 +119,7 @@ def exported(network: TransformNet, graph: Whole, options: ExportOptions) -> byt
 def _inputs(network: TransformNet, options: ExportOptions, part: bool) -> tuple[dict[str, Tensor], Any]:
     """Examples by name, and which of their sides are free."""
     photo = torch.rand(2, 3, 37, 45)
-    style = torch.full((2, network.num_styles), 1 / network.num_styles)
+    style = network.encode_style(dict.fromkeys(network.styles, 1)).expand(2, -1)
     free = Dim.DYNAMIC
     inputs: dict[str, Tensor] = {"photo": photo}
     shapes: dict[str, Any] = {"photo": {0: free, 2: free, 3: free}}
@@ -136,7 +140,7 @@ def _inputs(network: TransformNet, options: ExportOptions, part: bool) -> tuple[
 def _properties(network: TransformNet, options: ExportOptions, part: str) -> dict[str, str]:
     """What the file says of itself; every value can be read with `onnx` alone."""
     metadata = describe(network, **network.metadata)
-    styles = metadata.get("styles") or [{"name": name} for name in style_names(network)]
+    styles = metadata.get("styles") or [{"name": name} for name in network.styles]
     ranges = {"uint8": "RGB, bytes 0 to 255, B×H×W×3", "float32": "RGB, 0 to 1, B×3×H×W"}
     return {
         "impasto": json.dumps({**metadata, "styles": styles}), "format": str(metadata["format"]),

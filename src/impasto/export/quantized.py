@@ -68,15 +68,15 @@ def _convolutions(file: Path, network: TransformNet) -> list[str]:
 
 def _inputs(network: TransformNet, photos: list[Path], pixels: str, part: bool) -> Iterator[dict[str, Any]]:
     """What the graph takes, for one photo and style after the other."""
-    for content, style in photo_cases(photos, network.num_styles):
+    for content, code in photo_cases(photos, network):
         given: dict[str, Tensor] = {"photo": content}
         if pixels == "uint8":
             given["photo"] = (content * 255).round().permute(0, 2, 3, 1).to(torch.uint8).contiguous()
         if network.num_styles > 1:
-            given["style"] = style
+            given["style"] = code
         if part:
             moments = Moments()
             with torch.inference_mode():
-                network(content, style, moments=moments)
+                network(content, code, moments=moments)
             given |= {"statistics": moments.statistics, "origin": torch.zeros(2, dtype=torch.int64)}
         yield {name: value.numpy() for name, value in given.items()}

@@ -1,7 +1,7 @@
 """Stylize pictures with a trained network: bind a style once, then call with one picture after another."""
 
 import copy
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +19,7 @@ from impasto.images import Picture
 from impasto.images.large import LARGEST, Rows, Scan, read_scan, scan
 from impasto.inference.backends import open_painter
 from impasto.inference.devices import memory_explained
-from impasto.inference.styles import Number, style_weights
+from impasto.inference.styles import elsewhere
 from impasto.inference.tiles import (
     Floats,
     Paint,
@@ -34,6 +34,7 @@ from impasto.inference.tiles import (
     tile_side,
 )
 from impasto.networks import TransformNet
+from impasto.networks.styles import Number, Style, UnknownStyle
 
 _TOLERANCE = 0.01  # beyond [0, 1]: bicubic resampling overshoots, 0…255 is a mistake
 
@@ -58,7 +59,7 @@ class Stylizer:
     """
 
     def __init__(
-        self, network: TransformNet | str | Path, style: str | Mapping[str, Number] | None = None, *,
+        self, network: TransformNet | str | Path, style: Style | None = None, *,
         strength: Number = 1.0, keep_colors: bool = False, size: int | None = None, device: str = "auto",
         backend: Backend = "auto", tile: Tiling = "auto",
     ) -> None:  # fmt: skip
@@ -71,17 +72,19 @@ class Stylizer:
         self.strength, self.keep_colors, self.size, self.tile = strength, keep_colors, size, tile
         self._bind(style)
 
-    def _bind(self, style: str | Mapping[str, Number] | None) -> None:
-        weights = style_weights(style, self.styles)
-        self.mixture = {name: w for name, w in zip(self.styles, weights[0].tolist(), strict=True) if w > 0}
-        self.weights = weights.to(self.painter.device)
+    def _bind(self, style: Style | None) -> None:
+        try:
+            self.code = self.painter.encode_style(style)
+        except UnknownStyle as error:
+            raise ValueError(f"{error}{elsewhere(error.name)}") from None
+        self.mixture = {name: w for name, w in zip(self.styles, self.code[0].tolist(), strict=True) if w > 0}
 
     @property
     def styles(self) -> list[str]:
         """The names of the network's styles, in its order."""
         return list(self.painter.styles)
 
-    def __call__(self, image: Any, style: str | Mapping[str, Number] | None = None) -> Any:
+    def __call__(self, image: Any, style: Style | None = None) -> Any:
         """The stylized image, of the kind given.
 
         Args:
@@ -162,7 +165,7 @@ class Stylizer:
         statistics = None
         if self.strength > 0:
             with torch.inference_mode():
-                statistics = statistics_of(source, lambda whole: self.painter.statistics(whole, self.weights), side)
+                statistics = statistics_of(source, lambda whole: self.painter.statistics(whole, self.code), side)
 
         def paint(part: Tensor, origin: tuple[int, int]) -> Tensor:
             with torch.inference_mode():  # not around the loop: it would hold for whoever the rows go to
@@ -185,7 +188,7 @@ class Stylizer:
     def _blended(self, content: Tensor, statistics: Tensor | None = None, origin: tuple[int, int] = (0, 0)) -> Tensor:
         if self.strength == 0:
             return content
-        stylized = self.painter.paint(content, self.weights, statistics, origin)
+        stylized = self.painter.paint(content, self.code, statistics, origin)
         if not stylized.isfinite().all():
             raise ValueError("the network paints what is no number: it is damaged, or of a run that failed")
         if self.keep_colors:

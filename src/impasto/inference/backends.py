@@ -13,10 +13,10 @@ from torch import Tensor
 
 from impasto.choices import Backend
 from impasto.inference.devices import find_device, of_memory
-from impasto.inference.styles import style_names
 from impasto.networks import NetworkError, TransformNet, find_network, load_network, upgraded
 from impasto.networks.layers import Moments
 from impasto.networks.preprocess import Origin
+from impasto.networks.styles import Style, style_weights
 
 # What an export says of itself, beside the network's own metadata.
 _PROPERTIES = {"pixels": "float32|uint8", "precision": "fp32|fp16", "quantize": "none|int8", "part": "whole",
@@ -29,20 +29,24 @@ class TorchPainter:
 
     def __init__(self, network: TransformNet, device: str = "auto") -> None:
         self.device = find_device(device)
-        self.styles, self.metadata, self.reach = style_names(network), network.metadata, network.reach
+        self.styles, self.metadata, self.reach = network.styles, network.metadata, network.reach
         self.network = network.eval().to(self.device, torch.float32).to(memory_format=torch.channels_last)
 
+    def encode_style(self, style: Style | None) -> Float[Tensor, "1 n"]:
+        """As of `TransformNet`."""
+        return self.network.encode_style(style)
+
     def paint(
-        self, content: Float[Tensor, "b 3 h w"], weights: Float[Tensor, "_ n"],
+        self, content: Float[Tensor, "b 3 h w"], code: Float[Tensor, "_ n"],
         statistics: Float[Tensor, "1 s"] | None = None, origin: Origin = (0, 0),
     ) -> Float[Tensor, "b 3 h w"]:  # fmt: skip
         """The stylized picture; with the `statistics` of a whole one, the part of it that begins at `origin`."""
-        return self.network(self._here(content), weights.to(self.device), origin=origin, moments=Moments(statistics))
+        return self.network(self._here(content), code.to(self.device), origin=origin, moments=Moments(statistics))
 
-    def statistics(self, content: Float[Tensor, "1 3 h w"], weights: Float[Tensor, "1 n"]) -> Float[Tensor, "1 s"]:
+    def statistics(self, content: Float[Tensor, "1 3 h w"], code: Float[Tensor, "1 n"]) -> Float[Tensor, "1 s"]:
         """What the parts of a picture have to know of the whole (see `Moments`)."""
         moments = Moments()
-        self.network(self._here(content), weights.to(self.device), moments=moments)
+        self.network(self._here(content), code.to(self.device), moments=moments)
         return moments.statistics
 
     def _here(self, content: Tensor) -> Tensor:
@@ -70,30 +74,34 @@ class OnnxPainter:
         self.styles = [str(style["name"]) for style in self.metadata["styles"]]
         self.reach = int(self.metadata["reach"])
 
+    def encode_style(self, style: Style | None) -> Float[Tensor, "1 n"]:
+        """As of `TorchPainter`."""
+        return style_weights(style, self.styles)
+
     def paint(
-        self, content: Float[Tensor, "b 3 h w"], weights: Float[Tensor, "_ n"],
+        self, content: Float[Tensor, "b 3 h w"], code: Float[Tensor, "_ n"],
         statistics: Float[Tensor, "1 s"] | None = None, origin: Origin = (0, 0),
     ) -> Float[Tensor, "b 3 h w"]:  # fmt: skip
         """As of `TorchPainter`, but an `origin` needs `statistics`; `ValueError` without a second file."""
         if statistics is None:
-            return self._run(self._session, content, weights)[0]
+            return self._run(self._session, content, code)[0]
         self._parts = self._parts or self._opened(self._second_file())
         more = {"statistics": statistics, "origin": torch.as_tensor(origin)}
-        return self._run(self._parts, content, weights, **more)[0]
+        return self._run(self._parts, content, code, **more)[0]
 
-    def statistics(self, content: Float[Tensor, "1 3 h w"], weights: Float[Tensor, "1 n"]) -> Float[Tensor, "1 s"]:
+    def statistics(self, content: Float[Tensor, "1 3 h w"], code: Float[Tensor, "1 n"]) -> Float[Tensor, "1 s"]:
         """As of `TorchPainter`."""
-        found = self._run(self._session, content, weights)
+        found = self._run(self._session, content, code)
         if len(found) < 2:
             raise NetworkError(f"{self._path}: gives no statistics of the picture; export it again")
         return found[1]
 
-    def _run(self, session: Any, content: Tensor, weights: Tensor, **more: Tensor) -> list[Tensor]:
+    def _run(self, session: Any, content: Tensor, code: Tensor, **more: Tensor) -> list[Tensor]:
         """What a session makes of it; bytes are put in and out where the file has them."""
         photo, bytes_wanted = content, self.metadata["pixels"] == "uint8"
         if bytes_wanted:
             photo = content.permute(0, 2, 3, 1).mul(255).round().to(torch.uint8)
-        given = {"photo": photo, "style": weights.expand(len(content), -1), **more}
+        given = {"photo": photo, "style": code.expand(len(content), -1), **more}
         names = {value.name for value in session.get_inputs()}
         arrays = {name: value.contiguous().cpu().numpy() for name, value in given.items() if name in names}
         try:

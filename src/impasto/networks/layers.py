@@ -70,17 +70,17 @@ class ConditionalInstanceNorm(nn.Module):
         self.beta = nn.Parameter(torch.zeros(num_styles, channels))
 
     def forward(
-        self, x: Float[Tensor, "b c h w"], style: Float[Tensor, "_ n"], moments: Moments | None = None,
+        self, x: Float[Tensor, "b c h w"], code: Float[Tensor, "_ n"], moments: Moments | None = None,
         relu: bool = False,
     ) -> Float[Tensor, "b c h w"]:  # fmt: skip
-        """(x − mean) / std · γ + β, γ and β being `style @ gamma` and `style @ beta`; B of style may be 1."""
+        """(x − mean) / std · γ + β, γ and β being `code @ gamma` and `code @ beta`; B of the code may be 1."""
         moments = moments or Moments()
         with torch.no_grad():  # `normalized` knows what they do to the gradient
             variance, mean = moments(x)
             inverse = torch.rsqrt(variance + self.eps)
         # float32 under autocast: a statistic over H·W values loses too much in half precision.
         with torch.autocast(x.device.type, enabled=False):
-            gamma, beta = ((style @ weight)[..., None, None] for weight in (self.gamma, self.beta))
+            gamma, beta = ((code @ weight)[..., None, None] for weight in (self.gamma, self.beta))
         return normalized(x, gamma, beta, mean, inverse, relu, moments.measures)
 
 
@@ -97,7 +97,7 @@ class ConvNormRelu(nn.Module):
         self.norm = ConditionalInstanceNorm(outputs, num_styles)
 
     def forward(
-        self, x: Float[Tensor, "b _ h w"], style: Float[Tensor, "_ n"], moments: Moments | None = None
+        self, x: Float[Tensor, "b _ h w"], code: Float[Tensor, "_ n"], moments: Moments | None = None
     ) -> Float[Tensor, "b _ _ _"]:
         if self.upsampling:
             # Resize, then convolution: no checkerboard (Odena et al. 2016). The nearest neighbour, which they and most
@@ -109,7 +109,7 @@ class ConvNormRelu(nn.Module):
         x = self.convolution(x)
         if self.upsampling == "bilinear_smoothed":
             x = smoothed(x)
-        return self.norm(x, style, moments, self.relu)
+        return self.norm(x, code, moments, self.relu)
 
 
 def smoothed(x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
@@ -128,6 +128,6 @@ class ResidualBlock(nn.Module):
         self.second = ConvNormRelu(channels, channels, 3, num_styles, relu=False)
 
     def forward(
-        self, x: Float[Tensor, "b c h w"], style: Float[Tensor, "_ n"], moments: Moments | None = None
+        self, x: Float[Tensor, "b c h w"], code: Float[Tensor, "_ n"], moments: Moments | None = None
     ) -> Float[Tensor, "b c h w"]:
-        return x + self.second(self.first(x, style, moments), style, moments)
+        return x + self.second(self.first(x, code, moments), code, moments)

@@ -14,6 +14,7 @@ from impasto.networks.layers import (
     ResidualBlock,
 )
 from impasto.networks.preprocess import Origin, canvas, without_grain
+from impasto.networks.styles import Style, style_weights
 
 # Pixels reflected around the picture and cut off again. Without, a network knows where the picture ends, and makes up
 # there for the zero padding of the loss network. With 8, as in training, the outermost 4 pixels had 0.44 to 0.68 of the
@@ -73,28 +74,46 @@ class TransformNet(nn.Module):
         ])  # fmt: skip
         self.to_rgb = Convolution(width, 3, 9)
 
+    @property
+    def styles(self) -> list[str]:
+        """The names of the styles, in the order of their weights; style1, style2, … where its metadata has none."""
+        names = [str(style["name"]) for style in self.metadata.get("styles", [])]
+        complete = len(names) == self.num_styles
+        return names if complete else [f"style{number + 1}" for number in range(self.num_styles)]
+
+    def encode_style(self, style: Style | None = None) -> Float[Tensor, "1 n"]:
+        """The code of a style, or of a mixture, that `forward` takes: weights of sum 1 over the learned styles.
+
+        Args:
+            style: "wave", "wave=0.3,scream=0.7", the same as a mapping; None where N = 1.
+
+        Raises:
+            ValueError: as of `style_weights`.
+        """
+        return style_weights(style, self.styles).to(self.to_rgb.weight.device)
+
     def forward(
-        self, content: Float[Tensor, "b 3 h w"], style: Float[Tensor, "_ n"] | None = None, margin: int = MARGIN,
+        self, content: Float[Tensor, "b 3 h w"], code: Float[Tensor, "_ n"] | None = None, margin: int = MARGIN,
         origin: Origin = (0, 0), moments: Moments | None = None,
     ) -> Float[Tensor, "b 3 h w"]:  # fmt: skip
         """The stylized picture in [0, 1], of the size of `content`, whatever that is.
 
         Args:
             content: RGB in [0, 1].
-            style: weights of the styles, B×N or 1×N: one-hot, or a mixture; may be left out where N = 1.
+            code: of the styles (`encode_style`), B×N or 1×N; may be left out where N = 1.
             margin: pixels reflected around the picture and cut off again, a multiple of four.
             origin: where in a larger picture this part of it begins, in pixels (down, right).
             moments: for that part, `Moments(whole.statistics)`, where `whole = Moments()` went with the whole before:
                 with an `origin` of multiples of four, what lies `reach` pixels inside is then as in the whole.
 
         Raises:
-            ValueError: no `style` for a network of several, or weights of another number of styles.
+            ValueError: no `code` for a network of several styles, or one of another length.
         """
-        style = self._checked(style, content)
+        code = self._checked(code, content)
         moments = moments or Moments()
         x = self._prepared(content, margin, origin)
         for layer in self.layers:
-            x = layer(x, style, moments)
+            x = layer(x, code, moments)
         # A sigmoid instead of Johnson's scaled tanh: the same curve, in [0, 1] without an offset.
         stylized = torch.sigmoid(by_columns(self.to_rgb, x))
         h, w = content.shape[-2:]
@@ -115,13 +134,13 @@ class TransformNet(nn.Module):
             x = x + canvas(origin[0] + down, origin[1] + right, self.canvas).to(x.dtype)
         return x
 
-    def _checked(self, style: Tensor | None, content: Tensor) -> Tensor:
-        if style is None and self.num_styles == 1:
+    def _checked(self, code: Tensor | None, content: Tensor) -> Tensor:
+        if code is None and self.num_styles == 1:
             return content.new_ones(1, 1)
-        if style is None or style.shape[1] != self.num_styles:
-            given = "none" if style is None else str(style.shape[1])
-            raise ValueError(f"style: {given} given, this network needs {self.num_styles} weights for each picture")
-        return style.to(content)
+        if code is None or code.shape[1] != self.num_styles:
+            given = "none" if code is None else str(code.shape[1])
+            raise ValueError(f"code: {given} given, this network needs {self.num_styles} weights for each picture")
+        return code.to(content)
 
 
 def _padding(image: Tensor, axis: int, margin: int) -> tuple[Tensor, Tensor]:

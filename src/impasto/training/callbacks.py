@@ -182,8 +182,8 @@ class Previews(pl.Callback):
     @torch.no_grad()
     def _paint(self, trainer: pl.Trainer, pl_module: Any) -> None:
         photos = trainer.datamodule.preview_photos(self.photos).to(pl_module.device)  # type: ignore[attr-defined]
-        weights = torch.eye(len(pl_module.styles), device=pl_module.device)
-        rows = [[photo, *(pl_module.network(photo, style[None]) for style in weights)] for photo in photos.split(1)]
+        codes = torch.eye(len(pl_module.styles), device=pl_module.device)
+        rows = [[photo, *(pl_module.network(photo, code[None]) for code in codes)] for photo in photos.split(1)]
         rows = [[picture.float().cpu() for picture in row] for row in rows]
         sheet = contact_sheet(rows, column_labels=["photo", *pl_module.styles])
         folder = Path(trainer.default_root_dir) / "previews"

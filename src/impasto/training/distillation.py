@@ -145,10 +145,8 @@ class Distillation(pl.LightningModule):
         painters = vars(self)["painters"]
         painter = painters[int(torch.randint(len(painters), (), generator=generator))]
         first, second = torch.randint(painter.num_styles, (2,), generator=generator).tolist()
-        style = torch.zeros(1, painter.num_styles, device=photo.device)
-        style[0, first] += 0.5
-        style[0, second] += 0.5
-        return painter(photo, style)
+        mixture = {painter.styles[number]: 1 for number in (first, second)}  # one style, where both are the same
+        return painter(photo, painter.encode_style(mixture))
 
     def configure_optimizers(self) -> torch.optim.Adam:
         """Adam; the rate of each step is `Schedule`'s."""

@@ -122,12 +122,12 @@ class FixedStyles(pl.LightningModule):
                 state[key] = torch.stack(rows)
         return state
 
-    def forward(self, content: Tensor, style: Tensor) -> Tensor:
+    def forward(self, content: Tensor, code: Tensor) -> Tensor:
         """See TransformNet.forward; with the smaller margin, in validation too, so that its terms compare."""
         content = content.contiguous(memory_format=torch.channels_last)
         # Validation photos have another size, for which the network would be compiled again.
         network = self._compiled if self.training and self._compiled else self.network
-        return network(content, style, TRAINING_MARGIN)
+        return network(content, code, TRAINING_MARGIN)
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
         """Sample i of the stream learns style i mod N."""

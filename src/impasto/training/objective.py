@@ -14,7 +14,7 @@ from impasto.perceptual.target import StyleTarget, moved_error
 
 MOVED = 4  # with `shift_weight`, every fourth photo comes a second time, moved by less than 4 pixels each way
 
-Paint = Callable[[Tensor, Tensor], Tensor]  # photos B×3×H×W and weights of the styles B×N, to pictures
+Paint = Callable[[Tensor, Tensor], Tensor]  # photos B×3×H×W and codes of their styles B×N, to pictures
 
 
 class Objective:
