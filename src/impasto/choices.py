@@ -14,6 +14,7 @@ WRITABLE = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP", ".t
 
 Backend = Literal["auto", "torch", "onnx"]
 Tiling = Literal["auto", "never"] | int
+Stroke = Literal["auto", "pixels"] | float | int
 Teacher = Literal["vgg19", "vgg16"]
 LossNetwork = Literal[Teacher, "compact"]
 Balance = Literal["relative", "fixed", "dynamic"]

@@ -44,7 +44,7 @@ def cost_of_plain_recipe(name: LossNetwork, size: int, device: str) -> Cost:
 def _network_cost(name: str, size: int, device: str) -> Cost:
     before = in_use(device)
     network = load_network(name)
-    stylizer = Stylizer(network, network.styles[0], device=device)
+    stylizer = Stylizer(network, network.styles[0], stroke="pixels", device=device)
     photo = torch.rand(1, 3, size, size, device=device)
     times: list[float] = []
     peak = measured_peak(

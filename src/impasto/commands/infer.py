@@ -4,13 +4,13 @@ import os
 import sys
 from pathlib import Path
 
-from impasto.choices import Backend, Tiling
+from impasto.choices import Backend, Stroke, Tiling
 from impasto.commands.arguments import parsed
 from impasto.commands.jobs import check_outputs, find, plan
 
 _ALLOWED = {
     "strength": "a number from 0 to 1", "size": "a whole number of pixels",
-    "tile": "auto, never or a whole number of pixels",
+    "stroke": "auto, pixels or a number from 0.1 to 10", "tile": "auto, never or a whole number of pixels",
 }  # fmt: skip
 _PHOTOS = (
     "photo files, folders (searched with their sub-folders), quoted patterns such as 'trip/**/*.jpg', or - for "
@@ -36,6 +36,7 @@ def stylize_photos(
     strength: float = 1.0,
     keep_colors: bool = False,
     size: int | None = None,
+    stroke: Stroke = "auto",
     tile: Tiling = "auto",
     output: str = "stylized",
     device: str = "auto",
@@ -54,7 +55,9 @@ def stylize_photos(
         strength: from 0 (the photo) to 1 (fully stylized)
         keep_colors: keep the colours of the photo, paint its brightness only
         size: longer side of the result in pixels; the size of the photo if not given
-        tile: auto paints photos of more than 4 megapixels in tiles, without seams, in memory that hardly grows with the
+        stroke: auto paints photos of more than 1024 pixels with strokes as large, relative to the picture, as at 1024;
+            2 makes them twice as large, 0.5 half; pixels gives them a fixed number of pixels
+        tile: auto paints more than 4 megapixels in tiles, without seams, in memory that hardly grows with the
             photo; never paints them whole; a number, in tiles of that side in pixels
         output: a folder, or for one photo a file; - is standard output, as PNG
         device: auto (cuda, else mps, else cpu), cpu, cuda, cuda:N or mps
@@ -86,7 +89,15 @@ def stylize_photos(
         print(painting.styles_table(open_painter(path, backend, device)))
         return 0
     stylizer = Stylizer(
-        path, style, strength=strength, keep_colors=keep_colors, size=size, device=device, backend=backend, tile=tile
+        path,
+        style,
+        strength=strength,
+        keep_colors=keep_colors,
+        size=size,
+        stroke=stroke,
+        device=device,
+        backend=backend,
+        tile=tile,
     )
 
     def stylize_into(output: Path) -> int:

@@ -60,6 +60,7 @@ def label(stylizer: Stylizer, network: Path) -> str:
         (stylizer.strength != 1, f"strength-{stylizer.strength:g}"),
         (stylizer.keep_colors, "colors-kept"),
         (stylizer.size is not None, f"{stylizer.size}px"),
+        (stylizer.stroke != "auto", f"stroke-{stylizer.stroke}".removesuffix(".0")),
         (stylizer.tile != "auto", f"tile-{stylizer.tile}"),
     ]
     return re.sub(r"[^\w.+-]+", "-", "_".join(part for differs, part in parts if differs))

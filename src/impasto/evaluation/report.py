@@ -127,7 +127,7 @@ class _Row:
 
     def _network(self, file: str) -> Cell:
         network = load_network(file)
-        stylizer = Stylizer(network, self.painting, device=str(self.judge.photos.device))
+        stylizer = Stylizer(network, self.painting, stroke="pixels", device=str(self.judge.photos.device))
         content = self.compared.photos[self.photo]
 
         @torch.no_grad()

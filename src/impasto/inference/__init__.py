@@ -14,13 +14,15 @@ from PIL import Image
 from torch import Tensor
 
 from impasto import images
-from impasto.choices import Backend, Tiling
+from impasto.choices import Backend, Stroke, Tiling
 from impasto.images import Picture
 from impasto.images.large import LARGEST, Rows, Scan, read_scan, scan
 from impasto.inference.backends import open_painter
 from impasto.inference.devices import memory_explained
+from impasto.inference.strokes import BORDER, Enlarged, check_stroke, painted_side
 from impasto.inference.styles import elsewhere
 from impasto.inference.tiles import (
+    SIDE,
     Floats,
     Paint,
     Source,
@@ -47,29 +49,33 @@ class Stylizer:
         style: a name, a mixture "starry_night=0.7,wave=0.3", or weights by name; None where N = 1.
         strength: from 0, exactly the photo, to 1, fully stylized.
         keep_colors: take the luminance from the stylized picture, the colours from the photo.
-        size: the longer side, in pixels, to work at and to return; None: that of the photo.
-        tile: auto: what is larger than 4 megapixels is painted in tiles, in memory that does not grow with the picture,
+        size: the longer side of the result, in pixels; None: that of the photo.
+        stroke: auto: strokes as large, relative to the picture, as at 1024 pixels, in larger pictures (see
+            `impasto.inference.strokes`); a number: that many times larger; pixels: of a fixed number of pixels.
+        tile: auto: paints more than 4 megapixels in tiles, in memory that does not grow with the picture,
             under statistics of the picture scaled down (see `impasto.inference.tiles`), which makes it a little another
             picture than painted whole; a number: in tiles of that side, whatever the size; never: always whole.
         device: auto (cuda, else mps, else cpu), cpu, cuda, cuda:N or mps.
         backend: see `open_painter`.
 
     Raises:
-        ValueError: a network, style, strength, size, tile or device that does not exist or is out of range.
+        ValueError: a network, style, strength, size, stroke, tile or device that does not exist or is out of range.
     """
 
     def __init__(
         self, network: TransformNet | str | Path, style: Style | None = None, *,
         strength: Number = 1.0, keep_colors: bool = False, size: int | None = None, device: str = "auto",
-        backend: Backend = "auto", tile: Tiling = "auto",
+        backend: Backend = "auto", tile: Tiling = "auto", stroke: Stroke = "auto",
     ) -> None:  # fmt: skip
         if not 0 <= strength <= 1:
             raise ValueError(f"strength {strength}: must be from 0 (the photo) to 1 (fully stylized)")
         if size is not None and size < 1:
             raise ValueError(f"size {size}: the longer side must be at least 1 pixel")
+        check_stroke(stroke)
         self.painter = open_painter(network, backend, device)
         check_tiling(tile, self.painter.reach)
         self.strength, self.keep_colors, self.size, self.tile = strength, keep_colors, size, tile
+        self.stroke = stroke
         self._bind(style)
 
     def _bind(self, style: Style | None) -> None:
@@ -157,8 +163,38 @@ class Stylizer:
         """
         side = tile_side(self.tile, *scan.shape) or max(scan.shape)
         with self._memory_explained(scan.shape):
+            if self._resizes_strokes(scan.shape):
+                yield from paint_rows(scan, plan(*scan.shape, SIDE, BORDER), self._large_brush(scan), tell)
+                return
             tiles, paint = plan(*scan.shape, side, self.painter.reach), self._brush(scan, side)
             yield from paint_rows(scan, tiles, paint, tell)
+
+    def _resizes_strokes(self, shape: tuple[int, int]) -> bool:
+        """Whether a picture of that size is painted at another, so that strokes have the size asked for."""
+        return self.strength > 0 and painted_side(self.stroke, max(shape)) != max(shape)
+
+    def _large_brush(self, source: Source) -> Paint:
+        """What gives the parts of a picture whose painting, made at another size, is resized to it."""
+        longer, (height, width) = max(source.shape), source.shape
+        side = painted_side(self.stroke, longer)
+        with torch.inference_mode():
+            if side < longer:
+                photo = source.reduced(max(1, round(height * width * (side / longer) ** 2)))
+            else:
+                photo = images.resize(source.crop(0, 0, height, width), side)
+            same = copy.copy(self)
+            same.strength, same.keep_colors, same.size, same.stroke = 1.0, False, None, "pixels"
+            painting = same._paint(photo)
+            if side > longer:
+                painting, photo = (images.resize(x, longer) for x in (painting, photo))
+            large = Enlarged.of(painting.to(self.painter.device), photo.to(self.painter.device), source.shape)
+
+        def paint(part: Tensor, origin: tuple[int, int]) -> Tensor:
+            with torch.inference_mode():
+                part = part.to(self.painter.device)
+                return self._finished(large.part(part, origin), part)
+
+        return paint
 
     def _brush(self, source: Source, side: int) -> Paint:
         """What paints the parts of that picture, after measuring it."""
@@ -177,6 +213,9 @@ class Stylizer:
         with torch.inference_mode():
             content = content if self.size is None else images.resize(content, self.size)
         height, width = content.shape[-2:]
+        if self._resizes_strokes((height, width)):
+            tiles, pictures = plan(height, width, SIDE, BORDER), map(Floats, content.split(1))
+            return torch.cat([paint_floats(each, tiles, self._large_brush(each)) for each in pictures])
         if side := tile_side(self.tile, height, width):
             tiles, pictures = plan(height, width, side, self.painter.reach), map(Floats, content.split(1))
             return torch.cat([paint_floats(each, tiles, self._brush(each, side)) for each in pictures])
@@ -191,6 +230,10 @@ class Stylizer:
         stylized = self.painter.paint(content, self.code, statistics, origin)
         if not stylized.isfinite().all():
             raise ValueError("the network paints what is no number: it is damaged, or of a run that failed")
+        return self._finished(stylized, content)
+
+    def _finished(self, stylized: Tensor, content: Tensor) -> Tensor:
+        """With the photo's colours, and blended with the photo, as far as is asked for."""
         if self.keep_colors:
             stylized = images.keep_colors(stylized, content)
         # Pixels are blended, so the photo shows through. Painting less strongly, which is not the same, takes
