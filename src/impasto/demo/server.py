@@ -103,7 +103,7 @@ class Handler(BaseHTTPRequestHandler):
         self._answer(with_body=True)
 
     def do_HEAD(self) -> None:
-        """Send the headers of the same answer."""
+        """Send what GET sends, without the file."""
         self._answer(with_body=False)
 
     def log_message(self, format: str, *values: object) -> None:
