@@ -35,8 +35,8 @@ KEPT = ROOT / "tests" / "golden"
 RECORD = KEPT / "numbers.json"
 CHECKPOINTS = ROOT / "checkpoints"
 COMPACT = CHECKPOINTS / "compact.safetensors"  # the loss network, which paints nothing
-# Learning rate of the runs that `keep` stores and `resumed` continues. It is high, so that ten steps
-# make the two styles differ.
+# Learning rate of the runs that `keep` stores and `resumed` continues. It is high, so that ten
+# steps make the two styles differ.
 KEPT_RATE = "--model.learning_rate=0.05"
 BLOCK = 8  # pictures are recorded as means of blocks of 8×8 pixels
 # The difference allowed for an entry, by the first word of its name: LEVELS are in grey levels,

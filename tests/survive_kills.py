@@ -37,8 +37,15 @@ SAVING = 0.005  # most seconds that a run saves before it is killed
 def start(folder: Path, run: str, steps: int) -> subprocess.Popen:
     command = [sys.executable, str(ROOT / "scripts" / "train.py"), "fit", *OPTIONS,
                f"--run={run}", f"--trainer.max_steps={steps}"]  # fmt: skip
-    return subprocess.Popen(command, cwd=folder, env=ENVIRONMENT, start_new_session=True,
-                            stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)  # fmt: skip
+    return subprocess.Popen(
+        command,
+        cwd=folder,
+        env=ENVIRONMENT,
+        start_new_session=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
 
 
 def finish(process: subprocess.Popen) -> None:
