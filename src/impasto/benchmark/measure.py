@@ -49,9 +49,7 @@ def measured_peak(job: Callable[[], object], device: str, before: float) -> floa
     if device.startswith("cuda"):
         torch.cuda.reset_peak_memory_stats()
     elif CLEAR_PEAK.exists():
-        CLEAR_PEAK.write_text(
-            "5"
-        )  # so that an earlier peak, while networks were built, is not counted
+        CLEAR_PEAK.write_text("5")  # do not count an earlier peak, while networks were built
     job()
     if device.startswith("cuda"):
         return torch.cuda.max_memory_allocated() / MEBIBYTE - before
@@ -117,7 +115,7 @@ def _ctrl_c_left_to_this_process() -> Iterator[None]:
     if not hasattr(signal, "pthread_sigmask"):  # Windows
         yield
         return
-    # Starting the tracker unblocks SIGINT. Start it here, or the first pool would do so later.
+    # Starting the tracker unblocks SIGINT. Start it now, or the first pool starts it.
     resource_tracker.ensure_running()
     former = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:

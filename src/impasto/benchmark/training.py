@@ -192,14 +192,8 @@ def convolution_rate(device: str, bf16: bool) -> float:
         memory_format=torch.channels_last
     )
     with torch.inference_mode():
-        return (
-            2
-            * 9
-            * 256
-            * 256
-            * x[:, 0].numel()
-            / min(seconds_of(lambda: layer(x), device) for _ in range(6))
-        )
+        return (2 * 9 * 256 * 256 * x[:, 0].numel()
+                / min(seconds_of(lambda: layer(x), device) for _ in range(6)))  # fmt: skip
 
 
 def training_step(step: Step) -> Callable[[], None]:
@@ -231,6 +225,7 @@ def training_step(step: Step) -> Callable[[], None]:
 def _plain(
     step: Step, network: torch.nn.Module, photos: torch.Tensor
 ) -> Callable[[torch.Tensor], torch.Tensor]:
+    """Return a function from photos to the plain loss of their stylized pictures."""
     loss = PlainLoss(photos, step.shortened, step.cached)
     if step.channels_last:
         loss.to(memory_format=torch.channels_last)
@@ -240,6 +235,7 @@ def _plain(
 def _ours(
     step: Step, network: torch.nn.Module, photos: torch.Tensor
 ) -> Callable[[torch.Tensor], torch.Tensor]:
+    """Return a function from photos to our loss of their stylized pictures."""
     weights = "random" if step.network != "compact" else None
     loss = PerceptualLoss(LossOptions(step.network, weights, balance="fixed")).to(step.device)
     target = loss.style_target([photos[:1]]).select(

@@ -116,6 +116,7 @@ class Handler(BaseHTTPRequestHandler):
         super().end_headers()
 
     def _answer(self, *, with_body: bool) -> None:
+        """Check the request, then send a file of the table, or an error."""
         hosts = self.headers.get_all("Host", [])
         if len(hosts) != 1 or not NAMES.fullmatch(hosts[0].strip()):
             self.close_connection = True

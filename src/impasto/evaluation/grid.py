@@ -114,6 +114,7 @@ def explore(folder: Path, judge: Judge, grid: Grid, advance: Callable[[str], Non
 def _cell(
     cells: Cells, judge: Judge, grid: Grid, point: Mapping[str, Any], reference: Reference
 ) -> Cell:
+    """Return the cell at a point, stored or optimized now."""
     photo, painting = (
         point.get("photo", next(iter(grid.photos))),
         point.get("painting", grid.paintings[0]),
@@ -132,6 +133,7 @@ def _cell(
 
 
 def _report(folder: Path, judge: Judge, grid: Grid, made: list[Cell]) -> Path:
+    """Write the report of the cells, given in the order of the points; return its path."""
     points = grid.points()
     table = io.StringIO(newline="")
     writer = csv.DictWriter(table, [*grid.axes, *made[0].numbers])

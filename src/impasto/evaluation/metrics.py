@@ -21,13 +21,8 @@ from impasto.perceptual.loss import gram_matrix
 Picture = Float[Tensor, "1 3 _ _"]
 Features = Callable[[Tensor], Mapping[str, Tensor]]
 
-LPIPS_LAYERS = (
-    "relu1_2",
-    "relu2_2",
-    "relu3_3",
-    "relu4_3",
-    "relu5_3",
-)  # of VGG16 (Zhang et al. 2018)
+# Layers of VGG16 (Zhang et al. 2018).
+LPIPS_LAYERS = ("relu1_2", "relu2_2", "relu3_3", "relu4_3", "relu5_3")
 LPIPS_WEIGHTS = "package:torchmetrics/functional/image/lpips_models/vgg.pth"
 
 

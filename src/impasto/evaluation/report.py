@@ -163,6 +163,7 @@ class _Row:
         )
 
     def _network(self, file: str) -> Cell:
+        """Return the cell of a network; it has the number `grid` besides (`grid_pattern`)."""
         network = load_network(file)
         stylizer = Stylizer(network, self.painting, device=str(self.judge.photos.device))
         content = self.compared.photos[self.photo]
@@ -315,6 +316,7 @@ def _iteration(reference: Reference, device: str) -> list[Cost]:
 
 
 def _heading(judge: Judge, compared: Compared) -> str:
+    """Return the heading of the report: what was compared where, and what the numbers mean."""
     options, device = judge.loss.options, judge.photos.device
     where = (
         torch.cuda.get_device_name(device)
