@@ -1,4 +1,4 @@
-"""Time the loss networks side by side: python scripts/benchmark.py --device cpu"""
+"""Time training, painting and the losses: python scripts/benchmark.py --device cpu"""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""A page that paints photos in the browser: python scripts/demo.py --network gallery.onnx"""
+"""Serve a page that paints photos in the browser: python scripts/demo.py --network gallery.onnx"""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""Make the compact loss network: python scripts/distill.py fit --data.photos FOLDER --model.paintings FOLDER"""
+"""Distill VGG: python scripts/distill.py fit --data.photos FOLDER --model.paintings FOLDER"""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""Compare networks with the reference, in a report: python scripts/evaluate.py --config configs/compare.yaml"""
+"""Compare networks with the reference: python scripts/evaluate.py --config configs/compare.yaml"""
 
 import sys
 

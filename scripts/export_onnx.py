@@ -1,4 +1,4 @@
-"""A network as an ONNX file: python scripts/export_onnx.py NETWORK --output FILE.onnx"""
+"""Write a network as an ONNX file: python scripts/export_onnx.py NETWORK --output FILE.onnx"""
 
 import sys
 

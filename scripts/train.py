@@ -1,4 +1,4 @@
-"""Train a network: python scripts/train.py fit --config configs/styles/starry_night.yaml --data.photos FOLDER"""
+"""Train a network: python scripts/train.py fit --config CONFIG.yaml --data.photos FOLDER"""
 
 import sys
 

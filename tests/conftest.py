@@ -1,4 +1,7 @@
-"""Shapes in the types of public tensors are checked while the tests run, and only then."""
+"""Fixtures and order of the tests.
+
+While the tests run, and only then, jaxtyping checks the shapes in the types of public functions.
+"""
 
 import os
 from pathlib import Path
@@ -16,19 +19,22 @@ install_import_hook("impasto", "beartype.beartype")
 SHARED = Path(os.environ.get("IMPASTO_SHARED", Path(__file__).parents[2] / "shared"))
 
 # Files that take minutes, the longest first.
-LONG = ("test_many_machines", "test_readme", "test_runs", "test_training", "test_export", "test_benchmark",
-        "test_configs", "test_stream_checkpoints", "test_demo_page")  # fmt: skip
+LONG = ("test_many_machines", "test_readme", "test_runs", "test_training", "test_export",
+        "test_benchmark", "test_configs", "test_stream_checkpoints", "test_demo_page")  # fmt: skip
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Long files come first: two processes that share the files then end at about the same time."""
+    """Run long files first, so that processes that share the files end at about the same time."""
     places = {name: place for place, name in enumerate(LONG)}
     items.sort(key=lambda item: places.get(item.path.stem, len(LONG)))
 
 
 @pytest.fixture(scope="session")
 def shared() -> Path:
-    """The folder of development data beside the checkout: photos, paintings, VGG16's weights."""
+    """The folder of development data beside the checkout: photos, paintings, VGG16's weights.
+
+    Tests that use it are skipped where it is missing.
+    """
     if not (SHARED / "weights").is_dir():
         pytest.skip(f"needs the development data, which is not at {SHARED} (set IMPASTO_SHARED)")
     return SHARED
@@ -36,13 +42,13 @@ def shared() -> Path:
 
 @pytest.fixture(autouse=True)
 def seeded() -> None:
-    """Random inputs are the same in every run: a failure can be met again."""
+    """Seed torch before every test, so that a failure can be reproduced."""
     torch.manual_seed(0)
 
 
 @pytest.fixture(scope="module")
 def network() -> "TransformNet":
-    """A small network of which every pixel depends on its surroundings."""
+    """A small network whose γ and β are random, so that each pixel depends on its surroundings."""
     from impasto.networks import TransformNet  # after the import hook
 
     torch.manual_seed(0)

@@ -1,1 +1,1 @@
-"""What training, painting, the losses and the reference cost: ratios measured side by side."""
+"""Benchmarks of training, painting, the loss networks and the reference, measured side by side."""

@@ -1,4 +1,4 @@
-"""What a picture costs: seconds, and peak memory, each approach in a process of its own."""
+"""What a picture costs in seconds and peak memory; each approach is measured in its own process."""
 
 import statistics
 from dataclasses import dataclass, replace
@@ -15,29 +15,40 @@ from impasto.perceptual.features import FeatureNetwork
 from impasto.perceptual.loss import PerceptualLoss
 from impasto.reference import Reference, optimize_image
 
-ROUNDS = 5  # pictures, or iterations, that are timed after one to warm up
+ROUNDS = 5  # pictures or iterations that are timed, after one to warm up
 
 
 @dataclass(frozen=True)
 class Cost:
-    """Seconds (warm, median) and MiB at the peak."""
+    """The cost of a picture or of an iteration.
+
+    Args:
+        seconds: the median time, after a warm-up.
+        mebibytes: peak memory in MiB.
+    """
 
     seconds: float
     mebibytes: float
 
 
 def cost_of_network(name: str, size: int, device: str) -> Cost:
-    """Of one picture of size × size pixels."""
+    """Return the cost of painting one picture of size × size pixels with a network."""
     return alone(_network_cost, name, size, device)
 
 
 def cost_of_reference(reference: Reference, size: int, device: str) -> Cost:
-    """Of one iteration at size × size pixels."""
+    """Return the cost of one iteration of the reference at size × size pixels."""
     return alone(_reference_cost, reference, size, device)
 
 
 def cost_of_plain_recipe(name: LossNetwork, size: int, device: str) -> Cost:
-    """Of one iteration of the usual recipe (`plain_recipe`)."""
+    """Return the cost of one iteration of `plain_recipe` at size × size pixels.
+
+    Args:
+        name: the loss network; its weights are random.
+        size: side of photo and painting in pixels.
+        device: where it is measured.
+    """
     return alone(_plain_cost, name, size, device)
 
 
@@ -48,7 +59,11 @@ def _network_cost(name: str, size: int, device: str) -> Cost:
     photo = torch.rand(1, 3, size, size, device=device)
     times: list[float] = []
     peak = measured_peak(
-        lambda: times.extend(seconds_of(lambda: stylizer(photo), device) for _ in range(ROUNDS + 1)), device, before
+        lambda: times.extend(
+            seconds_of(lambda: stylizer(photo), device) for _ in range(ROUNDS + 1)
+        ),
+        device,
+        before,
     )
     return Cost(statistics.median(times[1:]), peak)
 
@@ -60,9 +75,12 @@ def _reference_cost(reference: Reference, size: int, device: str) -> Cost:
     ends: list[float] = []
     options = replace(reference.options, steps=ROUNDS + 1, coarse=[], patience=0)
     peak = measured_peak(
-        lambda: optimize_image(photo, [photo.flip(-1)], loss, options, on_step=lambda *_: ends.append(now(device))),
-        device, before,
-    )  # fmt: skip
+        lambda: optimize_image(
+            photo, [photo.flip(-1)], loss, options, on_step=lambda *_: ends.append(now(device))
+        ),
+        device,
+        before,
+    )
     return Cost(_iteration(ends[1:]), peak)
 
 
@@ -77,5 +95,5 @@ def _plain_cost(name: LossNetwork, size: int, device: str) -> Cost:
 
 
 def _iteration(ends: list[float]) -> float:
-    """The median time between ends, the first of which followed a warm-up."""
+    """Return the median time between successive ends of iterations."""
     return statistics.median(after - before for before, after in pairwise(ends))

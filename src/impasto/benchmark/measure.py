@@ -1,4 +1,4 @@
-"""Seconds, and memory at its peak, also of a process of its own."""
+"""Measurement of time and of peak memory, in this process or in a fresh one."""
 
 import multiprocessing
 import resource
@@ -18,31 +18,38 @@ from rich.progress import track
 Found = TypeVar("Found")
 
 MEBIBYTE = 2**20
-# How a process is begun that has done nothing yet but import; elsewhere than on Windows each but the first at once.
+# How fresh processes are started. They have imported modules, but done nothing else. A fork server,
+# which Windows lacks, imports only once and then starts each process without delay.
 FRESH = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
-CLEAR_PEAK = Path("/proc/self/clear_refs")  # of Linux: 5 forgets the most memory a process has had
+CLEAR_PEAK = Path("/proc/self/clear_refs")  # Linux only; a 5 written here resets the peak memory
 
 
 def now(device: str) -> float:
-    """Seconds on a clock, when the device has done what it was given."""
+    """Wait until the device has finished its work and return the time in seconds."""
     if device.startswith("cuda"):
         torch.cuda.synchronize()
     return time.perf_counter()
 
 
 def seconds_of(job: Callable[[], object], device: str) -> float:
-    """What one call takes."""
+    """Return the seconds that one call of `job` takes."""
     began = now(device)
     job()
     return now(device) - began
 
 
 def measured_peak(job: Callable[[], object], device: str, before: float) -> float:
-    """MiB that a call takes at its peak, above `before`, what was in use (`in_use`) earlier."""
+    """Return the peak memory of one call, in MiB above `before`.
+
+    Args:
+        job: what is called.
+        device: the device whose memory counts: a GPU's, or this process's.
+        before: the MiB that were in use before (`in_use`).
+    """
     if device.startswith("cuda"):
         torch.cuda.reset_peak_memory_stats()
     elif CLEAR_PEAK.exists():
-        CLEAR_PEAK.write_text("5")  # what building the networks took for a moment does not count
+        CLEAR_PEAK.write_text("5")  # do not count an earlier peak, while networks were built
     job()
     if device.startswith("cuda"):
         return torch.cuda.max_memory_allocated() / MEBIBYTE - before
@@ -50,12 +57,15 @@ def measured_peak(job: Callable[[], object], device: str, before: float) -> floa
 
 
 def in_use(device: str) -> float:
-    """MiB of the device's memory that this process has now."""
+    """Return the MiB of the device's memory that this process has in use now."""
     return torch.cuda.memory_allocated() / MEBIBYTE if device.startswith("cuda") else resident()
 
 
 def resident(peak: bool = False) -> float:
-    """Memory of this process in MiB: now, or the most it has had. Outside Linux only the latter is known."""
+    """Return the memory of this process in MiB, now or at its peak.
+
+    Outside Linux the peak is returned in both cases, as the present value is not known.
+    """
     status = Path("/proc/self/status")
     if status.exists():
         return int(status.read_text().split("VmHWM:" if peak else "VmRSS:")[1].split()[0]) / 1024
@@ -63,7 +73,10 @@ def resident(peak: bool = False) -> float:
 
 
 def turns(rounds: int, what: str) -> Iterator[int]:
-    """Round after round, told of on standard error: by a bar on a terminal, elsewhere by a line each."""
+    """Yield the numbers of the rounds and report progress on standard error.
+
+    On a terminal this is a bar, elsewhere a line for each round.
+    """
     console = Console(stderr=True)
     if console.is_terminal:
         yield from track(range(rounds), what, console=console, transient=True)
@@ -74,10 +87,18 @@ def turns(rounds: int, what: str) -> Iterator[int]:
 
 
 def alone(function: Callable[..., Found], *arguments: object) -> Found:
-    """What a function of a module gives in a fresh process, with as many threads."""
+    """Return the result of a function that is called in a fresh process.
+
+    The process has as many torch threads as this one.
+
+    Args:
+        function: a function at the top level of a module.
+        arguments: its arguments, which are pickled.
+    """
     context = multiprocessing.get_context(FRESH)
     if FRESH == "forkserver":
-        context.set_forkserver_preload([function.__module__, "torchvision"])  # imported once, for all processes
+        # The fork server imports these once, for all processes.
+        context.set_forkserver_preload([function.__module__, "torchvision"])
     threads = torch.get_num_threads()
     with _ctrl_c_left_to_this_process():
         pool = context.Pool(1, torch.set_num_threads, (threads,))
@@ -87,11 +108,15 @@ def alone(function: Callable[..., Found], *arguments: object) -> Found:
 
 @contextmanager
 def _ctrl_c_left_to_this_process() -> Iterator[None]:
-    """What is begun meanwhile is not interrupted, and prints no traceback; the end of its pool ends it."""
+    """Make processes that start meanwhile ignore Ctrl-C.
+
+    Otherwise each would print a traceback. They end when this process closes their pool.
+    """
     if not hasattr(signal, "pthread_sigmask"):  # Windows
         yield
         return
-    resource_tracker.ensure_running()  # it is begun with the first pool otherwise, and would let signals through again
+    # Starting the tracker unblocks SIGINT. Start it now, or the first pool starts it.
+    resource_tracker.ensure_running()
     former = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield

@@ -1,4 +1,4 @@
-"""How many photos Muon needs to come to the loss that Adam comes to."""
+"""How many photos Muon needs to reach the loss that Adam reaches."""
 
 import logging
 from collections.abc import Callable, Iterator
@@ -16,17 +16,20 @@ from impasto.data.modules import Photos
 from impasto.training.module import FixedStyles
 from impasto.training.schedule import Schedule
 
-ADAM_RATE = 2e-3  # of the trials in checkpoints/notebook.md
-SHARES = (0.25, 0.35, 0.5)  # of Adam's photos, each a run of its own: the learning rate falls to 0 in each
+ADAM_RATE = 2e-3  # Adam's learning rate in the trials of checkpoints/notebook.md
+# Muon trains on these shares of Adam's photos. Each share is a run of its own, since the learning
+# rate falls to 0 at the end of a run.
+SHARES = (0.25, 0.35, 0.5)
 
 
 @dataclass(frozen=True)
 class Training:
-    """A short training of one style with the compact loss network, whose weights are part of the package.
+    """A short training of one style with the compact loss network, which comes with the package.
 
     Args:
-        photos: a folder; 16 of its photos, at most a tenth, judge the network and are not trained on.
-        painting: the style, a picture file.
+        photos: a folder of photos. For validation 16 of them, at most a tenth, are kept from
+            training.
+        painting: picture file of the style.
         size: side of the crops in pixels.
         batch: photos a step.
         width: of the network.
@@ -42,7 +45,7 @@ class Training:
 
 
 class _ByAdam(FixedStyles):
-    """The same training, but every weight is Adam's, as in Johnson et al. 2016."""
+    """`FixedStyles`, with Adam instead of Muon for every weight, as in Johnson et al. 2016."""
 
     def configure_optimizers(self) -> torch.optim.Adam:  # type: ignore[override]
         return torch.optim.Adam(self.network.parameters(), ADAM_RATE)
@@ -62,20 +65,36 @@ class _Steps(pl.Callback):
         self.advance()
 
 
-def loss_after(steps: int, optimizer: type[FixedStyles], training: Training, advance: Callable[[], None]) -> float:
-    """Content + 4 × style + 0.1 × total variation on the photos that judge, after a whole run of so many steps."""
+def loss_after(
+    steps: int, optimizer: type[FixedStyles], training: Training, advance: Callable[[], None]
+) -> float:
+    """Return the validation loss after a whole run: content + 4 × style + 0.1 × total variation.
+
+    Args:
+        steps: length of the run.
+        optimizer: the training module, which decides the optimizer.
+        training: what is trained.
+        advance: called after every step.
+
+    Raises:
+        ValueError: fewer than ten photos, of which none is left for validation.
+    """
     pl.seed_everything(0, verbose=False)
-    loss = LossOptions("compact", style_strength=4.0)  # configs/cpu.yaml
+    loss = LossOptions("compact", style_strength=4.0)  # the strength of configs/cpu.yaml
     module = optimizer({"style": training.painting}, width=training.width, loss=loss)
     photos = Photos(training.photos, crop=training.size, batch_size=training.batch, num_workers=1)
     trainer = pl.Trainer(
-        accelerator=training.device, devices=1, max_steps=steps, max_epochs=-1, limit_val_batches=0, logger=False,
-        callbacks=[Schedule(), _Steps(advance)], enable_checkpointing=False, enable_model_summary=False,
-        enable_progress_bar=False,
+        accelerator=training.device, devices=1, max_steps=steps, max_epochs=-1,
+        limit_val_batches=0, logger=False, callbacks=[Schedule(), _Steps(advance)],
+        enable_checkpointing=False, enable_model_summary=False, enable_progress_bar=False,
     )  # fmt: skip
     trainer.fit(module, photos)
     judged = pl.Trainer(
-        accelerator=training.device, devices=1, logger=False, enable_progress_bar=False, enable_model_summary=False
+        accelerator=training.device,
+        devices=1,
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
     )
     terms = judged.validate(module, photos, verbose=False)[0]
     if "val/loss" not in terms:
@@ -84,10 +103,18 @@ def loss_after(steps: int, optimizer: type[FixedStyles], training: Training, adv
 
 
 def photos_needed_table(training: Training, steps: int) -> Iterator[str]:
-    """Lines of Markdown: the loss of Adam after `steps`, of Muon after shares of them, and the share that is enough."""
-    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)  # it sets its own on import
+    """Yield the lines of a Markdown table: validation losses of Adam and of Muon.
+
+    Adam trains for `steps`, Muon for each of SHARES of them. The last line says which share of the
+    photos Muon needs to reach Adam's loss.
+    """
+    # Not at import time: Lightning sets its own level when it is imported.
+    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
     runs = {share: max(1, round(share * steps)) for share in SHARES}
-    yield f"{training.device}, width {training.width}, crops of {training.size}, {training.batch} photos a step\n"
+    yield (
+        f"{training.device}, width {training.width}, crops of {training.size}, "
+        f"{training.batch} photos a step\n"
+    )
     yield "| optimizer | photos (share) | loss |"
     yield "|---|---|---|"
     muon: dict[float, float] = {}
@@ -103,7 +130,14 @@ def photos_needed_table(training: Training, steps: int) -> Iterator[str]:
 
 
 def share_for(loss: float, found: dict[float, float]) -> str:
-    """The share at which the line between two runs' losses, over the logarithm of the share, meets `loss`."""
+    """Return the share of the photos at which Muon's loss equals `loss`, as text.
+
+    It is interpolated between two runs, linearly in the logarithm of the share.
+
+    Args:
+        loss: Adam's loss.
+        found: Muon's losses by share, the least share first.
+    """
     least = next(iter(found))
     if found[least] <= loss:
         return f"{least:.2f} or less"

@@ -1,4 +1,4 @@
-"""What an iteration of the reference costs, beside a plain implementation of the usual recipe."""
+"""What an iteration of the reference costs, compared with that of the usual recipe."""
 
 import statistics
 from collections.abc import Callable, Iterator
@@ -12,9 +12,14 @@ from impasto.reference import Reference
 
 
 def reference_table(device: str, size: int, rounds: int) -> Iterator[str]:
-    """Lines of Markdown: milliseconds an iteration and peak memory, with vgg19; processes of their own take turns."""
+    """Yield the lines of a Markdown table: milliseconds an iteration and peak memory, with vgg19.
+
+    Every round measures each way once, in a fresh process; medians over the rounds are shown.
+    """
     loss = LossOptions(balance="fixed", weights="random")
-    plain, checkpointed = (Reference(OptimizeOptions(checkpointing=less), loss) for less in (False, True))
+    plain, checkpointed = (
+        Reference(OptimizeOptions(checkpointing=less), loss) for less in (False, True)
+    )
     jobs: dict[str, Callable[[], Cost]] = {
         "usual recipe": lambda: cost_of_plain_recipe("vgg19", size, device),
         "impasto optimize": lambda: cost_of_reference(plain, size, device),
@@ -32,5 +37,8 @@ def reference_table(device: str, size: int, rounds: int) -> Iterator[str]:
     for name, found in costs.items():
         seconds = statistics.median(cost.seconds for cost in found)
         memory = statistics.median(cost.mebibytes for cost in found)
-        yield f"| {name} | {seconds * 1e3:.0f} ({first / seconds:.2f}) | {memory:.0f} ({memory / whole:.2f}) |"
+        yield (
+            f"| {name} | {seconds * 1e3:.0f} ({first / seconds:.2f}) "
+            f"| {memory:.0f} ({memory / whole:.2f}) |"
+        )
     yield ""

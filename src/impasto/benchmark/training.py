@@ -1,4 +1,7 @@
-"""How fast training is: the usual recipe, ours as each measure is added, and what the arithmetic alone would take."""
+"""How fast a training step is: the usual recipe, then impasto's measures added one by one.
+
+For comparison, the tables have the speed that the arithmetic alone would allow.
+"""
 
 import itertools
 import statistics
@@ -20,9 +23,25 @@ from impasto.training.muon import Muon
 
 @dataclass(frozen=True)
 class Step:
-    """A training step of `batch` photos of `size` × `size` pixels, and the measures that make it faster.
+    """A training step and the measures that make it faster.
 
-    Of the usual recipe: shortened, cached, channels_last; `ours` has these, and the others.
+    Without any measure it is the usual recipe (`plain_network`, `PlainLoss`, Adam, float32).
+
+    Args:
+        device: cpu or cuda.
+        size: side of the photos in pixels.
+        batch: photos a step.
+        width: of the transform network.
+        shortened: leave out the loss network's layers after the last one needed (always so with
+            `ours`).
+        cached: compute the painting's Gram matrices only once (always so with `ours`).
+        channels_last: keep photos and networks in the channels-last layout. With `ours`, the loss
+            network always has that layout.
+        ours: `TransformNet` and `PerceptualLoss` instead of the plain ones.
+        muon: Muon instead of Adam.
+        bf16: bfloat16 autocast.
+        compiled: mode of torch.compile; empty: not compiled. It acts with `ours` only.
+        network: the loss network. It acts with `ours` only; the plain loss has VGG16.
     """
 
     device: str
@@ -35,7 +54,7 @@ class Step:
     ours: bool = False
     muon: bool = False
     bf16: bool = False
-    compiled: str = ""  # a mode of torch.compile
+    compiled: str = ""
     network: LossNetwork = "vgg16"
 
 
@@ -43,7 +62,10 @@ Rows = dict[str, Step]
 
 
 def ladder(plain: Step, compiled: bool) -> Rows:
-    """The usual recipe, then one measure more in each row."""
+    """Return the rows of the first table: the usual recipe, then one measure more in each row.
+
+    The last two rows replace VGG16 by the compact loss network, in float32 and in bfloat16.
+    """
     measures: dict[str, dict[str, Any]] = {
         "usual recipe": {},
         "nothing past the last layer needed": {"shortened": True},
@@ -58,85 +80,134 @@ def ladder(plain: Step, compiled: bool) -> Rows:
     }
     if not compiled:
         del measures["torch.compile"]
-    steps = itertools.accumulate(measures.values(), lambda step, measure: replace(step, **measure), initial=plain)
+    steps = itertools.accumulate(
+        measures.values(), lambda step, measure: replace(step, **measure), initial=plain
+    )
     return dict(zip(measures, itertools.islice(steps, 1, None), strict=True))
 
 
 def batches_of(step: Step, batches: list[int], compiled: bool) -> Rows:
-    """As trained, in bfloat16, at each batch; compiled, and with CUDA graphs, too."""
+    """Return rows of our step with Muon and bfloat16, at each batch size.
+
+    With `compiled`, there are also rows with torch.compile and with CUDA graphs.
+    """
     modes = {"eager": "", "torch.compile": "default", "CUDA graphs": "reduce-overhead"}
     best = replace(step, ours=True, muon=True, bf16=True)
-    return {f"{batch} photos, {name}": replace(best, batch=batch, compiled=mode) for batch in batches
-            for name, mode in modes.items() if not mode or compiled}  # fmt: skip
+    return {
+        f"{batch} photos, {name}": replace(best, batch=batch, compiled=mode)
+        for batch in batches
+        for name, mode in modes.items()
+        if not mode or compiled
+    }
 
 
 def training_table(rows: Rows, rounds: int) -> Iterator[str]:
-    """Lines of Markdown: photos a second and memory, against the first row; and the share of what arithmetic alone
-    allows. The speeds are measured together, the memory row by row."""
+    """Yield the lines of a Markdown table: photos a second, peak memory, and the possible speed.
+
+    Speed and memory have their ratio to the first row. The possible speed is that of a step whose
+    operations all run at the rate of a large convolution; the share of it that is reached follows.
+
+    Args:
+        rows: the steps by name. In every round each is timed once; memory is measured row by row.
+        rounds: number of rounds after a warm-up; medians are shown.
+    """
     first = next(iter(rows))
     known = rows[first]
     rates = {bf16: convolution_rate(known.device, bf16) for bf16 in (False, True)}
     yield (
-        f"{known.device}, {torch.get_num_threads()} threads, {known.batch} photos of {known.size} pixels, width "
-        f"{known.width}; a convolution at {rates[False] / 1e9:.0f} GFLOP/s in float32, {rates[True] / 1e9:.0f} in "
-        "bfloat16\n"
+        f"{known.device}, {torch.get_num_threads()} threads, "
+        f"{known.batch} photos of {known.size} pixels, width {known.width}; "
+        f"a convolution at {rates[False] / 1e9:.0f} GFLOP/s in float32, "
+        f"{rates[True] / 1e9:.0f} in bfloat16\n"
     )
-    yield "| training step | photos/s (×) | peak memory, MiB (share) | arithmetic alone, photos/s (share reached) |"
+    yield (
+        "| training step | photos/s (×) | peak memory, MiB (share) "
+        "| arithmetic alone, photos/s (share reached) |"
+    )
     yield "|---|---|---|---|"
     seconds = _medians(rows, rounds)
     speed = {name: step.batch / seconds[name] for name, step in rows.items()}
     memory: dict[str, float] = {}
     for name, step in rows.items():
-        # A GPU's memory is counted by torch, and needs no process of its own, in which all would be compiled again.
+        # torch counts a GPU's memory itself. A fresh process, which would compile again, is needed
+        # for the CPU's only.
         memory[name] = _peak(step) if step.device == "cuda" else alone(_peak, step)
         floor = rates[step.bf16] / operations(step)
         yield (
             f"| {name} | {speed[name]:.2f} ({speed[name] / speed[first]:.2f}) "
-            f"| {memory[name]:.0f} ({memory[name] / memory[first]:.2f}) | {floor:.2f} ({speed[name] / floor:.2f}) |"
+            f"| {memory[name]:.0f} ({memory[name] / memory[first]:.2f}) "
+            f"| {floor:.2f} ({speed[name] / floor:.2f}) |"
         )
     yield ""
 
 
 def loader_line(folder: str, step: Step, workers: int, batches: int = 20) -> str:
-    """Photos a second that processes read, crop and batch from a folder, after the first batch."""
-    from impasto.data.modules import Photos  # imports Lightning, for which every process of a row would wait
+    """Return a line that says how many photos a second the workers read, crop and batch.
 
-    photos = Photos(folder, crop=step.size, batch_size=step.batch, val_photos=0, num_workers=workers)
+    Args:
+        folder: the photos.
+        step: gives the size of crops and batches.
+        workers: number of processes that read.
+        batches: how many batches are timed, after the first.
+    """
+    # Not at the top: this imports Lightning, and every process that measures memory would wait.
+    from impasto.data.modules import Photos
+
+    photos = Photos(
+        folder, crop=step.size, batch_size=step.batch, val_photos=0, num_workers=workers
+    )
     photos.setup()
     stream = iter(photos.train_dataloader())
     next(stream)
     taken = seconds_of(lambda: [next(stream) for _ in range(batches)], "cpu")
     speed = batches * step.batch / taken
-    return f"{workers} workers read {speed:.1f} photos/s from {folder}; training that takes more waits for them\n"
+    return (
+        f"{workers} workers read {speed:.1f} photos/s from {folder}; "
+        "training that takes more waits for them\n"
+    )
 
 
 def operations(step: Step) -> int:
-    """Operations a photo, forward and backward; a multiplication and an addition are two."""
-    job = training_step(replace(step, bf16=False, compiled="", batch=1, muon=False))  # its products are no photo's
+    """Return the operations of a step for each photo, forward and backward.
+
+    A multiplication and an addition are two operations.
+    """
+    # Without Muon, whose matrix products do not depend on the number of photos.
+    job = training_step(replace(step, bf16=False, compiled="", batch=1, muon=False))
     with FlopCounterMode(display=False) as counter:
         job()
     return counter.get_total_flops()
 
 
 def convolution_rate(device: str, bf16: bool) -> float:
-    """Operations a second of a convolution as VGG has them, 256 channels of 3×3: the best of six."""
+    """Return the operations a second of a convolution as in VGG, the best of six.
+
+    It has 256 channels and a 3×3 kernel.
+    """
     dtype = torch.bfloat16 if bf16 else torch.float32
-    layer = torch.nn.Conv2d(256, 256, 3, padding=1, device=device, dtype=dtype).to(memory_format=torch.channels_last)
-    x = torch.rand(16, 256, 64, 64, device=device, dtype=dtype).contiguous(memory_format=torch.channels_last)
+    layer = torch.nn.Conv2d(256, 256, 3, padding=1, device=device, dtype=dtype).to(
+        memory_format=torch.channels_last
+    )
+    x = torch.rand(16, 256, 64, 64, device=device, dtype=dtype).contiguous(
+        memory_format=torch.channels_last
+    )
     with torch.inference_mode():
-        return 2 * 9 * 256 * 256 * x[:, 0].numel() / min(seconds_of(lambda: layer(x), device) for _ in range(6))
+        return (2 * 9 * 256 * 256 * x[:, 0].numel()
+                / min(seconds_of(lambda: layer(x), device) for _ in range(6)))  # fmt: skip
 
 
 def training_step(step: Step) -> Callable[[], None]:
-    """A function that takes a step, its photos coming from the CPU's memory."""
+    """Return a function that makes a training step with photos from the CPU's memory."""
     photos = torch.rand(step.batch, 3, step.size, step.size)
     photos = photos.pin_memory() if step.device == "cuda" else photos
     layout = torch.channels_last if step.channels_last else torch.contiguous_format
-    network: torch.nn.Module = TransformNet(1, step.width) if step.ours else plain_network(step.width)
+    network: torch.nn.Module = (
+        TransformNet(1, step.width) if step.ours else plain_network(step.width)
+    )
     network = network.to(step.device).to(memory_format=layout)
     optimizer = Muon(network, 0.02) if step.muon else torch.optim.Adam(network.parameters())
     judged = (_ours if step.ours else _plain)(step, network, photos.to(step.device))
-    # As FixedStyles does; the rows take turns, so each sets it.
+    # As FixedStyles does. The setting is global and the rows take turns, so each step sets it.
     precision = "high" if step.bf16 and step.device == "cuda" else "highest"
 
     def run() -> None:
@@ -151,30 +222,41 @@ def training_step(step: Step) -> Callable[[], None]:
     return run
 
 
-def _plain(step: Step, network: torch.nn.Module, photos: torch.Tensor) -> Callable[[torch.Tensor], torch.Tensor]:
+def _plain(
+    step: Step, network: torch.nn.Module, photos: torch.Tensor
+) -> Callable[[torch.Tensor], torch.Tensor]:
+    """Return a function from photos to the plain loss of their stylized pictures."""
     loss = PlainLoss(photos, step.shortened, step.cached)
     if step.channels_last:
         loss.to(memory_format=torch.channels_last)
     return lambda here: loss(network(here), here)
 
 
-def _ours(step: Step, network: torch.nn.Module, photos: torch.Tensor) -> Callable[[torch.Tensor], torch.Tensor]:
+def _ours(
+    step: Step, network: torch.nn.Module, photos: torch.Tensor
+) -> Callable[[torch.Tensor], torch.Tensor]:
+    """Return a function from photos to our loss of their stylized pictures."""
     weights = "random" if step.network != "compact" else None
     loss = PerceptualLoss(LossOptions(step.network, weights, balance="fixed")).to(step.device)
-    target = loss.style_target([photos[:1]]).select(torch.zeros(step.batch, dtype=torch.long, device=step.device))
+    target = loss.style_target([photos[:1]]).select(
+        torch.zeros(step.batch, dtype=torch.long, device=step.device)
+    )
     style = torch.ones(step.batch, 1, device=step.device)
     paint, judge = (
-        torch.compile(part.forward, mode=step.compiled) if step.compiled else part for part in (network, loss)
+        torch.compile(part.forward, mode=step.compiled) if step.compiled else part
+        for part in (network, loss)
     )
 
     def judged(here: torch.Tensor) -> torch.Tensor:
-        return torch.stack(list(judge(paint(here, style, TRAINING_MARGIN), here, target).values())).sum()
+        return torch.stack(
+            list(judge(paint(here, style, TRAINING_MARGIN), here, target).values())
+        ).sum()
 
     return judged
 
 
 def _medians(rows: Rows, rounds: int) -> dict[str, float]:
-    """Seconds of each step, after one round to warm up, in which torch.compile compiles; they take turns."""
+    """Return the median seconds of each step, after a round in which torch.compile compiles."""
     jobs = {name: training_step(step) for name, step in rows.items()}
     seconds: dict[str, list[float]] = {name: [] for name in jobs}
     for _ in turns(rounds + 1, "training"):
@@ -184,10 +266,11 @@ def _medians(rows: Rows, rounds: int) -> dict[str, float]:
 
 
 def _peak(step: Step) -> float:
-    """MiB that two steps take at their peak, with network and loss."""
-    training_step(replace(step, size=32, batch=1, width=4, compiled=""))()  # the libraries of a first call do not count
+    """Return the peak MiB of two steps, with network and loss."""
+    # A first small step loads the libraries, whose memory is not to be counted.
+    training_step(replace(step, size=32, batch=1, width=4, compiled=""))()
     before = in_use(step.device)
     job = training_step(step)
     if step.compiled:
-        job()  # nor does the compiler
+        job()  # compiles, which is not to be counted either
     return measured_peak(lambda: [job(), now(step.device), job()], step.device, before)

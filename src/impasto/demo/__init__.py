@@ -1,5 +1,6 @@
-"""The demo: a page that paints photos in the browser, and a small server for it on this machine only.
+"""The demo: a page that paints photos in the browser, and a server for this machine only.
 
-The page (`index.html`) needs two things beside it, and no server of ours: the network as `gallery.onnx`, and the files
-of ONNX Runtime Web in `runtime/`. Photos never leave the browser.
+The page, `index.html`, works on any static server. It needs the network beside it, as
+`gallery.onnx`, and the files of ONNX Runtime Web in a folder `runtime/`. Photos never leave the
+browser.
 """

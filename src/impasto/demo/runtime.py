@@ -1,4 +1,4 @@
-"""Where the files of ONNX Runtime Web come from: a folder given, a cache, or once from npm."""
+"""Finds the files of ONNX Runtime Web: in a given folder, or in a cache that npm fills once."""
 
 import os
 import shutil
@@ -10,23 +10,32 @@ from pathlib import Path
 
 VERSION = "1.30.0"
 FILES = (
-    "ort.wasm.bundle.min.mjs", "ort-wasm-simd-threaded.wasm",  # for the CPU
-    "ort.webgpu.bundle.min.mjs", "ort-wasm-simd-threaded.asyncify.wasm",  # for WebGPU; twice the download
+    # For the CPU:
+    "ort.wasm.bundle.min.mjs", "ort-wasm-simd-threaded.wasm",
+    # For WebGPU, twice as large:
+    "ort.webgpu.bundle.min.mjs", "ort-wasm-simd-threaded.asyncify.wasm",
 )  # fmt: skip
 _PACKAGE = f"onnxruntime-web@{VERSION}"
-_SECONDS = 600  # npm fetches 33 MB; one that hangs is given up
+_SECONDS = 600  # time limit for npm, which downloads 33 MB
 
 
 def find_runtime(folder: str | None = None) -> Path:
-    """The folder with the runtime's files.
+    """Return the folder with the runtime's files.
+
+    Args:
+        folder: a folder that has them, such as `dist` of the npm package; None: the cache, which
+            is filled if files are missing.
 
     Raises:
-        ValueError: the folder given lacks some; or none is given, the cache is empty, and npm is missing or fails.
+        ValueError: the given folder lacks files; or the cache does, and npm is missing or fails.
     """
     if folder is not None:
         given = Path(folder).expanduser()
         if missing := _missing(given):
-            raise ValueError(f"--runtime {folder}: has no {', '.join(missing)}; give `dist` of the package {_PACKAGE}")
+            raise ValueError(
+                f"--runtime {folder}: has no {', '.join(missing)}; "
+                f"give `dist` of the package {_PACKAGE}"
+            )
         return given.resolve()
     cache = cache_folder()
     if _missing(cache):
@@ -35,7 +44,7 @@ def find_runtime(folder: str | None = None) -> Path:
 
 
 def cache_folder() -> Path:
-    """The user's cache, a folder for each version: $XDG_CACHE_HOME/impasto, or ~/.cache/impasto."""
+    """Return the cache folder of this version, in $XDG_CACHE_HOME/impasto or ~/.cache/impasto."""
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(base) / "impasto" / f"onnxruntime-web-{VERSION}"
 
@@ -45,7 +54,11 @@ def _missing(folder: Path) -> list[str]:
 
 
 def _fill(cache: Path) -> None:
-    """Packs with npm beside the cache and moves it there whole: one that is interrupted leaves no half of it."""
+    """Fill the cache with npm.
+
+    The files are unpacked beside the cache and then moved as one folder. An interruption therefore
+    leaves no incomplete cache.
+    """
     print(f"fetching {_PACKAGE} with npm, once, into {cache}", file=sys.stderr, flush=True)
     cache.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=cache.parent) as beside:
@@ -59,11 +72,16 @@ def _fill(cache: Path) -> None:
 
 
 def _packed(folder: Path) -> Path:
-    """What `npm pack` leaves in the folder: the package as one file, which npm has checked."""
+    """Download the package into the folder with `npm pack`, which checks it; return its .tgz file.
+
+    Raises:
+        ValueError: npm is missing, fails, or takes longer than `_SECONDS`.
+    """
     npm = shutil.which("npm")
     if npm is None:
         raise ValueError(
-            f"the page needs {_PACKAGE}: install npm, which fetches it, or name a folder that has its files (--runtime)"
+            f"the page needs {_PACKAGE}: install npm, which fetches it, "
+            "or name a folder that has its files (--runtime)"
         )
     command = [npm, "pack", _PACKAGE, "--silent", "--pack-destination", str(folder)]
     try:
@@ -73,12 +91,14 @@ def _packed(folder: Path) -> Path:
         reason = f"not done after {_SECONDS} seconds"
     packed = next(folder.glob("*.tgz"), None)
     if packed is None:
-        raise ValueError(f"npm pack {_PACKAGE}: {reason}; --runtime names a folder that has its files")
+        raise ValueError(
+            f"npm pack {_PACKAGE}: {reason}; --runtime names a folder that has its files"
+        )
     return packed
 
 
 def _unpack(package: tarfile.TarFile, name: str, folder: Path) -> None:
-    """One file of the package; `ValueError` where it is not there."""
+    """Copy one file of the package's `dist` into the folder; `ValueError` if it is missing."""
     try:
         source = package.extractfile(f"package/dist/{name}")
     except KeyError:

@@ -1,1 +1,1 @@
-"""Which is better, faster, smaller, and by how much."""
+"""Evaluation: which stylized pictures are better, by how much, and what they cost."""

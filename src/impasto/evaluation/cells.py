@@ -1,4 +1,7 @@
-"""The cells of an evaluation: a picture with its numbers, kept on disk, so that nothing finished is run again."""
+"""The cells of an evaluation, each a stylized picture with its measurements.
+
+Cells are stored on disk. An evaluation that is started again reuses those that are finished.
+"""
 
 import hashlib
 import json
@@ -18,13 +21,19 @@ from impasto.perceptual.target import PhotoStatistics, StyleTarget
 from impasto.reference import Reference, optimize_image
 from impasto.writing import write_text
 
-LAST = -1
-Rows = list[dict[str, int | float]]
+LAST = -1  # key of the cell after the last step, in `Judge.optimized`
+Rows = list[dict[str, int | float]]  # one for each step: `step`, the terms as fractions, `loss`
 
 
 @dataclass(frozen=True)
 class Cell:
-    """A picture 1×3×H×W, its numbers by name, and, where it was optimized, the terms of every step."""
+    """A stylized picture and what was measured on it.
+
+    Args:
+        image: 1×3×H×W in [0, 1].
+        numbers: measurements by name (`Judge.numbers`).
+        curve: the terms of the loss at each step of an optimization; empty for other approaches.
+    """
 
     image: Tensor
     numbers: dict[str, float]
@@ -32,28 +41,37 @@ class Cell:
 
 
 class Cells:
-    """Cells by name below a folder: NAME.png with NAME.json; one made under other settings is made anew."""
+    """The cells stored in a folder: NAME.png with NAME.json each."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
     def get(self, name: str, settings: Mapping[str, Any], make: Callable[[], Cell]) -> Cell:
-        """The cell of that name: as it is on disk, or made now and stored."""
+        """Return the stored cell of that name, or make and store it.
+
+        Args:
+            name: path of the cell's files in the folder, without suffix.
+            settings: all that the cell depends on. A stored cell of other settings is replaced.
+            make: makes the cell.
+        """
         picture, table = self.folder / f"{name}.png", self.folder / f"{name}.json"
         wanted = json.loads(json.dumps(settings, default=str))
         if (found := _stored(picture, table, wanted)) is not None:
             return found
         cell = make()
-        table.unlink(missing_ok=True)  # the table comes last: where it is, the picture is complete
+        # The table is removed first and written last: where it exists, it belongs to the picture.
+        table.unlink(missing_ok=True)
         write_image(picture, Picture(cell.image), overwrite=True)
         write_text(
-            table, json.dumps({"settings": wanted, "numbers": cell.numbers, "curve": cell.curve}), overwrite=True
+            table,
+            json.dumps({"settings": wanted, "numbers": cell.numbers, "curve": cell.curve}),
+            overwrite=True,
         )
         return cell
 
 
 def _stored(picture: Path, table: Path, wanted: Any) -> Cell | None:
-    """The cell on disk, if it is whole and was made under these settings."""
+    """Return the cell on disk; None if it is missing, damaged or of other settings."""
     try:
         stored = json.loads(table.read_text())
         if stored["settings"] == wanted:
@@ -64,16 +82,18 @@ def _stored(picture: Path, table: Path, wanted: Any) -> Cell | None:
 
 
 class Judge:
-    """Measures every approach alike, under one loss, whatever it was made with.
+    """Measures every approach under one and the same loss, whatever loss it was made with.
 
     Args:
-        loss: under which the fractions are given.
-        photos: P×3×H×W, on which the balance is measured.
-        paintings: by name, 1×3×H×W.
-        lpips: the perceptual distance to the photo too; takes VGG16's weights.
+        loss: options of that loss.
+        photos: P×3×H×W in [0, 1], on which the balance of the loss is measured.
+        paintings: by name, 1×3×H×W in [0, 1].
+        lpips: measure LPIPS too, which needs VGG16's weights.
     """
 
-    def __init__(self, loss: LossOptions, photos: Tensor, paintings: dict[str, Tensor], lpips: bool) -> None:
+    def __init__(
+        self, loss: LossOptions, photos: Tensor, paintings: dict[str, Tensor], lpips: bool
+    ) -> None:
         self.loss = PerceptualLoss(loss).to(photos.device)
         self.photos, self.paintings = photos, paintings
         self._statistics: dict[str, PhotoStatistics] = {}
@@ -81,17 +101,32 @@ class Judge:
         self.targets: dict[str, StyleTarget] = {
             name: self.loss.style_target([painting], known) for name, painting in paintings.items()
         }
-        self.lpips = Lpips(loss.weights if loss.network == "vgg16" else None, photos.device) if lpips else None
-        self.tell: Callable[[int], None] = lambda step: None  # told each step of an optimization
-        self._weights = digest(torch.cat([value.flatten() for value in self.loss.features.parameters()]))
-        # Not this loss: dynamic weights move while they optimize.
+        self.lpips = (
+            Lpips(loss.weights if loss.network == "vgg16" else None, photos.device)
+            if lpips
+            else None
+        )
+        # Called with the number of each step of an optimization; the command shows it.
+        self.tell: Callable[[int], None] = lambda step: None
+        self._weights = digest(
+            torch.cat([value.flatten() for value in self.loss.features.parameters()])
+        )
+        # Optimizations never use `self.loss`: with `balance: dynamic` they move a loss's weights.
         self._losses: dict[str, tuple[PerceptualLoss, PhotoStatistics | None]] = {}
 
     @torch.no_grad()
     def numbers(self, image: Tensor, content: Tensor, painting: str) -> dict[str, float]:
-        """SSIM, PSNR and LPIPS to the photo, GMD, tone and grain to the painting, the terms as fractions and the loss.
+        """Return the measurements of a stylized picture.
 
-        Both pictures are 1×3×H×W in [0, 1], of one size.
+        Args:
+            image: the stylized picture, 1×3×H×W in [0, 1].
+            content: the photo, of the same shape and range.
+            painting: name of the painting.
+
+        Returns:
+            `ssim`, `psnr` and, if asked for, `lpips`, which compare with the photo; `gmd`, `tone`
+            and `grain`, which compare with the painting; each term of the loss, divided by its
+            weight; `loss`, the sum of the weighted terms.
         """
         weights = self.loss.weights
         terms = self.loss(image, content, self.targets[painting])
@@ -101,7 +136,8 @@ class Judge:
         return {
             "ssim": ssim(image, content), "psnr": psnr(image, content), **perceptual, "gmd": gmd,
             "tone": tone(image, style), "grain": grain(image, style),
-            **{name: float(value) / weights[name] for name, value in terms.items() if weights[name]},
+            **{name: float(value) / weights[name]
+               for name, value in terms.items() if weights[name]},
             "loss": float(torch.stack(list(terms.values())).sum()),
         }  # fmt: skip
 
@@ -109,16 +145,33 @@ class Judge:
         return self.loss.features(image, self.loss.options.style_layers)
 
     def settings(self, painting: str) -> dict[str, Any]:
-        """What its numbers depend on: the weights, wherever they lie."""
+        """Return all that the numbers for a painting depend on.
+
+        The loss network's weights are given by their digest: where their file lies does not matter.
+        """
         return {
-            "loss": asdict(replace(self.loss.options, weights=self._weights)), "lpips": self.lpips is not None,
+            "loss": asdict(replace(self.loss.options, weights=self._weights)),
+            "lpips": self.lpips is not None,
             "photos": digest(self.photos), "painting": digest(self.paintings[painting]),
         }  # fmt: skip
 
-    def optimized(self, content: Tensor, painting: str, reference: Reference, marks: list[int]) -> dict[int, Cell]:
-        """Cells of one run: after each of `marks` steps, and after its last (`LAST`), with the curve up to there.
+    def optimized(
+        self, content: Tensor, painting: str, reference: Reference, marks: list[int]
+    ) -> dict[int, Cell]:
+        """Run the optimization once and return its cells.
 
-        `content` is 1×3×H×W in [0, 1]. Raises as `optimize_image` does.
+        Args:
+            content: the photo, 1×3×H×W in [0, 1].
+            painting: name of the painting.
+            reference: settings of the optimization.
+            marks: numbers of steps after which a cell is kept.
+
+        Returns:
+            Cells by number of steps, each with the curve up to there. The final picture has the
+            key `LAST`. Marks that the run did not reach, as it ended on a plateau, are missing.
+
+        Raises:
+            ValueError: see `optimize_image`.
         """
         kept: dict[int, tuple[Tensor, int]] = {}
         curve: Rows = []
@@ -131,7 +184,12 @@ class Judge:
 
         loss, known = self._loss_of(reference)
         last = optimize_image(
-            content, [self.paintings[painting]], loss, reference.options, photos=known, on_step=on_step
+            content,
+            [self.paintings[painting]],
+            loss,
+            reference.options,
+            photos=known,
+            on_step=on_step,
         )
         kept[LAST] = last, len(curve)
         return {
@@ -140,7 +198,10 @@ class Judge:
         }
 
     def _loss_of(self, reference: Reference) -> tuple[PerceptualLoss, PhotoStatistics | None]:
-        """One loss network for each set of options, with the photos it has seen: both take longer than a step."""
+        """Return the loss of a reference and its photo statistics, which are made only once.
+
+        Making either takes longer than a step of the optimization.
+        """
         key = json.dumps(asdict(reference.loss))
         if key not in self._losses:
             loss = PerceptualLoss(reference.loss).to(self.photos.device)
@@ -148,7 +209,10 @@ class Judge:
         return self._losses[key]
 
     def _measured(self, loss: PerceptualLoss) -> PhotoStatistics | None:
-        """The photos' statistics, which most options of a loss do not change."""
+        """Return the photos' statistics under a loss; None with `balance: fixed`, which needs none.
+
+        They depend on network, weights, layers and scales. Losses that share these share them.
+        """
         options = loss.options
         if options.balance == "fixed":
             return None
@@ -160,5 +224,5 @@ class Judge:
 
 
 def digest(image: Tensor) -> str:
-    """Tells pictures apart."""
+    """Return the SHA-256 of a tensor's values, in hexadecimal."""
     return hashlib.sha256(image.cpu().numpy().tobytes()).hexdigest()

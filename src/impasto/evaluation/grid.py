@@ -1,4 +1,4 @@
-"""What an option of the reference does: a grid of pictures over one or two axes."""
+"""Grids of optimized pictures over one or two options, which show what these options do."""
 
 import csv
 import io
@@ -17,15 +17,26 @@ from impasto.images.sheets import contact_sheet
 from impasto.reference import Reference
 from impasto.writing import new_file, write_bytes, write_text
 
-NUMBERS = ("content", "style", "loss", "ssim", "gmd")
+NUMBERS = ("content", "style", "loss", "ssim", "gmd")  # the columns of the report's table
 Axes = Mapping[str, list[Any]]
 
 
 @dataclass(frozen=True)
 class Grid:
-    """Values by axis, the first along the rows: `photo`, `painting`, an option, or `loss.` and an option of the loss.
+    """The axes of a grid and what is optimized at each of its points.
 
-    photos: at the size of the pictures, by name; the first is taken where there is no such axis; paintings likewise.
+    Args:
+        axes: one or two axes with their values. Of two, the first gives the rows, the second the
+            columns. An axis is `photo`, `painting`, the name of an option of `OptimizeOptions`, or
+            `loss.` and the name of an option of `LossOptions`.
+        photos: by name, 1×3×H×W in [0, 1], in the size of the results. Without an axis `photo`,
+            the first is taken.
+        paintings: names of paintings. Without an axis `painting`, the first is taken.
+        reference: the setting that the axes vary.
+
+    Raises:
+        ValueError: no or more than two axes, an unknown axis, an axis without values, or a photo
+            or painting that is not there.
     """
 
     axes: Axes
@@ -37,30 +48,61 @@ class Grid:
         known = ["photo", "painting", *(option.name for option in fields(OptimizeOptions))]
         known += [f"loss.{option.name}" for option in fields(LossOptions)]
         if unknown := [name for name in self.axes if name not in known]:
-            raise ValueError(f"axes {', '.join(unknown)}: no such option; choose one or two of {', '.join(known)}")
+            raise ValueError(
+                f"axes {', '.join(unknown)}: no such option; "
+                f"choose one or two of {', '.join(known)}"
+            )
         for axis, there in (("photo", list(self.photos)), ("painting", self.paintings)):
             if missing := [str(name) for name in self.axes.get(axis, []) if name not in there]:
-                raise ValueError(f"axes {axis} {', '.join(missing)}: choose from {', '.join(there)}")
+                raise ValueError(
+                    f"axes {axis} {', '.join(missing)}: choose from {', '.join(there)}"
+                )
         if not 1 <= len(self.axes) <= 2 or not all(self.axes.values()):
             raise ValueError(f"axes {dict(self.axes)}: one or two, with at least one value each")
 
     def points(self) -> list[dict[str, Any]]:
-        """Every combination, row by row."""
-        return [dict(zip(self.axes, values, strict=True)) for values in product(*self.axes.values())]
+        """Return every combination of the axes' values, row by row."""
+        return [
+            dict(zip(self.axes, values, strict=True)) for values in product(*self.axes.values())
+        ]
 
     def at(self, point: Mapping[str, Any]) -> Reference:
-        """The setting at a point; ValueError where an option cannot have that value."""
-        loss = {name.removeprefix("loss."): value for name, value in point.items() if name.startswith("loss.")}
-        plain = {name: value for name, value in point.items() if name not in ("photo", "painting", *self._loss_axes())}
-        return Reference(replace(self.reference.options, **plain), replace(self.reference.loss, **loss))
+        """Return the setting at a point; `ValueError` if an option cannot have that value."""
+        loss = {
+            name.removeprefix("loss."): value
+            for name, value in point.items()
+            if name.startswith("loss.")
+        }
+        plain = {
+            name: value
+            for name, value in point.items()
+            if name not in ("photo", "painting", *self._loss_axes())
+        }
+        return Reference(
+            replace(self.reference.options, **plain), replace(self.reference.loss, **loss)
+        )
 
     def _loss_axes(self) -> list[str]:
         return [name for name in self.axes if name.startswith("loss.")]
 
 
 def explore(folder: Path, judge: Judge, grid: Grid, advance: Callable[[str], None]) -> Path:
-    """Optimizes what is missing, then writes `report.md`, `numbers.csv`, `grid.jpg` and the curves, in `folder`."""
-    settings = [grid.at(point) for point in grid.points()]  # a value that cannot be is refused before the first run
+    """Optimize the missing pictures of a grid, then write the report.
+
+    Args:
+        folder: gets `report.md`, `numbers.csv`, `grid.jpg`, `curves.png` and the cells.
+        judge: measures the pictures.
+        grid: the points.
+        advance: called with a point's label before the point is made.
+
+    Returns:
+        The path of `report.md`.
+
+    Raises:
+        ValueError: an option cannot have a value of its axis (checked before the first run), or
+            see `optimize_image`.
+    """
+    settings = [grid.at(point) for point in grid.points()]  # raises before the first run
     cells = Cells(folder / "cells")
     made = []
     for point, reference in zip(grid.points(), settings, strict=True):
@@ -69,10 +111,20 @@ def explore(folder: Path, judge: Judge, grid: Grid, advance: Callable[[str], Non
     return _report(folder, judge, grid, made)
 
 
-def _cell(cells: Cells, judge: Judge, grid: Grid, point: Mapping[str, Any], reference: Reference) -> Cell:
-    photo, painting = point.get("photo", next(iter(grid.photos))), point.get("painting", grid.paintings[0])
+def _cell(
+    cells: Cells, judge: Judge, grid: Grid, point: Mapping[str, Any], reference: Reference
+) -> Cell:
+    """Return the cell at a point, stored or optimized now."""
+    photo, painting = (
+        point.get("photo", next(iter(grid.photos))),
+        point.get("painting", grid.paintings[0]),
+    )
     content = grid.photos[photo]
-    depends = {**reference.settings(), "judge": judge.settings(painting), "content": digest(content)}
+    depends = {
+        **reference.settings(),
+        "judge": judge.settings(painting),
+        "content": digest(content),
+    }
     return cells.get(
         _label(point, ",").replace("/", "_"),
         depends,
@@ -81,26 +133,40 @@ def _cell(cells: Cells, judge: Judge, grid: Grid, point: Mapping[str, Any], refe
 
 
 def _report(folder: Path, judge: Judge, grid: Grid, made: list[Cell]) -> Path:
+    """Write the report of the cells, given in the order of the points; return its path."""
     points = grid.points()
     table = io.StringIO(newline="")
     writer = csv.DictWriter(table, [*grid.axes, *made[0].numbers])
     writer.writeheader()
-    writer.writerows({**_said(point), **cell.numbers} for point, cell in zip(points, made, strict=True))
+    writer.writerows(
+        {**_said(point), **cell.numbers} for point, cell in zip(points, made, strict=True)
+    )
     write_text(folder / "numbers.csv", table.getvalue(), overwrite=True)
     columns = len(made) if len(grid.axes) == 1 else len(list(grid.axes.values())[1])
-    rows = [[cell.image for cell in made[start : start + columns]] for start in range(0, len(made), columns)]
+    rows = [
+        [cell.image for cell in made[start : start + columns]]
+        for start in range(0, len(made), columns)
+    ]
     labels = [[_label({name: value}) for value in values] for name, values in grid.axes.items()]
     sheet = contact_sheet(rows, labels[0] if len(labels) == 2 else [], labels[-1], cell=224)
     with new_file(folder / "grid.jpg", overwrite=True) as file:
         sheet.save(file, "JPEG", quality=85)
-    if drawn := plot_terms({_label(point): cell.curve for point, cell in zip(points, made, strict=True)}):
+    if drawn := plot_terms(
+        {_label(point): cell.curve for point, cell in zip(points, made, strict=True)}
+    ):
         write_bytes(folder / "curves.png", drawn, overwrite=True)
-    lines = [f"| {' | '.join([*grid.axes, *NUMBERS])} |", "|---" * (len(grid.axes) + len(NUMBERS)) + "|"]
+    lines = [
+        f"| {' | '.join([*grid.axes, *NUMBERS])} |",
+        "|---" * (len(grid.axes) + len(NUMBERS)) + "|",
+    ]
     for point, cell in zip(points, made, strict=True):
         numbers = [f"{cell.numbers[name]:.3f}" if name in cell.numbers else "–" for name in NUMBERS]
         values = [*_said(point).values(), *numbers]
         lines.append(f"| {' | '.join(values)} |")
-    heading = f"# {' × '.join(grid.axes)}\n\nJudged by {judge.loss.options.network}; content and style are fractions.\n"
+    heading = (
+        f"# {' × '.join(grid.axes)}\n\n"
+        f"Judged by {judge.loss.options.network}; content and style are fractions.\n"
+    )
     curves = "\n![curves](curves.png)\n" if drawn else ""
     path = folder / "report.md"
     write_text(path, "\n".join([heading, *lines, "", "![grid](grid.jpg)", curves]), overwrite=True)
@@ -108,17 +174,21 @@ def _report(folder: Path, judge: Judge, grid: Grid, made: list[Cell]) -> Path:
 
 
 def _label(point: Mapping[str, Any], separator: str = ", ") -> str:
-    """`noise_ratio 0.3`; of photo and painting the name alone."""
+    """Return the label of a point: `noise_ratio 0.3`; for a photo or painting its name alone."""
     parts = []
     for name, said in _said(point).items():
-        parts.append(said if name in ("photo", "painting") else f"{name.removeprefix('loss.')} {said}")
+        parts.append(
+            said if name in ("photo", "painting") else f"{name.removeprefix('loss.')} {said}"
+        )
     return separator.join(parts)
 
 
 def _said(point: Mapping[str, Any]) -> dict[str, str]:
-    """The values in words: of layers, their names, and their weights unless they are 1."""
+    """Return the values of a point as text; layers as `relu1_1+0.5·relu2_1`."""
     return {
-        name: "+".join(_weighed(*item) for item in value.items()) if isinstance(value, dict) else str(value)
+        name: "+".join(_weighed(*item) for item in value.items())
+        if isinstance(value, dict)
+        else str(value)
         for name, value in point.items()
     }
 

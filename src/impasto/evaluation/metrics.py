@@ -1,4 +1,7 @@
-"""How near a stylized picture is to its photo, and to its painting: pure functions of pictures in [0, 1]."""
+"""Metrics of a stylized picture: how close it is to its photo and to its painting.
+
+All pictures are 1×3×H×W in [0, 1].
+"""
 
 from collections.abc import Callable, Mapping
 
@@ -6,7 +9,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
-from torchmetrics.functional.image import peak_signal_noise_ratio, structural_similarity_index_measure
+from torchmetrics.functional.image import (
+    peak_signal_noise_ratio,
+    structural_similarity_index_measure,
+)
 
 from impasto.data.files import located
 from impasto.perceptual.features import FeatureNetwork
@@ -15,25 +21,37 @@ from impasto.perceptual.loss import gram_matrix
 Picture = Float[Tensor, "1 3 _ _"]
 Features = Callable[[Tensor], Mapping[str, Tensor]]
 
-LPIPS_LAYERS = ("relu1_2", "relu2_2", "relu3_3", "relu4_3", "relu5_3")  # of VGG16 (Zhang et al. 2018)
+# Layers of VGG16 (Zhang et al. 2018).
+LPIPS_LAYERS = ("relu1_2", "relu2_2", "relu3_3", "relu4_3", "relu5_3")
 LPIPS_WEIGHTS = "package:torchmetrics/functional/image/lpips_models/vgg.pth"
 
 
 def ssim(image: Picture, content: Picture) -> float:
-    """Structural similarity (Wang et al. 2004; window of 11, σ 1.5), mean over the channels; 1 is the same."""
-    return float(torch.as_tensor(structural_similarity_index_measure(image, content, data_range=1.0)))
+    """Return the structural similarity (Wang et al. 2004), the mean over the channels.
+
+    The window is a Gaussian of 11 pixels with σ = 1.5. 1 means that the pictures are the same.
+    """
+    return float(
+        torch.as_tensor(structural_similarity_index_measure(image, content, data_range=1.0))
+    )
 
 
 def psnr(image: Picture, content: Picture) -> float:
-    """Peak signal to noise ratio in dB; infinite for the same picture."""
+    """Return the peak signal-to-noise ratio in dB; infinite if the pictures are the same."""
     return float(peak_signal_noise_ratio(image, content, data_range=1.0))
 
 
 @torch.no_grad()
 def gram_difference(image: Picture, style: Picture, features: Features) -> float:
-    """GMD: ‖G(image) − G(style)‖ / ‖G(style)‖ (Frobenius), mean over the layers `features` gives; 0 is the same.
+    """Return the Gram matrix difference (GMD); 0 means the same Gram matrices.
 
-    By the norm of the style's own matrix, so that no layer and no normalization of the Gram matrix outweighs another.
+    It is the mean over the layers of ‖G(image) − G(style)‖ / ‖G(style)‖, with Frobenius norms.
+    The division gives every layer the same influence, however Gram matrices are normalized.
+
+    Args:
+        image: the stylized picture.
+        style: the painting, of any size.
+        features: returns the features of a picture by layer, B×C×H'×W' each.
     """
     found, wanted = features(image), features(style)
     parts = []
@@ -44,23 +62,35 @@ def gram_difference(image: Picture, style: Picture, features: Features) -> float
 
 
 def tone(image: Picture, style: Picture) -> float:
-    """Standard deviation of the picture's channels as a share of the painting's, mean of the three; 1 is as full.
+    """Return the contrast of the picture as a share of the painting's; 1 means the same contrast.
 
-    A perceptual loss does not see it: one network came to half of the painting's tones at a lower loss than others.
+    It is the ratio of the standard deviations of a channel, averaged over the three channels.
+    A perceptual loss does not measure it: one network reached only half of the painting's
+    contrast, at a lower loss than others.
     """
     return float((image.std((2, 3)) / style.std((2, 3)).clamp(min=1e-6)).mean())
 
 
 def grain(image: Picture, style: Picture) -> float:
-    """Amplitude of the finest patterns, of periods from 2 to 3.5 pixels, as a share of the painting's; 1 is as fine."""
+    """Return the amplitude of the finest patterns as a share of the painting's; 1 means the same.
+
+    The finest patterns are those with periods from 2 to 3.5 pixels.
+    """
     return _finest(image) / max(_finest(style), 1e-12)
 
 
 def _finest(image: Picture) -> float:
-    """Root of the mean power of the grey picture, under a Hann window, per pixel, at periods from 2 to 3.5 pixels."""
+    """Return the RMS amplitude of the grey picture's spectrum at periods from 2 to 3.5 pixels.
+
+    The picture is multiplied by a Hann window; the power is divided by that of the window.
+    """
     grey = image.mean((0, 1))
-    window = torch.outer(*(torch.hann_window(side, periodic=False, device=image.device) for side in grey.shape))
-    power = torch.fft.fft2((grey - grey.mean()) * window).abs().square() / window.square().sum().clamp(min=1e-12)
+    window = torch.outer(
+        *(torch.hann_window(side, periodic=False, device=image.device) for side in grey.shape)
+    )
+    power = torch.fft.fft2(
+        (grey - grey.mean()) * window
+    ).abs().square() / window.square().sum().clamp(min=1e-12)
     down, across = (torch.fft.fftfreq(side, device=image.device) for side in grey.shape)
     frequency = torch.hypot(down[:, None], across[None])
     inside = (frequency >= 1 / 3.5) & (frequency <= 1 / 2)
@@ -68,23 +98,37 @@ def _finest(image: Picture) -> float:
 
 
 def grid_pattern(paint: Callable[[Tensor, tuple[int, int]], Tensor], content: Picture) -> float:
-    """What is locked to the pixel grid instead of moving with the photo: RMS in grey levels (1/255).
+    """Return how much of the stylized picture is locked to the pixel grid, in grey levels (1/255).
 
-    Between the painting of a photo and the mean of the paintings of it moved by 0 to 3 pixels each way: every place on
-    the 4 × 4 grid of a network that halves the size twice. `paint` is given where in the photo the picture lies.
+    Such patterns do not move with the photo. The photo is shifted by 0 to 3 pixels down and right:
+    16 shifts, all positions on the 4×4 grid of a network that halves the size twice. The result is
+    the RMS difference between the 16 stylized pictures, over the same part of the photo, and their
+    mean.
+
+    Args:
+        paint: stylizes a crop of the photo, 1×3×H×W in [0, 1]; it also gets the place where the
+            crop begins, in pixels (down, right).
+        content: the photo.
     """
     h, w = (side - 3 for side in content.shape[-2:])
     moves = [(down, right) for down in range(4) for right in range(4)]
-    painted = [paint(content[..., 3 - y :, 3 - x :], (3 - y, 3 - x))[..., y : y + h, x : x + w] for y, x in moves]
+    painted = [
+        paint(content[..., 3 - y :, 3 - x :], (3 - y, 3 - x))[..., y : y + h, x : x + w]
+        for y, x in moves
+    ]
     mean = torch.stack(painted).mean(0)
     return 255 * float(torch.stack([(one - mean).square().mean() for one in painted]).mean().sqrt())
 
 
 class Lpips:
-    """Learned perceptual distance to a photo (Zhang et al. 2018, VGG, version 0.1); 0 is the same.
+    """LPIPS, the learned perceptual distance (Zhang et al. 2018, VGG, version 0.1).
 
-    Ours, because torchmetrics' insists on downloading the VGG16 that `find_weights` may have; its weights of the
-    channels are those that torchmetrics ships.
+    0 means that the pictures are the same. torchmetrics' own class always downloads VGG16; this one
+    takes the file that `find_weights` finds. The channel weights are those torchmetrics ships.
+
+    Args:
+        weights: file or folder of VGG16's weights; None: wherever `find_weights` looks.
+        device: where it computes.
     """
 
     def __init__(self, weights: str | None = None, device: torch.device | str = "cpu") -> None:

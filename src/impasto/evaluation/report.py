@@ -1,4 +1,7 @@
-"""Which approach is better by how much: networks, the reference and a plain baseline, in one report with pictures."""
+"""The report that compares networks, the reference and a plain baseline, with pictures.
+
+The reference is the optimization of Gatys et al. 2016. The baseline is a colour transfer.
+"""
 
 import hashlib
 import platform
@@ -23,20 +26,27 @@ from impasto.networks import find_network, load_network
 from impasto.reference import Reference
 from impasto.writing import new_file, write_bytes, write_text
 
+# Columns of the tables: keys of `Cell.numbers` with their titles.
 COLUMNS = {
-    "ssim": "SSIM", "psnr": "PSNR, dB", "lpips": "LPIPS", "gmd": "GMD", "tone": "tone", "grain": "grain",
-    "content": "content", "style": "style",
+    "ssim": "SSIM", "psnr": "PSNR, dB", "lpips": "LPIPS", "gmd": "GMD",
+    "tone": "tone", "grain": "grain", "content": "content", "style": "style",
     "loss": "loss", "grid": "grid", "equal": "equal to iterations",
 }  # fmt: skip
-BASELINE = "colour transfer"
+BASELINE = "colour transfer"  # name of the baseline
 
 
 @dataclass(frozen=True)
 class Compared:
-    """What is compared.
+    """What a report compares.
 
-    photos, at the size of the report, by name; names of paintings; networks by published name or file; the
-    reference, shown after `marks` iterations; other settings of the optimization, by name.
+    Args:
+        photos: by name, 1×3×H×W in [0, 1], in the size of the results.
+        paintings: names of paintings.
+        networks: published names or files of networks.
+        reference: the main setting of the optimization.
+        marks: numbers of iterations after which the reference is shown, the lowest first.
+        others: further settings of the optimization by name, shown at their end.
+        notes: remarks for the heading of the report, without a full stop.
     """
 
     photos: dict[str, Tensor]
@@ -45,18 +55,31 @@ class Compared:
     reference: Reference
     marks: list[int]
     others: dict[str, Reference]
-    notes: list[str] = field(default_factory=list)  # what a reader is to know, for the heading
+    notes: list[str] = field(default_factory=list)
 
     def pictures(self) -> int:
-        """How many there will be at most: the baseline, the reference at its marks, its other settings, networks."""
+        """Return how many stylized pictures the report has at most.
+
+        It has fewer if a network does not know every painting.
+        """
         each = 1 + len(self.marks) + len(self.others) + len(self.networks)
         return each * len(self.photos) * len(self.paintings)
 
 
-def compare(folder: Path, judge: Judge, compared: Compared, costs: bool, advance: Callable[[str], None]) -> Path:
-    """Makes what is missing of the cells, then the report: `report.md` with its pictures, in `folder`.
+def compare(
+    folder: Path, judge: Judge, compared: Compared, costs: bool, advance: Callable[[str], None]
+) -> Path:
+    """Make the missing cells, then write the report.
 
-    `advance` is told what comes next, before each cell and cost.
+    Args:
+        folder: gets `report.md`, its pictures and the cells.
+        judge: measures the pictures.
+        compared: what is compared.
+        costs: measure runtime and memory too.
+        advance: called with what comes next, before each cell and each measurement of costs.
+
+    Returns:
+        The path of `report.md`.
     """
     cells = Cells(folder / "cells")
     table = {
@@ -79,7 +102,7 @@ def compare(folder: Path, judge: Judge, compared: Compared, costs: bool, advance
 
 @dataclass(frozen=True)
 class _Row:
-    """Every approach to one photo and one painting."""
+    """Makes the cells of every approach for one photo and one painting."""
 
     cells: Cells
     judge: Judge
@@ -89,9 +112,17 @@ class _Row:
     advance: Callable[[str], None]
 
     def approaches(self) -> dict[str, Cell]:
-        """Cells by name, the plainest approach first."""
+        """Return the cells by name of the approach.
+
+        First comes the baseline, then the optimizations, then the networks that know the painting.
+        A network's cell also has the number `equal`, see `_equal`.
+        """
         content, painting = self.compared.photos[self.photo], self.judge.paintings[self.painting]
-        made = {BASELINE: self._cell(BASELINE, {}, lambda: self._judged(match_colors(content, painting)))}
+        made = {
+            BASELINE: self._cell(
+                BASELINE, {}, lambda: self._judged(match_colors(content, painting))
+            )
+        }
         made |= self._references()
         curve = made[f"reference {max(self.compared.marks)}"].curve
         for file in self.compared.networks:
@@ -102,14 +133,18 @@ class _Row:
         return made
 
     def _references(self) -> dict[str, Cell]:
-        """The reference at its marks, from one run; the other settings at their end."""
+        """Return the cells of all optimizations by name.
+
+        The reference has a cell at each mark, all from one run; other settings have one, at their
+        end.
+        """
         compared, made = self.compared, {}
         ran: dict[int, Cell] = {}
 
         def at(mark: int) -> Cell:
             if not ran:
                 ran.update(self._optimized(compared.reference, compared.marks))
-            return ran.get(mark, ran[LAST])  # it may have ended on a plateau before
+            return ran.get(mark, ran[LAST])  # the run may have ended before, on a plateau
 
         for mark in compared.marks:
             made[f"reference {mark}"] = self._cell(
@@ -123,9 +158,12 @@ class _Row:
         return self._optimized(other, [])[LAST]
 
     def _optimized(self, reference: Reference, marks: list[int]) -> dict[int, Cell]:
-        return self.judge.optimized(self.compared.photos[self.photo], self.painting, reference, marks)
+        return self.judge.optimized(
+            self.compared.photos[self.photo], self.painting, reference, marks
+        )
 
     def _network(self, file: str) -> Cell:
+        """Return the cell of a network; it has the number `grid` besides (`grid_pattern`)."""
         network = load_network(file)
         stylizer = Stylizer(network, self.painting, stroke="pixels", device=str(self.judge.photos.device))
         content = self.compared.photos[self.photo]
@@ -134,7 +172,8 @@ class _Row:
         def make() -> Cell:
             judged = self._judged(stylizer(content))
             locked = grid_pattern(
-                lambda part, origin: stylizer.painter.paint(part, stylizer.code, origin=origin), content
+                lambda part, origin: stylizer.painter.paint(part, stylizer.code, origin=origin),
+                content,
             )
             return Cell(judged.image, {**judged.numbers, "grid": locked})
 
@@ -142,29 +181,48 @@ class _Row:
         return self._cell(Path(file).stem, {"weights": weights}, make)
 
     def _judged(self, image: Tensor) -> Cell:
-        return Cell(image, self.judge.numbers(image, self.compared.photos[self.photo], self.painting))
+        return Cell(
+            image, self.judge.numbers(image, self.compared.photos[self.photo], self.painting)
+        )
 
     def _cell(self, name: str, settings: dict[str, Any], make: Callable[[], Cell]) -> Cell:
         self.advance(f"{self.painting}, {self.photo}: {name}")
         content = digest(self.compared.photos[self.photo])
         settings = {**settings, "judge": self.judge.settings(self.painting), "content": content}
-        return self.cells.get(f"{self.painting}/{self.photo}/{name.replace(' ', '_')}", settings, make)
+        return self.cells.get(
+            f"{self.painting}/{self.photo}/{name.replace(' ', '_')}", settings, make
+        )
 
 
 def _equal(curve: list, loss: float) -> float:
-    """After how many iterations the reference's loss is as low (Johnson et al. 2016, figure 5); infinite if never."""
+    """Return after how many iterations the reference's loss is at most `loss`; infinite if never.
+
+    This is the comparison of Johnson et al. 2016, figure 5.
+
+    Args:
+        curve: the reference's rows (`Cell.curve`).
+        loss: of the network's picture.
+    """
     return float(next((row["step"] for row in curve if row["loss"] <= loss), "inf"))
 
 
 def _numbers(rows: list[dict[str, Cell]]) -> str:
-    """Markdown: the mean of each number over the rows that have the approach."""
+    """Return a Markdown table: the mean of each number, by approach, over the rows that have it.
+
+    Args:
+        rows: cells by approach, for each pair of photo and painting.
+    """
     approaches = list(dict.fromkeys(name for row in rows for name in row))
-    columns = [key for key in COLUMNS if any(key in cell.numbers for row in rows for cell in row.values())]
+    columns = [
+        key for key in COLUMNS if any(key in cell.numbers for row in rows for cell in row.values())
+    ]
     titles = " | ".join(COLUMNS[key] for key in columns)
     lines = [f"| approach | {titles} | pictures |", "|---" * (len(columns) + 2) + "|"]
     for name in approaches:
         found = [row[name].numbers for row in rows if name in row]
-        means = [_mean([numbers[key] for numbers in found if key in numbers], key) for key in columns]
+        means = [
+            _mean([numbers[key] for numbers in found if key in numbers], key) for key in columns
+        ]
         lines.append(f"| {name} | " + " | ".join(means) + f" | {len(found)} |")
     return "\n".join(lines) + "\n"
 
@@ -172,19 +230,29 @@ def _numbers(rows: list[dict[str, Cell]]) -> str:
 def _mean(values: list[float], key: str) -> str:
     if not values:
         return "–"
-    if key == "equal":  # the median: a loss that the reference never reaches has no mean
+    if key == "equal":  # the median, since the mean is infinite if one value is
         middle = statistics.median(values)
         return "more" if middle == float("inf") else f"{middle:.0f}"
     return f"{statistics.fmean(values):.{1 if key in ('psnr', 'grid') else 3}f}"
 
 
-def _painting(folder: Path, painting: str, rows: Mapping[str, dict[str, Cell]], compared: Compared) -> list[str]:
-    """The section of one painting: numbers, contact sheet, the reference's curves."""
+def _painting(
+    folder: Path, painting: str, rows: Mapping[str, dict[str, Cell]], compared: Compared
+) -> list[str]:
+    """Write the pictures of a painting's section and return its Markdown, part by part.
+
+    The parts are a table, a contact sheet and, if matplotlib is there, the reference's curves.
+    """
     approaches = list(next(iter(rows.values())))
-    pictures = [[compared.photos[photo], *(row[name].image for name in approaches)] for photo, row in rows.items()]
+    pictures = [
+        [compared.photos[photo], *(row[name].image for name in approaches)]
+        for photo, row in rows.items()
+    ]
     sheet = folder / f"{painting}.jpg"
     with new_file(sheet, overwrite=True) as place:
-        contact_sheet(pictures, list(rows), ["photo", *approaches], cell=224).save(place, "JPEG", quality=85)
+        contact_sheet(pictures, list(rows), ["photo", *approaches], cell=224).save(
+            place, "JPEG", quality=85
+        )
     last = f"reference {max(compared.marks)}"
     curves, file = [], folder / f"{painting}_curves.png"
     if drawn := plot_terms({photo: row[last].curve for photo, row in rows.items()}):
@@ -193,22 +261,46 @@ def _painting(folder: Path, painting: str, rows: Mapping[str, dict[str, Cell]], 
     return [_numbers(list(rows.values())), f"![{painting}]({sheet.name})\n", *curves]
 
 
-def _costs(judge: Judge, compared: Compared, rows: list[dict[str, Cell]], advance: Callable[[str], None]) -> str:
-    """The shape of the table of Duggal et al.: approach × SSIM, GMD, runtime at 256² and 1024², peak memory."""
-    lines = ["| approach | SSIM | GMD | 256², s | 1024², s | memory at 1024², MiB |", "|---" * 6 + "|"]
+def _costs(
+    judge: Judge, compared: Compared, rows: list[dict[str, Cell]], advance: Callable[[str], None]
+) -> str:
+    """Return a Markdown table laid out as that of Duggal et al.
+
+    By approach it has SSIM, GMD, runtime at 256² and 1024² pixels, and peak memory at 1024².
+    """
+    lines = [
+        "| approach | SSIM | GMD | 256², s | 1024², s | memory at 1024², MiB |",
+        "|---" * 6 + "|",
+    ]
     device = str(judge.photos.device)
-    iteration = cache(lambda other: _iteration(compared.others.get(other, compared.reference), device))
+    iteration = cache(
+        lambda other: _iteration(compared.others.get(other, compared.reference), device)
+    )
     for name in dict.fromkeys(name for row in rows for name in row if name != BASELINE):
         advance(f"cost of {name}")
         found = [row[name].numbers for row in rows if name in row]
-        quality = [f"{statistics.fmean(numbers[key] for numbers in found):.3f}" for key in ("ssim", "gmd")]
+        quality = [
+            f"{statistics.fmean(numbers[key] for numbers in found):.3f}" for key in ("ssim", "gmd")
+        ]
         costs = _cost(name, compared, device, iteration)
         times = [f"{cost.seconds:.3g}" for cost in costs]
-        lines.append(f"| {name} | " + " | ".join([*quality, *times]) + f" | {costs[-1].mebibytes:.0f} |")
+        lines.append(
+            f"| {name} | " + " | ".join([*quality, *times]) + f" | {costs[-1].mebibytes:.0f} |"
+        )
     return "\n".join(lines) + "\n"
 
 
-def _cost(name: str, compared: Compared, device: str, iteration: Callable[[str], list[Cost]]) -> list[Cost]:
+def _cost(
+    name: str, compared: Compared, device: str, iteration: Callable[[str], list[Cost]]
+) -> list[Cost]:
+    """Return what a picture costs by this approach, at 256² and at 1024² pixels.
+
+    Args:
+        name: of the approach.
+        compared: what is compared.
+        device: where it is measured.
+        iteration: returns the costs of one iteration, of the setting with a given name.
+    """
     for network in compared.networks:
         if Path(network).stem == name:
             return [cost_of_network(network, size, device) for size in (256, 1024)]
@@ -224,17 +316,24 @@ def _iteration(reference: Reference, device: str) -> list[Cost]:
 
 
 def _heading(judge: Judge, compared: Compared) -> str:
+    """Return the heading of the report: what was compared where, and what the numbers mean."""
     options, device = judge.loss.options, judge.photos.device
-    where = torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
+    where = (
+        torch.cuda.get_device_name(device)
+        if device.type == "cuda"
+        else f"CPU, {torch.get_num_threads()} threads"
+    )
     size = max(max(photo.shape[-2:]) for photo in compared.photos.values())
     return (
         f"# Which result is better, by how much\n\n"
-        f"{len(compared.photos)} photos × {len(compared.paintings)} paintings at {size} pixels; {where}, "
-        f"{platform.machine()}, torch {torch.__version__}. Every approach is judged by {options.network}, under the "
-        f"loss of the reference (`style_strength` {options.style_strength:g}, balance on {len(judge.photos)} photos): "
-        "content and style are fractions, 0 perfect, 1 nothing kept or taken on. SSIM, PSNR, LPIPS (`--lpips`): "
-        "to the photo; GMD: to the painting (relative Frobenius distance of the Gram matrices, mean over the layers). "
-        f'"Grid": what is locked to the pixel grid instead of moving with the photo, RMS in grey '
-        f'levels. "Equal to iterations": the reference is as low after so many, of {max(compared.marks)} (median).\n'
-        + "".join(f"\n{note}.\n" for note in compared.notes)
+        f"{len(compared.photos)} photos × {len(compared.paintings)} paintings at {size} pixels; "
+        f"{where}, {platform.machine()}, torch {torch.__version__}. "
+        f"Every approach is judged by {options.network}, under the loss of the reference "
+        f"(`style_strength` {options.style_strength:g}, balance on {len(judge.photos)} photos): "
+        "content and style are fractions, 0 perfect, 1 nothing kept or taken on. "
+        "SSIM, PSNR, LPIPS (`--lpips`): to the photo; GMD: to the painting "
+        "(relative Frobenius distance of the Gram matrices, mean over the layers). "
+        f'"Grid": what is locked to the pixel grid instead of moving with the photo, '
+        f'RMS in grey levels. "Equal to iterations": the reference is as low after so many, '
+        f"of {max(compared.marks)} (median).\n" + "".join(f"\n{note}.\n" for note in compared.notes)
     )

@@ -1,4 +1,8 @@
-"""Networks as ONNX files: dynamic sizes, one file, described by its own metadata, compared with PyTorch before use."""
+"""Export of a network to ONNX.
+
+One file takes photos of every size. Its metadata describe it. Each export is compared with PyTorch
+before its file gets its name.
+"""
 
 import copy
 import os
@@ -14,29 +18,34 @@ from impasto.networks import TransformNet
 from impasto.writing import new_files
 
 __all__ = ["Difference", "ExportOptions", "export_network"]
-_CALIBRATING, _JUDGING = 32, 8  # photos; those that judge are others than those that calibrate
+# For int8: the number of photos that calibrate the export, and of others that check it.
+_CALIBRATING, _JUDGING = 32, 8
 
 
 def export_network(
     network: TransformNet, output: Path, options: ExportOptions | None = None, *,
     photos: list[Path] | None = None, overwrite: bool = False,
 ) -> list[Difference]:  # fmt: skip
-    """Writes `output`, and its second file where asked for; both or none, and none that differs from PyTorch.
+    """Write a network as an ONNX file, and with `options.parts` a second file beside it.
+
+    Either all files are written or none. Nothing is written if the export differs from PyTorch.
 
     Args:
-        network: evaluation mode, float32, on the CPU, as `load_network` gives it.
-        output: ends in `.onnx`.
+        network: in evaluation mode, float32 and on the CPU, as `load_network` returns it.
+        output: path that ends in `.onnx`; the second file is NAME.parts.onnx.
         options: what kind of file; None: float32, one file.
-        photos: for eight bits, 40 or more are best; 16 at least.
+        photos: picture files, needed for int8 only: at least 16, better 40 or more.
         overwrite: replace earlier files.
 
     Returns:
-        The differences to PyTorch in ONNX Runtime, of the picture, and of a part where there is that file.
+        The differences between ONNX Runtime and PyTorch, one for each test input. With a second
+        file, its output is compared too.
 
     Raises:
-        ValueError: no `.onnx`, the file exists (unless `overwrite`), the `export` extra is missing, too few photos, or
-            the exported network paints another picture: more than 0.001 apart in float32, one grey level in bytes, four
-            in fp16, two in the mean in eight bits.
+        ValueError: `output` does not end in `.onnx`; a file exists (unless `overwrite`); the
+            `export` extra is missing; there are too few photos; or the export differs from PyTorch
+            by more than is allowed: at any pixel 0.001 in fp32, one grey level with byte pixels,
+            four in fp16; with int8 two grey levels in the mean.
     """
     options = options or ExportOptions()
     outputs = [output, output.with_suffix(PARTS)] if options.parts else [output]
@@ -57,19 +66,23 @@ def export_network(
 
 
 def _divided(photos: list[Path], options: ExportOptions) -> tuple[list[Path], list[Path]]:
-    """Photos to calibrate with, and to judge by: spread over all there are; none but for eight bits."""
+    """Return the photos that calibrate int8 and those that check it; no photos without int8.
+
+    At most 40 are taken, at equal distances in the list; the last 8 of them check.
+    """
     if options.quantize == "none":
         return [], []
     if len(photos) < 2 * _JUDGING:
         raise ValueError(
-            f"quantize int8: needs at least {2 * _JUDGING} photos (--photos FOLDER), there are {len(photos)}"
+            f"quantize int8: needs at least {2 * _JUDGING} photos (--photos FOLDER), "
+            f"there are {len(photos)}"
         )
     chosen = photos[:: max(1, len(photos) // (_CALIBRATING + _JUDGING))][: _CALIBRATING + _JUDGING]
     return chosen[:-_JUDGING], chosen[-_JUDGING:]
 
 
 def _check(outputs: list[Path], overwrite: bool) -> None:
-    """`ValueError` for another suffix, or a file that exists."""
+    """Raise `ValueError` for a suffix other than `.onnx`, or a file that exists."""
     for path in outputs:
         if path.suffix != ".onnx":
             raise ValueError(f"--output {path}: an exported network ends in .onnx")
@@ -79,7 +92,7 @@ def _check(outputs: list[Path], overwrite: bool) -> None:
 
 def _check_extra() -> None:
     try:
-        for name in ("onnx", "onnxruntime", "onnxscript"):  # the last: what torch's exporter is made with
+        for name in ("onnx", "onnxruntime", "onnxscript"):  # torch's exporter needs onnxscript
             import_module(name)
     except ImportError as error:
         raise ValueError(f"{error.name} is not installed: pip install 'impasto[export]'") from error

@@ -1,4 +1,4 @@
-"""Exported networks against PyTorch, in ONNX Runtime."""
+"""Comparison of an exported network in ONNX Runtime with the network in PyTorch."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,17 +13,27 @@ from impasto.inference.backends import OnnxPainter
 from impasto.networks import TransformNet
 from impasto.networks.layers import Moments
 
-# Height, width, batch: one pixel, smaller than the margin one way, odd, multiples of four, larger than the margin.
+# Height, width and batch of the test inputs. The cases: one pixel; one side below the network's
+# margin of 32; odd sides; multiples of four; sides well above the margin.
 SIZES = ((1, 1, 1), (3, 200, 1), (37, 53, 3), (64, 64, 1), (131, 98, 1), (256, 255, 1))
-# How far the file may be from PyTorch anywhere, in [0, 1]; one grey level where bytes come out.
+# The largest difference allowed at any pixel, for values in [0, 1]. With byte pixels at least one
+# grey level, 1/255, is allowed.
 LARGEST = {"fp32": 1e-3, "fp16": 4 / 255}
-MEAN = 2 / 255  # of a photo, in eight bits: single pixels may differ by more
-_PHOTO = 256  # longer side of photos
+MEAN = 2 / 255  # the mean difference allowed on a photo in int8; single pixels may differ by more
+_PHOTO = 256  # longer side in pixels to which photos are resized
 
 
 @dataclass(frozen=True)
 class Difference:
-    """How far a file is from PyTorch at one size: at most anywhere, and in the mean, in [0, 1]."""
+    """How far an export is from PyTorch on one input.
+
+    Args:
+        height: of the input in pixels.
+        width: of the input in pixels.
+        batch: pictures in the input.
+        largest: the largest absolute difference at any pixel; pixels are in [0, 1].
+        mean: the mean absolute difference, in the same unit.
+    """
 
     height: int
     width: int
@@ -35,16 +45,18 @@ class Difference:
 def compare(
     network: TransformNet, file: Path, options: ExportOptions, photos: list[Path] | None = None
 ) -> list[Difference]:
-    """The differences to PyTorch of the whole picture and, with a second file, of a part.
+    """Return the differences between an export and PyTorch, one for each test input.
 
     Args:
-        network: what was exported.
-        file: the first file; the second, if asked for, lies beside it.
-        options: what they were exported with.
-        photos: to compare on, as is done for eight bits; without, on waves at each of SIZES.
+        network: the network that was exported.
+        file: the first file of the export; with `options.parts`, the second lies beside it and is
+            compared too.
+        options: the options of the export.
+        photos: picture files to compare on, as for int8; None or empty: generated pictures at each
+            of SIZES.
 
     Raises:
-        ValueError: a difference is larger than LARGEST, or than MEAN in eight bits.
+        ValueError: a largest difference is above LARGEST or, with int8, a mean one above MEAN.
     """
     painter = OnnxPainter(file, "cpu")
     cases = photo_cases(photos, network) if photos else _waves(network)
@@ -55,21 +67,31 @@ def compare(
 
 
 def photo_cases(photos: list[Path], network: TransformNet) -> Iterator[tuple[Tensor, Tensor]]:
-    """Each photo, 1×3×H×W in [0, 1] its longer side 256 pixels, with the code of one style after the other, 1×N."""
+    """Yield each photo with the code of a style; photo i gets style i mod N.
+
+    The photo is 1×3×H×W in [0, 1], of 256 pixels on its longer side, in steps of 1/255. The code
+    is 1×N.
+    """
     for number, path in enumerate(photos):
         content = (read_image(path).resized(_PHOTO).pixels * 255).round() / 255
         yield content, network.encode_style(network.styles[number % network.num_styles])
 
 
 def _waves(network: TransformNet) -> Iterator[tuple[Tensor, Tensor]]:
-    """Smooth pictures with a little noise, B×3×H×W in [0, 1], each in a mixture, B×N; then all in the first, 1×N."""
+    """Yield smooth pictures with a little noise, at each of SIZES, with codes of random mixtures.
+
+    The pictures are B×3×H×W in [0, 1]. The code has a row for each picture, B×N. A batch comes a
+    second time with the first row alone, 1×N, which then holds for all pictures.
+    """
     generator = torch.Generator().manual_seed(0)
     for height, width, batch in SIZES:
         y, x = torch.arange(height)[:, None] / 9, torch.arange(width) / 13
         smooth = torch.stack([0.45 + 0.45 * torch.sin(y * k + x / k) for k in (1.0, 0.7, 0.4)])
         content = smooth + 0.1 * torch.rand(batch, 3, height, width, generator=generator)
         weights = torch.rand(batch, network.num_styles, generator=generator).tolist()
-        code = torch.cat([network.encode_style(dict(zip(network.styles, row, strict=True))) for row in weights])
+        code = torch.cat(
+            [network.encode_style(dict(zip(network.styles, row, strict=True))) for row in weights]
+        )
         content = (content * 255).round() / 255
         yield content, code
         if batch > 1 and network.num_styles > 1:
@@ -78,8 +100,13 @@ def _waves(network: TransformNet) -> Iterator[tuple[Tensor, Tensor]]:
 
 @torch.inference_mode()
 def _difference(
-    network: TransformNet, painter: OnnxPainter, options: ExportOptions, content: Tensor, code: Tensor
+    network: TransformNet,
+    painter: OnnxPainter,
+    options: ExportOptions,
+    content: Tensor,
+    code: Tensor,
 ) -> Difference:
+    """Return the difference on one input: the larger of the whole picture's and the part's."""
     moments = Moments()
     pairs = [(painter.paint(content, code), network(content, code, moments=moments))]
     if options.parts:
@@ -90,16 +117,22 @@ def _difference(
         pairs = [(found, (wanted * 255).round() / 255) for found, wanted in pairs]
     apart = [(found - wanted).abs() for found, wanted in pairs]
     batch, _, height, width = content.shape
-    largest, mean = (max(map(float, values)) for values in ((x.max() for x in apart), (x.mean() for x in apart)))
+    largest, mean = (
+        max(map(float, values)) for values in ((x.max() for x in apart), (x.mean() for x in apart))
+    )
     return Difference(height, width, batch, largest, mean)
 
 
 def _check(difference: Difference, options: ExportOptions) -> None:
+    """Raise `ValueError` if a difference is above what LARGEST or MEAN allows."""
     largest = max(LARGEST[options.precision], 1 / 255 if options.pixels == "uint8" else 0)
-    found, allowed = (difference.mean, MEAN) if options.quantize == "int8" else (difference.largest, largest)
-    if not found <= allowed + 1e-6:  # also NaN
+    found, allowed = (
+        (difference.mean, MEAN) if options.quantize == "int8" else (difference.largest, largest)
+    )
+    if not found <= allowed + 1e-6:  # so written, NaN fails too
         kind = "in the mean" if options.quantize == "int8" else "at most"
         raise ValueError(
-            f"the exported network differs from PyTorch by {found:.2g} at {difference.width}×{difference.height}, "
+            f"the exported network differs from PyTorch by {found:.2g} "
+            f"at {difference.width}×{difference.height}, "
             f"allowed is {allowed:.2g} {kind}; nothing was written"
         )

@@ -1,4 +1,7 @@
-"""The graphs that are exported: a whole picture, or a part of one; made by torch's own exporter."""
+"""The two graphs that are exported with torch's own exporter.
+
+`Whole` paints a picture. `Part` paints one tile of a larger picture.
+"""
 
 import json
 import logging
@@ -20,16 +23,18 @@ from impasto.networks.layers import Moments
 
 @dataclass(frozen=True)
 class ExportOptions:
-    """What kind of file.
+    """What kind of ONNX file is exported.
 
     Args:
-        pixels: float32: B×3×H×W in [0, 1]; uint8: B×H×W×3 bytes, what apps have. Both RGB, and the same
-            for photo and stylized picture.
-        precision: fp32, or fp16: half the size, for GPUs; on a CPU, ONNX Runtime computes most of it in float32.
-        opset: version of ONNX's operators, 18 to 23; the lowest reaches farthest.
-        parts: a second file, NAME.parts.onnx, for pictures too large to go through whole: it takes the `statistics`
-            that the first gives for a smaller copy, and where the part begins.
-        quantize: int8: most of the arithmetic in eight bits, for CPUs; needs photos.
+        pixels: RGB format of the photo and of the stylized picture. float32: B×3×H×W in [0, 1];
+            uint8: B×H×W×3 bytes, which is what apps have.
+        precision: fp32, or fp16 for GPUs: half the size; on a CPU, ONNX Runtime computes most of
+            an fp16 file in float32.
+        opset: version of ONNX's operators, 18 to 23; most runtimes read the lowest.
+        parts: also write NAME.parts.onnx, which paints one tile of a picture too large to be
+            painted whole. It takes the `statistics` that the first file outputs for a smaller
+            copy of the picture, and the place where the tile begins.
+        quantize: none, or int8 for CPUs: most of the arithmetic in eight bits; needs photos.
     """
 
     pixels: Literal["float32", "uint8"] = "float32"
@@ -42,22 +47,33 @@ class ExportOptions:
         if self.opset not in OPSETS:
             raise ValueError(f"opset {self.opset}: must be from {OPSETS[0]} to {OPSETS[-1]}")
         if self.quantize == "int8" and self.precision != "fp32":
-            raise ValueError(f"quantize int8 with precision {self.precision}: eight bits are made from fp32 only")
+            raise ValueError(
+                f"quantize int8 with precision {self.precision}: eight bits are made from fp32 only"
+            )
 
 
 class Whole(nn.Module):
-    """The graph of a picture: photo and code of a style in, the stylized picture and its statistics out."""
+    """The graph that paints a whole picture: `network` with the exported inputs and outputs.
+
+    Args:
+        network: float32 or, for fp16, half precision.
+        pixels: see `ExportOptions`.
+    """
 
     def __init__(self, network: TransformNet, pixels: str) -> None:
         super().__init__()
         self.network, self.pixels = network, pixels
 
     def forward(self, photo: Tensor, style: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """The stylized picture, as the photo, and its statistics B×S, float32.
+        """Return the stylized picture and its statistics.
 
         Args:
             photo: B×3×H×W in [0, 1], or B×H×W×3 bytes.
-            style: its code, B×N or 1×N; none where N = 1.
+            style: code of the style, B×N or 1×N; None where N = 1.
+
+        Returns:
+            The picture, in the format and size of the photo. Then variance and mean of every
+            channel of every normalization, B×S float32 (`Moments.statistics`).
         """
         moments = Moments()
         stylized = self._out(self.network(self._in(photo), _of_each(photo, style), moments=moments))
@@ -69,24 +85,41 @@ class Whole(nn.Module):
 
     def _out(self, stylized: Tensor) -> Tensor:
         if self.pixels == "uint8":
-            return (stylized.float() * 255).round().clamp(0, 255).permute(0, 2, 3, 1).to(torch.uint8)
+            return (
+                (stylized.float() * 255).round().clamp(0, 255).permute(0, 2, 3, 1).to(torch.uint8)
+            )
         return stylized.float()
 
 
 class Part(Whole):
-    """The graph of a part of a picture: as `Whole`, with the statistics of the whole and where the part begins."""
+    """The graph that paints one part of a picture, under the statistics of the whole picture."""
 
     def forward(  # type: ignore[override]
-        self, photo: Tensor, statistics: Float[Tensor, "1 s"], origin: Int[Tensor, "2"], style: Tensor | None = None
+        self,
+        photo: Tensor,
+        statistics: Float[Tensor, "1 s"],
+        origin: Int[Tensor, "2"],
+        style: Tensor | None = None,
     ) -> Tensor:
+        """Return the stylized part, in the format and size of `photo`.
+
+        Args:
+            photo: the part, as in `Whole`.
+            statistics: 1×S, of the whole picture or of a smaller copy, as `Whole` returns them.
+            origin: where in the whole picture the part begins, in pixels (down, right).
+            style: as in `Whole`.
+        """
         moments = Moments(statistics)
-        return self._out(self.network(self._in(photo), _of_each(photo, style), origin=origin, moments=moments))
+        return self._out(
+            self.network(self._in(photo), _of_each(photo, style), origin=origin, moments=moments)
+        )
 
 
 def _of_each(photo: Tensor, style: Tensor | None) -> Tensor | None:
-    """A code for each photo, B×N, from B×N or 1×N.
+    """Return a code for each photo, B×N, from codes B×N or 1×N.
 
-    By index: broadcasting would make the exporter take the two batches for one. `len` would fix their sizes.
+    Rows are picked by index. Broadcasting would make the exporter take the two batch sizes for one
+    and the same; `len` would fix them to those of the example.
     """
     if style is None:
         return None
@@ -95,7 +128,10 @@ def _of_each(photo: Tensor, style: Tensor | None) -> Tensor | None:
 
 
 def exported(network: TransformNet, graph: Whole, options: ExportOptions) -> bytes:
-    """The file of one graph, without what the exporter notes on its way (places in our source among it)."""
+    """Return the bytes of the ONNX file of one graph.
+
+    The exporter's notes at nodes and values, which name places in our source, are removed.
+    """
     import onnx
 
     part = isinstance(graph, Part)
@@ -108,7 +144,12 @@ def exported(network: TransformNet, graph: Whole, options: ExportOptions) -> byt
         )  # fmt: skip
     assert program is not None
     model = program.model_proto
-    for item in (*model.graph.node, *model.graph.value_info, *model.graph.input, *model.graph.output):
+    for item in (
+        *model.graph.node,
+        *model.graph.value_info,
+        *model.graph.input,
+        *model.graph.output,
+    ):
         del item.metadata_props[:]
         item.doc_string = ""
     onnx.helper.set_model_props(model, _properties(network, options, "part" if part else "whole"))
@@ -116,8 +157,10 @@ def exported(network: TransformNet, graph: Whole, options: ExportOptions) -> byt
     return model.SerializeToString()
 
 
-def _inputs(network: TransformNet, options: ExportOptions, part: bool) -> tuple[dict[str, Tensor], Any]:
-    """Examples by name, and which of their sides are free."""
+def _inputs(
+    network: TransformNet, options: ExportOptions, part: bool
+) -> tuple[dict[str, Tensor], Any]:
+    """Return example inputs by name and, for each, the axes whose size stays free."""
     photo = torch.rand(2, 3, 37, 45)
     style = network.encode_style(dict.fromkeys(network.styles, 1)).expand(2, -1)
     free = Dim.DYNAMIC
@@ -138,28 +181,30 @@ def _inputs(network: TransformNet, options: ExportOptions, part: bool) -> tuple[
 
 
 def _properties(network: TransformNet, options: ExportOptions, part: str) -> dict[str, str]:
-    """What the file says of itself; every value can be read with `onnx` alone."""
+    """Return the metadata of the file, as strings, readable without impasto."""
     metadata = describe(network, **network.metadata)
     styles = metadata.get("styles") or [{"name": name} for name in network.styles]
     ranges = {"uint8": "RGB, bytes 0 to 255, B×H×W×3", "float32": "RGB, 0 to 1, B×3×H×W"}
     return {
         "impasto": json.dumps({**metadata, "styles": styles}), "format": str(metadata["format"]),
         "styles": json.dumps(styles), "licence": _licence(metadata.get("licence"), styles),
-        "value_range": ranges[options.pixels], "pixels": options.pixels, "precision": options.precision,
-        "quantize": options.quantize,
+        "value_range": ranges[options.pixels], "pixels": options.pixels,
+        "precision": options.precision, "quantize": options.quantize,
         "part": part, "reach": str(network.reach),
     }  # fmt: skip
 
 
 def _licence(network: str | None, styles: list[dict[str, Any]]) -> str:
-    """Of the network, and of the paintings it was made from."""
-    paintings = ", ".join(f"{style['name']}: {style.get('licence', 'not stated')}" for style in styles)
+    """Return a line with the licences of the network and of the paintings it learned from."""
+    paintings = ", ".join(
+        f"{style['name']}: {style.get('licence', 'not stated')}" for style in styles
+    )
     return f"network: {network or 'not stated'}; {paintings}"
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """The exporter warns of what is settled here (example sizes, its own internals)."""
+    """Silence torch's exporter, whose warnings are of no use here (example sizes, internals)."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level
     logger.setLevel(logging.ERROR)
