@@ -10,7 +10,14 @@ IMAGE_SUFFIXES: tuple[str, ...] = (
     ".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif", ".avif", ".heic",
     ".jpe", ".jfif", ".mpo", ".apng", ".avifs", ".heif", ".hif",
 )  # fmt: skip
-WRITABLE = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP", ".tif": "TIFF", ".tiff": "TIFF"}
+WRITABLE = {
+    ".png": "PNG",
+    ".jpg": "JPEG",
+    ".jpeg": "JPEG",
+    ".webp": "WEBP",
+    ".tif": "TIFF",
+    ".tiff": "TIFF",
+}
 
 Backend = Literal["auto", "torch", "onnx"]
 Tiling = Literal["auto", "never"] | int
@@ -60,19 +67,37 @@ class LossOptions:
 
     def __post_init__(self) -> None:
         if self.balance not in get_args(Balance):
-            raise ValueError(f"balance {self.balance!r}: choose from {', '.join(get_args(Balance))}")
+            raise ValueError(
+                f"balance {self.balance!r}: choose from {', '.join(get_args(Balance))}"
+            )
         if not self.style_layers or not self.content_layers:
-            raise ValueError("content_layers and style_layers: name at least one layer each, such as relu4_2: 1.0")
+            raise ValueError(
+                "content_layers and style_layers: name at least one layer each, such as relu4_2: 1.0"
+            )
         if not self.scales or any(not 0 < scale <= 1 for scale in self.scales):
             raise ValueError(f"scales {self.scales}: give at least one, each above 0 and at most 1")
-        for name in ("content_weight", "style_strength", "tv_weight", "secondary_weight", "combined_weight"):
+        for name in (
+            "content_weight",
+            "style_strength",
+            "tv_weight",
+            "secondary_weight",
+            "combined_weight",
+        ):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} {getattr(self, name)}: must not be negative")
         if self.secondary_weight and not self.secondary_layers:
-            raise ValueError("secondary_layers: name at least one, such as relu3_1: 1.0, or leave secondary_weight 0")
-        layers = [*self.content_layers.items(), *self.style_layers.items(), *self.secondary_layers.items()]
+            raise ValueError(
+                "secondary_layers: name at least one, such as relu3_1: 1.0, or leave secondary_weight 0"
+            )
+        layers = [
+            *self.content_layers.items(),
+            *self.style_layers.items(),
+            *self.secondary_layers.items(),
+        ]
         if negative := [layer for layer, weight in layers if weight <= 0]:
-            raise ValueError(f"layer weight of {', '.join(negative)}: must be above 0; leave the layer out instead")
+            raise ValueError(
+                f"layer weight of {', '.join(negative)}: must be above 0; leave the layer out instead"
+            )
 
     @property
     def asked(self) -> dict[str, float]:

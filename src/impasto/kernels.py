@@ -36,7 +36,9 @@ def _folded(g: Tensor, border: int, axis: int) -> Tensor:
     size = g.shape[axis] - 2 * border
     inside = g.narrow(axis, border, size).clone()
     inside.narrow(axis, 1, border).add_(g.narrow(axis, 0, border).flip(axis))
-    inside.narrow(axis, size - 1 - border, border).add_(g.narrow(axis, border + size, border).flip(axis))
+    inside.narrow(axis, size - 1 - border, border).add_(
+        g.narrow(axis, border + size, border).flip(axis)
+    )
     return inside
 
 
@@ -79,7 +81,14 @@ class _Normalized(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, gamma: Tensor, beta: Tensor, mean: Tensor, inverse: Tensor, relu: bool, measured: bool
+        ctx: Any,
+        x: Tensor,
+        gamma: Tensor,
+        beta: Tensor,
+        mean: Tensor,
+        inverse: Tensor,
+        relu: bool,
+        measured: bool,
     ) -> Tensor:
         scale = gamma * inverse
         shift = (beta - mean * scale).to(x.dtype)
@@ -100,7 +109,15 @@ class _Normalized(torch.autograd.Function):
             slope = -gamma * inverse.square() * along / x.shape[2:].numel()
             offset = -gamma * inverse * total / x.shape[2:].numel() - slope * mean
             of_x = of_x.addcmul_(x, slope.to(x.dtype)).add_(offset.to(x.dtype))
-        return of_x, along.sum_to_size(gamma.shape), total.sum_to_size(gamma.shape), None, None, None, None
+        return (
+            of_x,
+            along.sum_to_size(gamma.shape),
+            total.sum_to_size(gamma.shape),
+            None,
+            None,
+            None,
+            None,
+        )
 
 
 def _scaled(x: Tensor, scale: Tensor, shift: Tensor, relu: bool) -> Tensor:

@@ -17,7 +17,9 @@ from impasto.perceptual.loss import PerceptualLoss
 from impasto.perceptual.target import ContentTarget, PhotoStatistics, StyleTarget
 
 RATES: dict[Optimizer, float] = {"lbfgs": 1.0, "adam": 0.02}
-HISTORY = 20  # steps that L-BFGS remembers, two pictures each (its authors: 3 to 20; Liu & Nocedal 1989)
+HISTORY = (
+    20  # steps that L-BFGS remembers, two pictures each (its authors: 3 to 20; Liu & Nocedal 1989)
+)
 PLATEAU = 1e-3  # an improvement of the loss by less than this share is none
 
 OnStep = Callable[[int, Tensor, dict[str, float]], None]
@@ -76,7 +78,10 @@ def optimize_image(
     with _checkpointing(loss, options.checkpointing):
         for size, steps in _shared_out(options, full):
             photo = resize(content, size)
-            paintings = [resize(style, max(1, round(max(style.shape[-2:]) * size / full))) for style in styles]
+            paintings = [
+                resize(style, max(1, round(max(style.shape[-2:]) * size / full)))
+                for style in styles
+            ]
             target = loss.style_target(paintings, photos, mixture, masks=masks)
             kept = loss.content_target(photo, _blend(photo, paintings, mixture, options.blend))
             image = _start(photo, options) if image is None else _grown(image, photo)
@@ -88,13 +93,19 @@ def optimize_image(
 class _Run:
     """What goes on from one size to the next: the count of steps, and who is told."""
 
-    def __init__(self, loss: PerceptualLoss, options: OptimizeOptions, on_step: OnStep | None) -> None:
+    def __init__(
+        self, loss: PerceptualLoss, options: OptimizeOptions, on_step: OnStep | None
+    ) -> None:
         self.loss, self.options, self.on_step = loss, options, on_step
         self.done = 0
 
-    def descend(self, image: Tensor, content: ContentTarget, target: StyleTarget, steps: int) -> Tensor:
+    def descend(
+        self, image: Tensor, content: ContentTarget, target: StyleTarget, steps: int
+    ) -> Tensor:
         """`steps` iterations from `image` on, or fewer on a plateau."""
-        image = image.clone(memory_format=torch.contiguous_format).requires_grad_()  # as L-BFGS takes it
+        image = image.clone(
+            memory_format=torch.contiguous_format
+        ).requires_grad_()  # as L-BFGS takes it
         optimizer = _optimizer(image, self.options)
         terms: dict[str, Tensor] = {}
         weights: dict[str, float] = {}
@@ -132,7 +143,11 @@ class _Run:
 
     def _report(self, image: Tensor, terms: dict[str, Tensor], weights: dict[str, float]) -> float:
         """Tells the fractions of the loss at `image`; gives the weighted sum."""
-        fractions = {name: float(term.detach()) / weights[name] for name, term in terms.items() if weights[name]}
+        fractions = {
+            name: float(term.detach()) / weights[name]
+            for name, term in terms.items()
+            if weights[name]
+        }
         total = float(torch.stack([term.detach() for term in terms.values()]).sum())
         if not math.isfinite(total):
             raise ValueError(
@@ -158,7 +173,9 @@ def _optimizer(image: Tensor, options: OptimizeOptions) -> torch.optim.Optimizer
 def _normalized(mixture: Sequence[float] | None, styles: int) -> list[float]:
     weights = [1.0] * styles if mixture is None else list(mixture)
     if not styles or len(weights) != styles:
-        raise ValueError(f"{len(weights)} weights for {styles} styles: give at least one style, and a weight for each")
+        raise ValueError(
+            f"{len(weights)} weights for {styles} styles: give at least one style, and a weight for each"
+        )
     total = sum(weights)
     if min(weights) < 0 or not 0 < total < float("inf"):
         raise ValueError(f"weights of the styles {weights}: none below 0, and one at least above")
@@ -169,9 +186,13 @@ def _check_masks(masks: Tensor | None, styles: int) -> None:
     if masks is None:
         return
     if len(masks) != styles:
-        raise ValueError(f"{len(masks)} masks for {styles} styles: give a mask for each style, or none")
+        raise ValueError(
+            f"{len(masks)} masks for {styles} styles: give a mask for each style, or none"
+        )
     if empty := [number for number, mask in enumerate(masks, 1) if not mask.any()]:
-        raise ValueError(f"mask {empty[0]}: is black everywhere; white is where its style is to hold")
+        raise ValueError(
+            f"mask {empty[0]}: is black everywhere; white is where its style is to hold"
+        )
 
 
 @contextmanager
@@ -184,10 +205,17 @@ def _checkpointing(loss: PerceptualLoss, wanted: bool) -> Iterator[None]:
         loss.features.checkpointing = before
 
 
-def _blend(content: Tensor, styles: Sequence[Tensor], mixture: Sequence[float], share: float) -> Tensor:
+def _blend(
+    content: Tensor, styles: Sequence[Tensor], mixture: Sequence[float], share: float
+) -> Tensor:
     """The photo and the paintings, stretched to its size, laid over each other."""
-    stretched = [F.interpolate(style, size=content.shape[-2:], mode="bilinear", antialias=True) for style in styles]
-    painted = sum((weight * style for weight, style in zip(mixture, stretched, strict=True)), torch.zeros(()))
+    stretched = [
+        F.interpolate(style, size=content.shape[-2:], mode="bilinear", antialias=True)
+        for style in styles
+    ]
+    painted = sum(
+        (weight * style for weight, style in zip(mixture, stretched, strict=True)), torch.zeros(())
+    )
     return share * content + (1 - share) * painted.to(content)
 
 
@@ -196,7 +224,11 @@ def _quarters(content: Tensor) -> Tensor:
     h, w = (side // 2 for side in content.shape[-2:])
     h, w = max(1, h), max(1, w)
     return torch.cat(
-        [content[..., y : y + h, x : x + w] for y in (0, content.shape[-2] - h) for x in (0, content.shape[-1] - w)]
+        [
+            content[..., y : y + h, x : x + w]
+            for y in (0, content.shape[-2] - h)
+            for x in (0, content.shape[-1] - w)
+        ]
     )
 
 

@@ -14,7 +14,9 @@ def did_you_mean(name: str, names: Iterable[str]) -> str:
 
 def not_there(path: str | Path, kind: str = "file") -> str:
     """`photo.jpg: no such file`; of an address, that it has to be downloaded first."""
-    address = re.match(r"(https?|ftp|s3|gs|hf|file):/+(.*)", str(path), re.DOTALL)  # pathlib makes one slash of two
+    address = re.match(
+        r"(https?|ftp|s3|gs|hf|file):/+(.*)", str(path), re.DOTALL
+    )  # pathlib makes one slash of two
     if address:
         return f"{address[1]}://{address[2]}: an address; download it, and give the {kind}"
     return f"{path}: no such {kind}"

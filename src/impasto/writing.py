@@ -25,7 +25,9 @@ class FileError(ValueError):
 
 
 @contextmanager
-def new_file(path: str | Path, overwrite: bool = False, *, durable: bool = False) -> Iterator[BinaryIO]:
+def new_file(
+    path: str | Path, overwrite: bool = False, *, durable: bool = False
+) -> Iterator[BinaryIO]:
     """A file to fill, in a folder made for it, that gets the name `path` at the end: whole or not at all.
 
     Args:
@@ -54,7 +56,9 @@ def new_files(overwrite: bool = False, *, durable: bool = False) -> Iterator[Beg
                     undo.callback(_remove_empty, folder)
                 temporary = path.parent / _TEMPORARY.format(secrets.token_hex(8))
                 undo.callback(_remove, temporary)
-                file = undo.enter_context(temporary.open("x+b"))  # follows the umask, which tempfile does not
+                file = undo.enter_context(
+                    temporary.open("x+b")
+                )  # follows the umask, which tempfile does not
                 # Runs before the file is closed, which would otherwise write once more what a full disk refused.
                 undo.callback(file.raw.close)
             drafts.append((file, temporary, path))
@@ -151,7 +155,9 @@ def _make_folder(folder: Path) -> list[Path]:
     made = []
     try:
         for path in missing:
-            with suppress(FileExistsError):  # of another process, meanwhile; a file of that name is met by open()
+            with suppress(
+                FileExistsError
+            ):  # of another process, meanwhile; a file of that name is met by open()
                 path.mkdir()
                 made.append(path)
     except OSError:
@@ -182,7 +188,10 @@ def _publish(temporary: Path, path: Path, overwrite: bool) -> bool:
         os.link(temporary, path)
     except FileExistsError:
         raise
-    except (OSError, AttributeError):  # a file system, or a system, without hard links: claim the name, then move
+    except (
+        OSError,
+        AttributeError,
+    ):  # a file system, or a system, without hard links: claim the name, then move
         path.open("xb").close()
         try:
             temporary.replace(path)

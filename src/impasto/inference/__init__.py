@@ -64,7 +64,9 @@ class Stylizer:
         backend: Backend = "auto", tile: Tiling = "auto",
     ) -> None:  # fmt: skip
         if not 0 <= strength <= 1:
-            raise ValueError(f"strength {strength}: must be from 0 (the photo) to 1 (fully stylized)")
+            raise ValueError(
+                f"strength {strength}: must be from 0 (the photo) to 1 (fully stylized)"
+            )
         if size is not None and size < 1:
             raise ValueError(f"size {size}: the longer side must be at least 1 pixel")
         self.painter = open_painter(network, backend, device)
@@ -77,7 +79,9 @@ class Stylizer:
             self.code = self.painter.encode_style(style)
         except UnknownStyle as error:
             raise ValueError(f"{error}{elsewhere(error.name)}") from None
-        self.mixture = {name: w for name, w in zip(self.styles, self.code[0].tolist(), strict=True) if w > 0}
+        self.mixture = {
+            name: w for name, w in zip(self.styles, self.code[0].tolist(), strict=True) if w > 0
+        }
 
     @property
     def styles(self) -> list[str]:
@@ -165,10 +169,14 @@ class Stylizer:
         statistics = None
         if self.strength > 0:
             with torch.inference_mode():
-                statistics = statistics_of(source, lambda whole: self.painter.statistics(whole, self.code), side)
+                statistics = statistics_of(
+                    source, lambda whole: self.painter.statistics(whole, self.code), side
+                )
 
         def paint(part: Tensor, origin: tuple[int, int]) -> Tensor:
-            with torch.inference_mode():  # not around the loop: it would hold for whoever the rows go to
+            with (
+                torch.inference_mode()
+            ):  # not around the loop: it would hold for whoever the rows go to
                 return self._blended(part.to(self.painter.device), statistics, origin)
 
         return paint
@@ -178,19 +186,30 @@ class Stylizer:
             content = content if self.size is None else images.resize(content, self.size)
         height, width = content.shape[-2:]
         if side := tile_side(self.tile, height, width):
-            tiles, pictures = plan(height, width, side, self.painter.reach), map(Floats, content.split(1))
-            return torch.cat([paint_floats(each, tiles, self._brush(each, side)) for each in pictures])
+            tiles, pictures = (
+                plan(height, width, side, self.painter.reach),
+                map(Floats, content.split(1)),
+            )
+            return torch.cat(
+                [paint_floats(each, tiles, self._brush(each, side)) for each in pictures]
+            )
         with torch.inference_mode():
-            painted = self._blended(content.to(self.painter.device, memory_format=torch.channels_last))
+            painted = self._blended(
+                content.to(self.painter.device, memory_format=torch.channels_last)
+            )
         # A copy made outside: what inference mode itself makes is refused by autograd later on.
         return painted.clone(memory_format=torch.contiguous_format)
 
-    def _blended(self, content: Tensor, statistics: Tensor | None = None, origin: tuple[int, int] = (0, 0)) -> Tensor:
+    def _blended(
+        self, content: Tensor, statistics: Tensor | None = None, origin: tuple[int, int] = (0, 0)
+    ) -> Tensor:
         if self.strength == 0:
             return content
         stylized = self.painter.paint(content, self.code, statistics, origin)
         if not stylized.isfinite().all():
-            raise ValueError("the network paints what is no number: it is damaged, or of a run that failed")
+            raise ValueError(
+                "the network paints what is no number: it is damaged, or of a run that failed"
+            )
         if self.keep_colors:
             stylized = images.keep_colors(stylized, content)
         # Pixels are blended, so the photo shows through. Painting less strongly, which is not the same, takes
@@ -217,9 +236,13 @@ class Stylizer:
 
     def _tensor(self, image: Tensor) -> Tensor:
         if image.ndim not in (3, 4) or image.shape[-3] != 3 or image.numel() == 0:
-            raise ValueError(f"tensor of shape {tuple(image.shape)}: must be 3×H×W or B×3×H×W, not empty")
+            raise ValueError(
+                f"tensor of shape {tuple(image.shape)}: must be 3×H×W or B×3×H×W, not empty"
+            )
         if not image.is_floating_point():
-            raise ValueError(f"tensor of {image.dtype}: must be float in [0, 1]; divide 8-bit values by 255")
+            raise ValueError(
+                f"tensor of {image.dtype}: must be float in [0, 1]; divide 8-bit values by 255"
+            )
         batch = _within_range(image if image.ndim == 4 else image[None])
         with self._memory_explained(batch.shape[-2:]):
             painted = self._paint(batch).to(image.device, image.dtype)
@@ -253,5 +276,7 @@ def _within_range(image: Tensor) -> Tensor:
     """float32 in [0, 1]; a little beyond is clipped, more is refused."""
     low, high = (float(value) for value in image.detach().float().aminmax())
     if not (low >= -_TOLERANCE and high <= 1 + _TOLERANCE):  # also NaN
-        raise ValueError(f"values from {low:g} to {high:g}: must be in [0, 1]; divide 8-bit values by 255")
+        raise ValueError(
+            f"values from {low:g} to {high:g}: must be in [0, 1]; divide 8-bit values by 255"
+        )
     return image.detach().float().clamp(0, 1)

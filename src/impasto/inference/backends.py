@@ -21,7 +21,9 @@ from impasto.networks.styles import Style, style_weights
 # What an export says of itself, beside the network's own metadata.
 _PROPERTIES = {"pixels": "float32|uint8", "precision": "fp32|fp16", "quantize": "none|int8", "part": "whole",
                "reach": "[0-9]{1,6}"}  # fmt: skip
-PARTS = ".parts.onnx"  # ending of the second file of an export, which paints parts of a larger picture
+PARTS = (
+    ".parts.onnx"  # ending of the second file of an export, which paints parts of a larger picture
+)
 
 
 class TorchPainter:
@@ -30,7 +32,9 @@ class TorchPainter:
     def __init__(self, network: TransformNet, device: str = "auto") -> None:
         self.device = find_device(device)
         self.styles, self.metadata, self.reach = network.styles, network.metadata, network.reach
-        self.network = network.eval().to(self.device, torch.float32).to(memory_format=torch.channels_last)
+        self.network = (
+            network.eval().to(self.device, torch.float32).to(memory_format=torch.channels_last)
+        )
 
     def encode_style(self, style: Style | None) -> Float[Tensor, "1 n"]:
         """As of `TransformNet`."""
@@ -41,9 +45,13 @@ class TorchPainter:
         statistics: Float[Tensor, "1 s"] | None = None, origin: Origin = (0, 0),
     ) -> Float[Tensor, "b 3 h w"]:  # fmt: skip
         """The stylized picture; with the `statistics` of a whole one, the part of it that begins at `origin`."""
-        return self.network(self._here(content), code.to(self.device), origin=origin, moments=Moments(statistics))
+        return self.network(
+            self._here(content), code.to(self.device), origin=origin, moments=Moments(statistics)
+        )
 
-    def statistics(self, content: Float[Tensor, "1 3 h w"], code: Float[Tensor, "1 n"]) -> Float[Tensor, "1 s"]:
+    def statistics(
+        self, content: Float[Tensor, "1 3 h w"], code: Float[Tensor, "1 n"]
+    ) -> Float[Tensor, "1 s"]:
         """What the parts of a picture have to know of the whole (see `Moments`)."""
         moments = Moments()
         self.network(self._here(content), code.to(self.device), moments=moments)
@@ -65,9 +73,16 @@ class OnnxPainter:
         runtime = _onnxruntime()
         cuda = device != "cpu" and "CUDAExecutionProvider" in runtime.get_available_providers()
         if device not in ("auto", "cpu") and not (cuda and device.startswith("cuda")):
-            raise ValueError(f"device {device}: this ONNX Runtime has the CPU only; use cpu or auto")
-        self.device = torch.device("cpu")  # where pictures come from and go to; the session moves them itself
-        self._path, self._providers = path, ["CUDAExecutionProvider"] * cuda + ["CPUExecutionProvider"]
+            raise ValueError(
+                f"device {device}: this ONNX Runtime has the CPU only; use cpu or auto"
+            )
+        self.device = torch.device(
+            "cpu"
+        )  # where pictures come from and go to; the session moves them itself
+        self._path, self._providers = (
+            path,
+            ["CUDAExecutionProvider"] * cuda + ["CPUExecutionProvider"],
+        )
         self._session = self._opened(path)
         self._parts: Any = None
         self.metadata = _metadata(path, self._session.get_modelmeta().custom_metadata_map)
@@ -89,7 +104,9 @@ class OnnxPainter:
         more = {"statistics": statistics, "origin": torch.as_tensor(origin)}
         return self._run(self._parts, content, code, **more)[0]
 
-    def statistics(self, content: Float[Tensor, "1 3 h w"], code: Float[Tensor, "1 n"]) -> Float[Tensor, "1 s"]:
+    def statistics(
+        self, content: Float[Tensor, "1 3 h w"], code: Float[Tensor, "1 n"]
+    ) -> Float[Tensor, "1 s"]:
         """As of `TorchPainter`."""
         found = self._run(self._session, content, code)
         if len(found) < 2:
@@ -103,15 +120,21 @@ class OnnxPainter:
             photo = content.permute(0, 2, 3, 1).mul(255).round().to(torch.uint8)
         given = {"photo": photo, "style": code.expand(len(content), -1), **more}
         names = {value.name for value in session.get_inputs()}
-        arrays = {name: value.contiguous().cpu().numpy() for name, value in given.items() if name in names}
+        arrays = {
+            name: value.contiguous().cpu().numpy() for name, value in given.items() if name in names
+        }
         try:
             found = [torch.from_numpy(value) for value in session.run(None, arrays)]
         except Exception as error:  # ONNX Runtime's have no common class
             if of_memory(error):
                 raise RuntimeError(f"{self._path}: {error}") from error
-            raise NetworkError(f"{self._path}: cannot be run ({' '.join(str(error).split())[:200]})") from error
+            raise NetworkError(
+                f"{self._path}: cannot be run ({' '.join(str(error).split())[:200]})"
+            ) from error
         if not found or found[0].shape != photo.shape or found[0].dtype != photo.dtype:
-            raise NetworkError(f"{self._path}: paints pictures of another shape than it is given; export it again")
+            raise NetworkError(
+                f"{self._path}: paints pictures of another shape than it is given; export it again"
+            )
         if bytes_wanted:
             found[0] = found[0].permute(0, 3, 1, 2).float() / 255
         return found
@@ -138,14 +161,18 @@ class OnnxPainter:
 def _metadata(path: Path, properties: dict[str, str]) -> dict[str, Any]:
     """The network's own metadata with what the export added."""
     if "impasto" not in properties:
-        raise NetworkError(f"{path}: an ONNX file, but not one of impasto's (scripts/export_onnx.py makes them)")
+        raise NetworkError(
+            f"{path}: an ONNX file, but not one of impasto's (scripts/export_onnx.py makes them)"
+        )
     try:
         described = json.loads(properties["impasto"])
     except (ValueError, RecursionError) as error:
         raise NetworkError(f"{path}: its metadata are no JSON; the file is damaged") from error
     metadata = upgraded(described, path)
     if properties.get("part") == "part":
-        raise NetworkError(f"{path}: paints parts of pictures; give the file without .parts, which uses this one")
+        raise NetworkError(
+            f"{path}: paints parts of pictures; give the file without .parts, which uses this one"
+        )
     for key, allowed in _PROPERTIES.items():
         if not re.fullmatch(allowed, properties.get(key, "")):
             raise NetworkError(
@@ -153,7 +180,10 @@ def _metadata(path: Path, properties: dict[str, str]) -> dict[str, Any]:
             )
     if not metadata.get("styles"):
         raise NetworkError(f"{path}: names no styles; export it again")
-    return {**metadata, **{key: properties[key] for key in ("pixels", "reach", "precision", "quantize")}}
+    return {
+        **metadata,
+        **{key: properties[key] for key in ("pixels", "reach", "precision", "quantize")},
+    }
 
 
 def _onnxruntime() -> Any:
@@ -167,7 +197,9 @@ def _onnxruntime() -> Any:
 Painter = TorchPainter | OnnxPainter
 
 
-def open_painter(network: TransformNet | str | Path, backend: Backend = "auto", device: str = "auto") -> Painter:
+def open_painter(
+    network: TransformNet | str | Path, backend: Backend = "auto", device: str = "auto"
+) -> Painter:
     """The painter for a network.
 
     Args:
@@ -183,7 +215,9 @@ def open_painter(network: TransformNet | str | Path, backend: Backend = "auto", 
     path = None if isinstance(network, TransformNet) else find_network(network)
     if path is not None and path.suffix == ".onnx":
         if backend == "torch":
-            raise ValueError(f"{path}: an exported network, for --backend onnx; torch runs what it was exported from")
+            raise ValueError(
+                f"{path}: an exported network, for --backend onnx; torch runs what it was exported from"
+            )
         return OnnxPainter(path, device)
     if backend == "onnx":
         raise ValueError(
@@ -191,14 +225,20 @@ def open_painter(network: TransformNet | str | Path, backend: Backend = "auto", 
             f"`python scripts/export_onnx.py {path or 'NETWORK.safetensors'}`"
         )
     loaded = copy.deepcopy(network) if isinstance(network, TransformNet) else load_network(network)
-    exported = _export_beside(path, loaded, device) if path is not None and backend == "auto" else None
+    exported = (
+        _export_beside(path, loaded, device) if path is not None and backend == "auto" else None
+    )
     return exported or TorchPainter(loaded, device)
 
 
 def _export_beside(path: Path, network: TransformNet, device: str) -> OnnxPainter | None:
     """The painter for the export that lies beside a network, if it is of that network, paints the same, and can run."""
     exported = path.with_suffix(".onnx")
-    there = exported.is_file() and exported.with_suffix(PARTS).is_file() and find_spec("onnxruntime") is not None
+    there = (
+        exported.is_file()
+        and exported.with_suffix(PARTS).is_file()
+        and find_spec("onnxruntime") is not None
+    )
     if not there or find_device(device).type != "cpu":
         return None
     try:
@@ -207,4 +247,8 @@ def _export_beside(path: Path, network: TransformNet, device: str) -> OnnxPainte
         return None
     metadata = painter.metadata
     same = all(metadata.get(key) == value for key, value in network.metadata.items())
-    return painter if same and (metadata["precision"], metadata["quantize"]) == ("fp32", "none") else None
+    return (
+        painter
+        if same and (metadata["precision"], metadata["quantize"]) == ("fp32", "none")
+        else None
+    )

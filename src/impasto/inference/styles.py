@@ -22,7 +22,9 @@ def network_of(style: str) -> str:
         )
     fitting = [name for name, names in known.items() if wanted.keys() <= {*names}]
     if not fitting:
-        knowing = "; ".join(f"{network} knows {', '.join(names)}" for network, names in known.items())
+        knowing = "; ".join(
+            f"{network} knows {', '.join(names)}" for network, names in known.items()
+        )
         raise ValueError(f"style {style!r}: no published network knows all of these: {knowing}")
     return min(fitting, key=lambda name: (len(known[name]), name))
 

@@ -17,7 +17,9 @@ from impasto import images
 from impasto.choices import Tiling
 from impasto.images.large import Rows, Scan
 
-WHOLE = 4_000_000  # pixels of the largest picture that auto paints whole: 3 GB of memory at width 32
+WHOLE = (
+    4_000_000  # pixels of the largest picture that auto paints whole: 3 GB of memory at width 32
+)
 # Of auto's tiles, in pixels: 1 GB, so that 100 megapixels, decoded, and collected for a JPEG, stay below 3 GB. Overlap
 # and margin make 1.4 times the arithmetic of the whole; 1408 would make 1.3.
 SIDE = 1152
@@ -26,7 +28,9 @@ SIDE = 1152
 MEASURED = 2_000_000
 
 Box = tuple[int, int, int, int]  # top, left, bottom, right, the last two excluded
-Paint = Callable[[Float[Tensor, "1 3 h w"], tuple[int, int]], Float[Tensor, "1 3 h w"]]  # a part, and its origin
+Paint = Callable[
+    [Float[Tensor, "1 3 h w"], tuple[int, int]], Float[Tensor, "1 3 h w"]
+]  # a part, and its origin
 Tell = Callable[[int, int], object]  # steps done, of how many
 
 
@@ -96,7 +100,10 @@ def plan(height: int, width: int, side: int, reach: int) -> list[list[Tile]]:
     """Tiles, row by row: the kept parts cover the picture once, the painted are at most `side` wide and high."""
     across = _spans(width, side, _fours(reach))
     return [
-        [Tile((top, left, bottom, right), (first, start, last, end)) for left, right, start, end in across]
+        [
+            Tile((top, left, bottom, right), (first, start, last, end))
+            for left, right, start, end in across
+        ]
         for top, bottom, first, last in _spans(height, side, _fours(reach))
     ]
 
@@ -121,7 +128,9 @@ def statistics_of(
     source: Source, measure: Callable[[Float[Tensor, "1 3 h w"]], Tensor], side: int
 ) -> Float[Tensor, "1 s"] | None:
     """What the tiles have to know of the whole; None where one tile is the whole, and measures itself."""
-    return None if max(source.shape) <= side else measure(source.reduced(max(MEASURED, side * side)))
+    return (
+        None if max(source.shape) <= side else measure(source.reduced(max(MEASURED, side * side)))
+    )
 
 
 def paint_rows(scan: Scan, tiles: list[list[Tile]], paint: Paint, tell: Tell) -> Iterator[Rows]:
@@ -132,7 +141,9 @@ def paint_rows(scan: Scan, tiles: list[list[Tile]], paint: Paint, tell: Tell) ->
         rows = np.empty((bottom - top, scan.shape[1], 3 + scan.transparent), np.uint8)
         for tile in row:
             part = tile.cut(paint(scan.crop(*tile.painted), tile.painted[:2]))
-            rows[:, tile.kept[1] : tile.kept[3], :3] = images.to_levels(part)[0].permute(1, 2, 0).numpy()
+            rows[:, tile.kept[1] : tile.kept[3], :3] = (
+                images.to_levels(part)[0].permute(1, 2, 0).numpy()
+            )
             done += 1
             tell(done, total)
         if scan.transparent:
@@ -146,5 +157,7 @@ def paint_floats(floats: Floats, tiles: list[list[Tile]], paint: Paint) -> Float
     whole = torch.empty_like(floats.pixels, memory_format=torch.contiguous_format)
     for tile in (tile for row in tiles for tile in row):
         top, left, bottom, right = tile.kept
-        whole[..., top:bottom, left:right] = tile.cut(paint(floats.crop(*tile.painted), tile.painted[:2]))
+        whole[..., top:bottom, left:right] = tile.cut(
+            paint(floats.crop(*tile.painted), tile.painted[:2])
+        )
     return whole

@@ -32,11 +32,21 @@ class NetworkError(ValueError):
 
 def describe(network: TransformNet, **metadata: Any) -> dict[str, Any]:
     """The JSON that travels with a network: format, class, arguments, and what `metadata` adds (styles, loss, …)."""
-    return {"format": FORMAT, "network": type(network).__name__, "arguments": network.arguments, **metadata}
+    return {
+        "format": FORMAT,
+        "network": type(network).__name__,
+        "arguments": network.arguments,
+        **metadata,
+    }
 
 
 def save_network(
-    path: str | Path, network: TransformNet, *, overwrite: bool = False, half: bool = False, **metadata: Any
+    path: str | Path,
+    network: TransformNet,
+    *,
+    overwrite: bool = False,
+    half: bool = False,
+    **metadata: Any,
 ) -> Path:
     """Publishes a network: weights and JSON metadata in one `.safetensors`, written atomically.
 
@@ -76,15 +86,31 @@ def load_network(name: str | Path) -> TransformNet:
     """
     path = find_network(name)
     if path.suffix == ".onnx":
-        raise NetworkError(f"{path}: exported already; give the .safetensors or .ckpt it was made from")
+        raise NetworkError(
+            f"{path}: exported already; give the .safetensors or .ckpt it was made from"
+        )
     try:
-        state, metadata = _read_checkpoint(path) if path.suffix == ".ckpt" else _read_published(path)
+        state, metadata = (
+            _read_checkpoint(path) if path.suffix == ".ckpt" else _read_published(path)
+        )
     except NetworkError:
         raise
-    except (SafetensorError, OSError, RuntimeError, EOFError, ValueError, KeyError, MemoryError) as error:
-        raise NetworkError(f"{path}: damaged, or not a network ({' '.join(str(error).split())[:120]})") from error
+    except (
+        SafetensorError,
+        OSError,
+        RuntimeError,
+        EOFError,
+        ValueError,
+        KeyError,
+        MemoryError,
+    ) as error:
+        raise NetworkError(
+            f"{path}: damaged, or not a network ({' '.join(str(error).split())[:120]})"
+        ) from error
     except Exception as error:  # what unpickling refuses under weights_only has no common class
-        raise NetworkError(f"{path}: refused, not a checkpoint of impasto ({type(error).__name__})") from error
+        raise NetworkError(
+            f"{path}: refused, not a checkpoint of impasto ({type(error).__name__})"
+        ) from error
     return _build(path, state, metadata)
 
 
@@ -102,14 +128,20 @@ def upgraded(metadata: Any, path: Path) -> dict[str, Any]:
         raise NetworkError(f"{path}: its metadata are no table; the file is damaged")
     version, arguments = metadata.get("format"), metadata.get("arguments")
     if version not in range(1, FORMAT + 1):
-        raise NetworkError(f"{path}: format {str(version)[:20]}, this version reads 1 to {FORMAT}; update impasto")
+        raise NetworkError(
+            f"{path}: format {str(version)[:20]}, this version reads 1 to {FORMAT}; update impasto"
+        )
     if not isinstance(arguments, dict) or not all(
         isinstance(metadata.get(key, {}), dict) for key in ("loss", "training")
     ):
-        raise NetworkError(f"{path}: arguments, loss and training must be tables; the file is damaged")
+        raise NetworkError(
+            f"{path}: arguments, loss and training must be tables; the file is damaged"
+        )
     known = metadata.get("network")
     if not isinstance(known, str) or known not in NETWORKS:
-        raise NetworkError(f"{path}: network {str(known)[:40]!r} is not one of {', '.join(NETWORKS)}")
+        raise NetworkError(
+            f"{path}: network {str(known)[:40]!r} is not one of {', '.join(NETWORKS)}"
+        )
     _check_styles(metadata.get("styles", []), path)
     if version == 1:
         arguments = {**FORMAT_1, **arguments}
@@ -123,7 +155,9 @@ def _check_styles(styles: Any, path: Path) -> None:
         isinstance(style, dict) and isinstance(style.get("name"), str) for style in styles
     )
     if not named or len({style["name"] for style in styles}) < len(styles):
-        raise NetworkError(f"{path}: styles must be a list of tables, each with another name; the file is damaged")
+        raise NetworkError(
+            f"{path}: styles must be a list of tables, each with another name; the file is damaged"
+        )
     try:
         check_style_names(style["name"] for style in styles)
     except ValueError as error:
@@ -135,11 +169,19 @@ def _check_arguments(network: type[TransformNet], arguments: dict[str, Any], pat
     known = inspect.signature(network).parameters
     for name, value in arguments.items():
         kind = known[name].annotation if name in known else None
-        number = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= _MOST
-        fits = number and isinstance(value, kind | int) if kind in (int, float) else value in get_args(kind)
+        number = (
+            isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= _MOST
+        )
+        fits = (
+            number and isinstance(value, kind | int)
+            if kind in (int, float)
+            else value in get_args(kind)
+        )
         if not fits:
             what = f"argument {name[:40]!r} of {str(value)[:40]}"
-            raise NetworkError(f"{path}: {what}: weights and metadata disagree; the file is damaged")
+            raise NetworkError(
+                f"{path}: {what}: weights and metadata disagree; the file is damaged"
+            )
 
 
 def find_network(name: str | Path) -> Path:
@@ -158,7 +200,12 @@ def find_network(name: str | Path) -> Path:
 
 def published_networks() -> list[str]:
     """Names of the networks that come with the project."""
-    files = [file for folder in CHECKPOINTS for file in folder.glob("*.safetensors") if file.name != COMPACT_FILE]
+    files = [
+        file
+        for folder in CHECKPOINTS
+        for file in folder.glob("*.safetensors")
+        if file.name != COMPACT_FILE
+    ]
     return sorted({file.stem for file in files})
 
 
@@ -166,7 +213,10 @@ def published_styles() -> dict[str, list[str]]:
     """The styles that each network knows, of those that come with the project."""
     paths = {name: find_network(name) for name in published_networks()}
     described = {name: upgraded(_described(path), path) for name, path in paths.items()}
-    return {name: [style["name"] for style in metadata.get("styles", [])] for name, metadata in described.items()}
+    return {
+        name: [style["name"] for style in metadata.get("styles", [])]
+        for name, metadata in described.items()
+    }
 
 
 def _described(path: Path) -> Any:
@@ -174,7 +224,9 @@ def _described(path: Path) -> Any:
     with safe_open(path, framework="pt") as file:
         described = (file.metadata() or {}).get("impasto")
     if described is None:
-        raise NetworkError(f"{path}: a .safetensors without impasto's metadata; not one of our networks")
+        raise NetworkError(
+            f"{path}: a .safetensors without impasto's metadata; not one of our networks"
+        )
     return json.loads(described)
 
 
@@ -194,13 +246,17 @@ def _read_checkpoint(path: Path) -> tuple[dict[str, torch.Tensor], Any]:
 
 def _build(path: Path, state: dict[str, torch.Tensor], metadata: Any) -> TransformNet:
     if isinstance(metadata, dict) and "loss_network" in metadata:
-        raise NetworkError(f"{path}: a loss network, for training (--model.loss.network); it stylizes nothing")
+        raise NetworkError(
+            f"{path}: a loss network, for training (--model.loss.network); it stylizes nothing"
+        )
     metadata = upgraded(metadata, path)
     try:
         # Copies: a file that is changed while its network is in use would take the process with it.
         state = {key: value.to(torch.float32, copy=True) for key, value in state.items()}
         largest = max(len(state), *(max(value.shape, default=0) for value in state.values()))
-        if metadata["arguments"].get("residual_blocks", 0) > largest:  # which would be built for minutes
+        if (
+            metadata["arguments"].get("residual_blocks", 0) > largest
+        ):  # which would be built for minutes
             raise ValueError("a network larger than the weights")
         with torch.device("meta"):  # without values: a width that is wrong takes no memory
             network = NETWORKS[metadata["network"]](**metadata["arguments"])
@@ -208,6 +264,10 @@ def _build(path: Path, state: dict[str, torch.Tensor], metadata: Any) -> Transfo
     except (TypeError, ValueError, KeyError, RuntimeError, AttributeError) as error:
         raise NetworkError(f"{path}: weights and metadata disagree; the file is damaged") from error
     if not all(value.isfinite().all() for value in state.values()):
-        raise NetworkError(f"{path}: weights that are not finite numbers; the file is damaged, or of a failed run")
-    network.metadata = {key: value for key, value in metadata.items() if key not in describe(network)}
+        raise NetworkError(
+            f"{path}: weights that are not finite numbers; the file is damaged, or of a failed run"
+        )
+    network.metadata = {
+        key: value for key, value in metadata.items() if key not in describe(network)
+    }
     return network.eval().requires_grad_(False)

@@ -31,7 +31,9 @@ class Moments:
         self._measured: list[Tensor] = []
         self.measures = given is None
 
-    def __call__(self, x: Float[Tensor, "b c h w"]) -> tuple[Float[Tensor, "_ c 1 1"], Float[Tensor, "_ c 1 1"]]:
+    def __call__(
+        self, x: Float[Tensor, "b c h w"]
+    ) -> tuple[Float[Tensor, "_ c 1 1"], Float[Tensor, "_ c 1 1"]]:
         """Variance and mean for the features x, in float32 at least."""
         channels = x.shape[1]
         if self._given is not None:
@@ -97,14 +99,19 @@ class ConvNormRelu(nn.Module):
         self.norm = ConditionalInstanceNorm(outputs, num_styles)
 
     def forward(
-        self, x: Float[Tensor, "b _ h w"], code: Float[Tensor, "_ n"], moments: Moments | None = None
+        self,
+        x: Float[Tensor, "b _ h w"],
+        code: Float[Tensor, "_ n"],
+        moments: Moments | None = None,
     ) -> Float[Tensor, "b _ _ _"]:
         if self.upsampling:
             # Resize, then convolution: no checkerboard (Odena et al. 2016). The nearest neighbour, which they and most
             # take, and less so bilinear, pass the finest patterns of the small map with mirror images in frequency.
             # Later layers may sharpen those to a lattice of dots, 4 pixels apart; `smoothed` removes them.
             mode = "nearest" if self.upsampling == "nearest" else "bilinear"
-            with torch.autocast(x.device.type, enabled=False):  # which on CPUs would make it float32
+            with torch.autocast(
+                x.device.type, enabled=False
+            ):  # which on CPUs would make it float32
                 x = F.interpolate(x, scale_factor=2, mode=mode)
         x = self.convolution(x)
         if self.upsampling == "bilinear_smoothed":
@@ -128,6 +135,9 @@ class ResidualBlock(nn.Module):
         self.second = ConvNormRelu(channels, channels, 3, num_styles, relu=False)
 
     def forward(
-        self, x: Float[Tensor, "b c h w"], code: Float[Tensor, "_ n"], moments: Moments | None = None
+        self,
+        x: Float[Tensor, "b c h w"],
+        code: Float[Tensor, "_ n"],
+        moments: Moments | None = None,
     ) -> Float[Tensor, "b c h w"]:
         return x + self.second(self.first(x, code, moments), code, moments)

@@ -10,7 +10,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
-Origin = tuple[int, int] | Int[Tensor, "2"]  # where in a larger picture a part of it begins: pixels down, right
+Origin = (
+    tuple[int, int] | Int[Tensor, "2"]
+)  # where in a larger picture a part of it begins: pixels down, right
 
 
 def without_grain(photo: Float[Tensor, "b 3 h w"], grain: float) -> Float[Tensor, "b 3 h w"]:
@@ -34,7 +36,9 @@ def _windowed_mean(x: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 h w"]:
     return F.avg_pool2d(along, (7, 1), 1, (3, 0), count_include_pad=False)
 
 
-def canvas(down: Int[Tensor, " h"], right: Int[Tensor, " w"], amplitude: float) -> Float[Tensor, "h w"]:
+def canvas(
+    down: Int[Tensor, " h"], right: Int[Tensor, " w"], amplitude: float
+) -> Float[Tensor, "h w"]:
     """A faint pattern, the same at every call, at these rows and columns of a picture.
 
     The sum of 64 waves 12 to 40 pixels long in all directions, spread evenly by Roberts' sequence ("The unreasonable

@@ -17,7 +17,9 @@ class UnknownStyle(ValueError):
     """A style that a network has not learned, by `name`."""
 
     def __init__(self, name: str, names: Sequence[str]) -> None:
-        super().__init__(f"style {name!r} is unknown: {did_you_mean(name, names)}this network knows {', '.join(names)}")
+        super().__init__(
+            f"style {name!r} is unknown: {did_you_mean(name, names)}this network knows {', '.join(names)}"
+        )
         self.name = name
 
 
@@ -33,8 +35,16 @@ def style_weights(style: Style | None, names: Sequence[str]) -> Float[Tensor, "1
         ValueError: a repeated name, a weight that is no finite number from 0 up, or all zero.
     """
     if style is None and len(names) > 1:
-        raise ValueError(f"this network has {len(names)} styles, choose one or a mixture: {', '.join(names)}")
-    parts = {names[0]: 1.0} if style is None else style_parts(style, names) if isinstance(style, str) else style
+        raise ValueError(
+            f"this network has {len(names)} styles, choose one or a mixture: {', '.join(names)}"
+        )
+    parts = (
+        {names[0]: 1.0}
+        if style is None
+        else style_parts(style, names)
+        if isinstance(style, str)
+        else style
+    )
     for name, weight in parts.items():
         if name not in names:
             raise UnknownStyle(name, names)
@@ -69,5 +79,7 @@ def style_parts(style: str, names: Sequence[str] = ()) -> dict[str, Number]:
             problem = f"style {name}={weight}: the weight is not a number; write {name}=0.5"
             raise ValueError(problem) from None
     if 0 < weighted < len(parts):
-        raise ValueError(f"style {style!r}: give a weight to every style, or to none, which mixes equal parts")
+        raise ValueError(
+            f"style {style!r}: give a weight to every style, or to none, which mixes equal parts"
+        )
     return parts

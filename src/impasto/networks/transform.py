@@ -55,7 +55,9 @@ class TransformNet(nn.Module):
             if not value >= least:
                 raise ValueError(f"{name} {value}: must be at least {least}")
         if upsampling not in get_args(Upsampling):
-            raise ValueError(f"upsampling {upsampling!r}: choose from {', '.join(get_args(Upsampling))}")
+            raise ValueError(
+                f"upsampling {upsampling!r}: choose from {', '.join(get_args(Upsampling))}"
+            )
         self.arguments: dict[str, Any] = {
             "num_styles": num_styles, "width": width, "residual_blocks": residual_blocks,
             "canvas": canvas, "grain": grain, "upsampling": upsampling,
@@ -139,7 +141,9 @@ class TransformNet(nn.Module):
             return content.new_ones(1, 1)
         if code is None or code.shape[1] != self.num_styles:
             given = "none" if code is None else str(code.shape[1])
-            raise ValueError(f"code: {given} given, this network needs {self.num_styles} weights for each picture")
+            raise ValueError(
+                f"code: {given} given, this network needs {self.num_styles} weights for each picture"
+            )
         return code.to(content)
 
 
@@ -156,4 +160,6 @@ def _padding(image: Tensor, axis: int, margin: int) -> tuple[Tensor, Tensor]:
     last = side - 1
     reflected = (last - (last - position.abs()).abs()).clamp(0, last)
     large = side + 0 * position > after
-    return torch.where(large, reflected, position.clamp(0, last)), torch.where(large, reflected, position)
+    return torch.where(large, reflected, position.clamp(0, last)), torch.where(
+        large, reflected, position
+    )

@@ -48,20 +48,32 @@ class FeatureNetwork(nn.Module):
     std: Tensor
 
     def __init__(
-        self, name: LossNetwork, layers: Sequence[str], weights: str | None = None, network: nn.Sequential | None = None
+        self,
+        name: LossNetwork,
+        layers: Sequence[str],
+        weights: str | None = None,
+        network: nn.Sequential | None = None,
     ) -> None:
         super().__init__()
         if name not in get_args(LossNetwork):
-            raise ValueError(f"loss network {name!r}: choose one of {', '.join(get_args(LossNetwork))}")
+            raise ValueError(
+                f"loss network {name!r}: choose one of {', '.join(get_args(LossNetwork))}"
+            )
         self.layers = tuple(layers)
         self.checkpointing = False
         random = weights == "random"
         if network is None:
             network = load_compact(weights) if name == "compact" else architecture(name, random)
         names = layer_names(network)
-        known = COMPACT_LAYERS if name == "compact" else [layer for layer in names if layer.startswith("relu")]
+        known = (
+            COMPACT_LAYERS
+            if name == "compact"
+            else [layer for layer in names if layer.startswith("relu")]
+        )
         if unknown := set(layers) - set(known):
-            raise ValueError(f"{name} has no layer {', '.join(sorted(unknown))}: choose from {', '.join(known)}")
+            raise ValueError(
+                f"{name} has no layer {', '.join(sorted(unknown))}: choose from {', '.join(known)}"
+            )
         depth = max(names.index(layer) for layer in layers) + 1
         self.network, self.names = _pooled_first(network[:depth], names[:depth], layers)
         self.smallest = 2 ** sum(layer.startswith("pool") for layer in self.names)
@@ -76,7 +88,9 @@ class FeatureNetwork(nn.Module):
         """Stays in evaluation mode whatever its owner does."""
         return super().train(False)
 
-    def forward(self, image: Float[Tensor, "b 3 h w"], layers: Collection[str] | None = None) -> dict[str, Tensor]:
+    def forward(
+        self, image: Float[Tensor, "b 3 h w"], layers: Collection[str] | None = None
+    ) -> dict[str, Tensor]:
         """Features B×C×H'×W' by layer name: those of `walk`, all at once."""
         return {layer: whole(features) for layer, features in self.walk(image, layers)}
 
@@ -109,7 +123,9 @@ class FeatureNetwork(nn.Module):
         for number in (1, 2, 3):
             if not self.checkpointing or f"pool{number}" not in self.names:
                 break
-            pool, end = (self.names.index(name) for name in (f"pool{number}", f"conv{number + 1}_1"))
+            pool, end = (
+                self.names.index(name) for name in (f"pool{number}", f"conv{number + 1}_1")
+            )
             for layer in [name for name in self.names[begin:end] if name in wanted]:
                 yield layer, Bands(self.network[begin : self.names.index(layer) + 1], x)
                 wanted.remove(layer)
@@ -137,7 +153,9 @@ class Bands:
         after: pooling, and what follows it.
     """
 
-    def __init__(self, network: nn.Sequential, image: Tensor, after: nn.Sequential | None = None) -> None:
+    def __init__(
+        self, network: nn.Sequential, image: Tensor, after: nn.Sequential | None = None
+    ) -> None:
         self.network, self.image, self.after = network, image, after or nn.Sequential()
         self.halo = sum(not isinstance(module, nn.ReLU) for module in network)
         self.shape = torch.Size([len(image), width(network), *image.shape[-2:]])
@@ -147,11 +165,16 @@ class Bands:
 
     def whole(self) -> Float[Tensor, "b c _ _"]:
         """All bands together; only they are kept for the gradient."""
-        return torch.cat([checkpoint(self._band, rows, use_reentrant=False) for rows in self.rows], 2)
+        return torch.cat(
+            [checkpoint(self._band, rows, use_reentrant=False) for rows in self.rows], 2
+        )
 
     def sum(self, of: Callable[[Tensor, slice], Tensor]) -> Tensor:
         """The sum over the bands of `of(features, rows)`; only the sums are kept for the gradient."""
-        made = [checkpoint(lambda rows: of(self._band(rows), rows), rows, use_reentrant=False) for rows in self.rows]
+        made = [
+            checkpoint(lambda rows: of(self._band(rows), rows), rows, use_reentrant=False)
+            for rows in self.rows
+        ]
         return torch.stack(made).sum(0)
 
     def _band(self, rows: slice) -> Tensor:
@@ -166,7 +189,9 @@ def whole(features: Tensor | Bands) -> Float[Tensor, "b c h w"]:
     return features if isinstance(features, Tensor) else features.whole()
 
 
-def _blocks(names: list[str], network: nn.Sequential, layers: Collection[str]) -> Iterator[tuple[str, nn.Sequential]]:
+def _blocks(
+    names: list[str], network: nn.Sequential, layers: Collection[str]
+) -> Iterator[tuple[str, nn.Sequential]]:
     """Groups of layers: a convolution and what follows it, up to the next or to a layer asked for, by its last name."""
     begin = 0
     for end, name in enumerate(names, 1):
@@ -186,11 +211,17 @@ def _in_parts(block: nn.Sequential, x: Tensor) -> Tensor:
     assert first.bias is not None
     parts = zip(first.weight.chunk(4), first.bias.chunk(4), strict=True)
     return torch.cat(
-        [checkpoint(lambda w, b: rest(F.conv2d(x, w, b, padding=1)), *p, use_reentrant=False) for p in parts], 1
+        [
+            checkpoint(lambda w, b: rest(F.conv2d(x, w, b, padding=1)), *p, use_reentrant=False)
+            for p in parts
+        ],
+        1,
     )
 
 
-def _pooled_first(network: nn.Sequential, names: list[str], layers: Collection[str]) -> tuple[nn.Sequential, list[str]]:
+def _pooled_first(
+    network: nn.Sequential, names: list[str], layers: Collection[str]
+) -> tuple[nn.Sequential, list[str]]:
     """Swaps a ReLU and the pooling after it where nobody asks for the ReLU: same values, a quarter of the work."""
     parts = list(zip(names, network, strict=True))
     for i, (before, after) in enumerate(pairwise(names)):

@@ -28,7 +28,9 @@ ByKey = dict[Key, Tensor]
 
 _LOG = logging.getLogger("impasto")
 
-_LIKENESS = 0.6  # of photos that may say nothing: unrelated photos share a fifth to a half of relu4_2
+_LIKENESS = (
+    0.6  # of photos that may say nothing: unrelated photos share a fifth to a half of relu4_2
+)
 _NOTHING = 0.1  # of what lies between drawn pictures
 _DRAWN = 8  # pictures
 
@@ -51,7 +53,9 @@ def total_variation(image: Float[Tensor, "b c h w"]) -> Float[Tensor, ""]:
     return sum((d.mean() for d in (dx, dy) if d.numel()), start=image.new_zeros(()))
 
 
-def _gram_within(features: Tensor | Bands, masks: Float[Tensor, "n 1 _ _"] | None) -> Float[Tensor, "n c c"]:
+def _gram_within(
+    features: Tensor | Bands, masks: Float[Tensor, "n 1 _ _"] | None
+) -> Float[Tensor, "n c c"]:
     """`gram_matrix`; under each mask, whose squares are brought to a mean of 1 (Gatys et al. 2017, eq. 3)."""
     if masks is not None:
         masks = F.interpolate(masks, size=features.shape[-2:], mode="area")
@@ -76,13 +80,20 @@ class PerceptualLoss(nn.Module):
     dynamic: Tensor
     features: FeatureNetwork
 
-    def __init__(self, options: LossOptions | None = None, features: nn.Module | None = None) -> None:
+    def __init__(
+        self, options: LossOptions | None = None, features: nn.Module | None = None
+    ) -> None:
         super().__init__()
         self.options = options = options or LossOptions()
-        self.kept_layers = {**options.content_layers, **(options.secondary_layers if options.secondary_weight else {})}
+        self.kept_layers = {
+            **options.content_layers,
+            **(options.secondary_layers if options.secondary_weight else {}),
+        }
         layers = list(dict.fromkeys([*self.kept_layers, *options.style_layers]))
         self.features = features or FeatureNetwork(options.network, layers, options.weights)  # type: ignore[assignment]
-        self.register_buffer("asked", torch.tensor([options.content_weight, options.style_strength]))
+        self.register_buffer(
+            "asked", torch.tensor([options.content_weight, options.style_strength])
+        )
         self.register_buffer("dynamic", self.asked.clone())  # what `balance: dynamic` moves
 
     def style_target(
@@ -113,7 +124,9 @@ class PerceptualLoss(nn.Module):
             return replace(self._balanced(grams, photos, gaps), masks=masks, shares=shares)
         if mixture is not None:
             weights = torch.tensor(mixture, dtype=torch.float32)
-            grams = {key: torch.tensordot(weights.to(gram), gram, 1)[None] for key, gram in grams.items()}
+            grams = {
+                key: torch.tensordot(weights.to(gram), gram, 1)[None] for key, gram in grams.items()
+            }
         return self._balanced(grams, photos, gaps)
 
     def _balanced(
@@ -124,7 +137,9 @@ class PerceptualLoss(nn.Module):
     ) -> StyleTarget:
         if self.options.balance == "fixed":
             ones = {key: torch.ones(len(gram)).to(gram) for key, gram in grams.items()}
-            return StyleTarget(grams, ones, {key: torch.ones(()) for key in self._keys(self.kept_layers)})
+            return StyleTarget(
+                grams, ones, {key: torch.ones(()) for key in self._keys(self.kept_layers)}
+            )
         if gaps is not None:
             return StyleTarget(grams, read_gaps(gaps["style"], grams), {
                 key: gap[0] for key, gap in read_gaps(gaps["content"], grams).items()
@@ -149,7 +164,9 @@ class PerceptualLoss(nn.Module):
             ValueError: fewer than two photos.
         """
         if photos is None or len(photos) < 2:
-            raise ValueError(f"balance: {self.options.balance} is measured on photos: give at least two")
+            raise ValueError(
+                f"balance: {self.options.balance} is measured on photos: give at least two"
+            )
         sides = photos.shape[-2:]
         why = "too small for the loss network"
         if min(sides) * min(self.options.scales) >= getattr(self.features, "smallest", 1):
@@ -162,7 +179,9 @@ class PerceptualLoss(nn.Module):
             gap > _NOTHING * drawn.content_gaps[key] for key, gap in found.content_gaps.items()
         ):
             return found
-        _LOG.warning("the photos for the balance are %s: it is measured on drawn pictures instead", why)
+        _LOG.warning(
+            "the photos for the balance are %s: it is measured on drawn pictures instead", why
+        )
         return drawn
 
     def _measured(self, photos: Tensor) -> tuple[PhotoStatistics, float]:
@@ -175,17 +194,23 @@ class PerceptualLoss(nn.Module):
         moments: dict[Key, tuple[Tensor, Tensor]] = {}
         for number, photo in enumerate(photos.split(1), start=1):
             kept, found = self._pyramid(photo)
-            for key, gram in found.items():  # Welford 1962: means without a difference of large sums
+            for (
+                key,
+                gram,
+            ) in found.items():  # Welford 1962: means without a difference of large sums
                 change = gram - grams.get(key, 0)
                 grams[key] = grams.get(key, 0) + change / number
-                spreads[key] = spreads.get(key, 0) + (change * (gram - grams[key])).mean() / len(photos)
+                spreads[key] = spreads.get(key, 0) + (change * (gram - grams[key])).mean() / len(
+                    photos
+                )
             for key, features in kept.items():
                 f = exact(features[0])
                 total, squares = moments.get(key, (torch.zeros_like(f), f.new_zeros(())))
                 moments[key] = (total + f, squares + f.square().mean())
         gaps = {key: pair_distance(*moment, len(photos)) for key, moment in moments.items()}
         shared = [
-            1 - float(gaps[key] / (2 * squares / len(photos)).clamp(min=1e-30)) for key, (_, squares) in moments.items()
+            1 - float(gaps[key] / (2 * squares / len(photos)).clamp(min=1e-30))
+            for key, (_, squares) in moments.items()
         ]
         return PhotoStatistics(grams, spreads, gaps), max(shared)
 
@@ -203,13 +228,18 @@ class PerceptualLoss(nn.Module):
         if options.secondary_weight:
             wanted["secondary"] = found
         if options.combined_weight and blend is None:
-            raise ValueError(f"combined_weight {options.combined_weight}: is for the optimization; give 0 in training")
+            raise ValueError(
+                f"combined_weight {options.combined_weight}: is for the optimization; give 0 in training"
+            )
         if options.combined_weight and blend is not None:
             wanted["combined"], _ = self._pyramid(blend, options.content_layers)
         return ContentTarget(wanted)
 
     def forward(
-        self, output: Float[Tensor, "b 3 h w"], content: Float[Tensor, "b 3 h w"] | ContentTarget, target: StyleTarget
+        self,
+        output: Float[Tensor, "b 3 h w"],
+        content: Float[Tensor, "b 3 h w"] | ContentTarget,
+        target: StyleTarget,
     ) -> dict[str, Tensor]:
         """Weighted terms `content`, `style`, `tv` and what else has a weight, scalars; divided by it, fractions.
 
@@ -220,7 +250,10 @@ class PerceptualLoss(nn.Module):
         """
         kept = content if isinstance(content, ContentTarget) else self.content_target(content)
         features, grams = self._pyramid(output, masks=target.masks)
-        terms = {name: self._content_term(features, wanted, target, name) for name, wanted in kept.features.items()}
+        terms = {
+            name: self._content_term(features, wanted, target, name)
+            for name, wanted in kept.features.items()
+        }
         terms["style"] = self._style_term(grams, target)
         if self.options.balance == "dynamic" and terms["style"].requires_grad:
             self._follow([terms["content"], terms["style"]], output)
@@ -243,8 +276,13 @@ class PerceptualLoss(nn.Module):
     def _content_term(self, found: ByKey, wanted: ByKey, target: StyleTarget, name: str) -> Tensor:
         """Σ w_l · MSE(F_l(output), F_l(content)) / gap_l; plain MSE under `fixed`."""
         options = self.options
-        weights = self._layer_weights(options.secondary_layers if name == "secondary" else options.content_layers)
-        errors = {key: squared_error(found[key], wanted[key]) / target.content_gaps[key] for key in weights}
+        weights = self._layer_weights(
+            options.secondary_layers if name == "secondary" else options.content_layers
+        )
+        errors = {
+            key: squared_error(found[key], wanted[key]) / target.content_gaps[key]
+            for key in weights
+        }
         return torch.stack([weights[key] * error.mean() for key, error in errors.items()]).sum()
 
     def _style_term(self, found: ByKey, target: StyleTarget) -> Tensor:
@@ -253,12 +291,18 @@ class PerceptualLoss(nn.Module):
         total = target.grams[next(iter(weights))].new_zeros(())
         for key, gram in target.grams.items():
             error = squared_error(found[key], gram) / target.style_gaps[key]
-            total = total + weights[key] * (error.mean() if target.shares is None else (error * target.shares).sum())
+            total = total + weights[key] * (
+                error.mean() if target.shares is None else (error * target.shares).sum()
+            )
         return total
 
     def _layer_weights(self, layers: dict[str, float]) -> dict[Key, float]:
         """Under `fixed` as given; else scaled to sum 1 over layers and scales, so that the term is a fraction."""
-        total = 1.0 if self.options.balance == "fixed" else sum(layers.values()) * len(self.options.scales)
+        total = (
+            1.0
+            if self.options.balance == "fixed"
+            else sum(layers.values()) * len(self.options.scales)
+        )
         return {(scale, layer): layers[layer] / total for scale, layer in self._keys(layers)}
 
     def _keys(self, layers: dict[str, float]) -> list[Key]:

@@ -66,7 +66,10 @@ class PhotoStatistics:
 
     def style_gaps(self, grams: dict[Key, Tensor]) -> dict[Key, Tensor]:
         """N by (scale, layer): E[MSE(G(photo), A)] for Gram matrices N×C×C."""
-        return {key: squared_error(self.grams[key], gram) + self.spreads[key] for key, gram in grams.items()}
+        return {
+            key: squared_error(self.grams[key], gram) + self.spreads[key]
+            for key, gram in grams.items()
+        }
 
 
 @dataclass(frozen=True)
@@ -98,10 +101,14 @@ def dead_leaves(number: int, size: int) -> Float[Tensor, "p 3 s s"]:
         radius = size * (least**-2 + draw[:, 0] * (most**-2 - least**-2)) ** -0.5  # of density r⁻³
         inside = (rows - size * draw[:, 1]) ** 2 + (columns - size * draw[:, 2]) ** 2 < radius**2
         grey = (
-            0.2 + 0.5 * draw[:, 3:4] + 0.15 * (torch.rand(number, 3, 1, 1, generator=generator) - 0.5)
+            0.2
+            + 0.5 * draw[:, 3:4]
+            + 0.15 * (torch.rand(number, 3, 1, 1, generator=generator) - 0.5)
         )  # photos are rarely gaudy
         pictures = torch.where(inside[:, None], grey, pictures)
-    return F.avg_pool2d(F.pad(pictures, (1, 1, 1, 1), "replicate"), 3, 1)  # lenses make no hard edges
+    return F.avg_pool2d(
+        F.pad(pictures, (1, 1, 1, 1), "replicate"), 3, 1
+    )  # lenses make no hard edges
 
 
 def squared_error(a: Tensor, b: Tensor) -> Tensor:

@@ -18,7 +18,14 @@ from impasto.shipped import CHECKPOINTS, COMPACT_FILE
 from impasto.writing import write_bytes
 
 COMPACT_FORMAT = 1
-COMPACT_LAYERS = ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu4_2", "relu5_1")  # those it predicts
+COMPACT_LAYERS = (
+    "relu1_1",
+    "relu2_1",
+    "relu3_1",
+    "relu4_1",
+    "relu4_2",
+    "relu5_1",
+)  # those it predicts
 COMPACT_RANKS = (16, 32, 64, 128, 256)
 # torchvision's own files (IMAGENET1K_V1); the second name is the convolutions alone.
 WEIGHT_FILES: dict[str, tuple[str, ...]] = {
@@ -70,14 +77,20 @@ def factored(teacher: Teacher, ranks: Sequence[int]) -> nn.Sequential:
                 continue
             wanted = name.replace("conv", "relu") in COMPACT_LAYERS
             outputs = module.out_channels // (1 if wanted else 2)
-            network[index] = FactoredConvolution(inputs, outputs, min(ranks[int(name[4]) - 1], outputs))
+            network[index] = FactoredConvolution(
+                inputs, outputs, min(ranks[int(name[4]) - 1], outputs)
+            )
             inputs = outputs
     return network
 
 
 def width(network: nn.Sequential) -> int:
     """Channels of its last convolution."""
-    last = next(module for module in reversed(network) if isinstance(module, nn.Conv2d | FactoredConvolution))
+    last = next(
+        module
+        for module in reversed(network)
+        if isinstance(module, nn.Conv2d | FactoredConvolution)
+    )
     return last.wide.out_channels if isinstance(last, FactoredConvolution) else last.out_channels
 
 
@@ -85,7 +98,9 @@ def architecture(name: LossNetwork, random: bool) -> nn.Sequential:
     """torchvision's convolutions: without values, or with the same random ones in every process (He et al. 2015)."""
     import torchvision  # seconds, which only what judges pictures has to wait
 
-    with torch.device("meta"):  # without values: torchvision's own would fill a large classifier too
+    with torch.device(
+        "meta"
+    ):  # without values: torchvision's own would fill a large classifier too
         network: nn.Sequential = getattr(torchvision.models, name)(weights=None).features
     if random:
         network.to_empty(device="cpu")
@@ -93,7 +108,9 @@ def architecture(name: LossNetwork, random: bool) -> nn.Sequential:
         for module in network:
             if isinstance(module, nn.Conv2d):
                 weight, bias = module.parameters()
-                nn.init.kaiming_normal_(weight, mode="fan_out", nonlinearity="relu", generator=generator)
+                nn.init.kaiming_normal_(
+                    weight, mode="fan_out", nonlinearity="relu", generator=generator
+                )
                 nn.init.zeros_(bias)
     return network
 
@@ -123,13 +140,19 @@ def find_weights(name: LossNetwork, weights: str | None = None) -> Path:
     if given := weights or os.environ.get("IMPASTO_WEIGHTS"):
         path = Path(given).expanduser()
         # A folder of the variable may hold the other network only: then the search goes on.
-        if weights or not path.is_dir() or any((path / known).is_file() for known in WEIGHT_FILES[name]):
+        if (
+            weights
+            or not path.is_dir()
+            or any((path / known).is_file() for known in WEIGHT_FILES[name])
+        ):
             return _weights_at(path, name)
     cached = Path(torch.hub.get_dir()) / "checkpoints" / file
     if not cached.exists():
         cached.parent.mkdir(parents=True, exist_ok=True)
         try:
-            torch.hub.download_url_to_file(DOWNLOAD + file, str(cached), hash_prefix=Path(file).stem[-8:])
+            torch.hub.download_url_to_file(
+                DOWNLOAD + file, str(cached), hash_prefix=Path(file).stem[-8:]
+            )
         except (URLError, OSError, RuntimeError) as error:
             raise ValueError(
                 f"no weights for {name}: {_not_given(given, name)}, none in torch's cache ({cached}), and the download "
@@ -144,14 +167,22 @@ def _weights_at(path: Path, name: LossNetwork) -> Path:
         if candidate.is_file():
             return candidate
     looked_for = " or ".join(WEIGHT_FILES[name]) if path.is_dir() else "such file or folder"
-    raise ValueError(f"weights for {name}: {path} holds no {looked_for} (weights: PATH, or IMPASTO_WEIGHTS)")
+    raise ValueError(
+        f"weights for {name}: {path} holds no {looked_for} (weights: PATH, or IMPASTO_WEIGHTS)"
+    )
 
 
 def _not_given(folder: str | None, name: LossNetwork) -> str:
     """Where they were looked for first, and what would do."""
     if folder:
-        others = [other for other, files in WEIGHT_FILES.items() if any(Path(folder, file).is_file() for file in files)]
-        held = f"those of {' and '.join(others)} only (--[model.]loss.network)" if others else "none"
+        others = [
+            other
+            for other, files in WEIGHT_FILES.items()
+            if any(Path(folder, file).is_file() for file in files)
+        ]
+        held = (
+            f"those of {' and '.join(others)} only (--[model.]loss.network)" if others else "none"
+        )
         return f"IMPASTO_WEIGHTS={folder} holds {held}, not {' or '.join(WEIGHT_FILES[name])}"
     wanted = f"a folder with {WEIGHT_FILES[name][0]}, or a file"
     return f"none given (--[model.]loss.weights PATH, or the variable IMPASTO_WEIGHTS: {wanted})"
@@ -170,7 +201,9 @@ def load_convolutions(network: nn.Sequential, file: Path) -> None:
         _check_finite(state)
     except Exception as error:
         reason = " ".join(str(error).split())[:200]
-        raise ValueError(f"{file}: not the weights of this network in torchvision's layout ({reason})") from error
+        raise ValueError(
+            f"{file}: not the weights of this network in torchvision's layout ({reason})"
+        ) from error
     network.load_state_dict(state, assign=True)
 
 
@@ -179,11 +212,26 @@ def _check_finite(state: dict[str, Tensor]) -> None:
         raise ValueError(f"{bad[0]} holds what is no number")
 
 
-def save_compact(path: Path, network: nn.Sequential, teacher: Teacher, ranks: Sequence[int], **about: Any) -> Path:
+def save_compact(
+    path: Path, network: nn.Sequential, teacher: Teacher, ranks: Sequence[int], **about: Any
+) -> Path:
     """Writes the compact loss network in half precision, with its teacher, ranks and what else is said of it."""
-    described = {"format": COMPACT_FORMAT, "loss_network": "compact", "teacher": teacher, "ranks": list(ranks), **about}
-    state = {name: value.detach().half().cpu().contiguous() for name, value in network.state_dict().items()}
-    write_bytes(path, safetensors.torch.save(state, metadata={"impasto": json.dumps(described)}), overwrite=True)
+    described = {
+        "format": COMPACT_FORMAT,
+        "loss_network": "compact",
+        "teacher": teacher,
+        "ranks": list(ranks),
+        **about,
+    }
+    state = {
+        name: value.detach().half().cpu().contiguous()
+        for name, value in network.state_dict().items()
+    }
+    write_bytes(
+        path,
+        safetensors.torch.save(state, metadata={"impasto": json.dumps(described)}),
+        overwrite=True,
+    )
     return path
 
 
@@ -211,4 +259,6 @@ def _shipped_compact() -> Path:
     for folder in CHECKPOINTS:
         if (file := folder / COMPACT_FILE).is_file():
             return file
-    raise ValueError(f"the compact loss network, {CHECKPOINTS[0] / COMPACT_FILE}, is missing: install impasto anew")
+    raise ValueError(
+        f"the compact loss network, {CHECKPOINTS[0] / COMPACT_FILE}, is missing: install impasto anew"
+    )
