@@ -34,7 +34,7 @@ def without_grain(photo: Float[Tensor, "b 3 h w"], grain: float) -> Float[Tensor
 
 
 def _windowed_mean(x: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 h w"]:
-    """Return the mean of the 7×7 window around each pixel, without what lies outside the picture."""
+    """Return the mean of the 7×7 window around each pixel, cut at the picture's edges."""
     along = F.avg_pool2d(x, (1, 7), 1, (0, 3), count_include_pad=False)
     return F.avg_pool2d(along, (7, 1), 1, (3, 0), count_include_pad=False)
 
