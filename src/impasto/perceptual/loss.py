@@ -233,9 +233,10 @@ class PerceptualLoss(nn.Module):
             for key, gram in found.items():
                 change = gram - grams.get(key, 0)
                 grams[key] = grams.get(key, 0) + change / number
-                spreads[key] = spreads.get(key, 0) + (change * (gram - grams[key])).mean() / len(
-                    photos
-                )
+                spreads[key] = (
+                    spreads.get(key, 0)
+                    + (change * (gram - grams[key])).mean() / len(photos)
+                )  # fmt: skip
             for key, features in kept.items():
                 f = exact(features[0])
                 total, squares = moments.get(key, (torch.zeros_like(f), f.new_zeros(())))
