@@ -238,7 +238,7 @@ def _in_parts(block: nn.Sequential, x: Tensor) -> Tensor:
 def _pooled_first(
     network: nn.Sequential, names: list[str], layers: Collection[str]
 ) -> tuple[nn.Sequential, list[str]]:
-    """Put pooling before a ReLU that is not requested: the same values for a quarter of the work."""
+    """Put pooling before a ReLU that is not requested: same values, a quarter of the work."""
     parts = list(zip(names, network, strict=True))
     for i, (before, after) in enumerate(pairwise(names)):
         if before.startswith("relu") and before not in layers and after.startswith("pool"):

@@ -42,7 +42,7 @@ class StyleTarget:
     shares: Tensor | None = None
 
     def select(self, index: Int[Tensor, " b"]) -> "StyleTarget":
-        """Return the target of a batch whose sample i learns style `index[i]`; masks are dropped."""
+        """Return the target of a batch whose sample i learns style `index[i]`, without masks."""
         return StyleTarget(
             {key: gram[index] for key, gram in self.grams.items()},
             {key: gap[index] for key, gap in self.style_gaps.items()},
@@ -178,8 +178,8 @@ def gradnorm(weights: Tensor, norms: Tensor, fractions: Tensor, asked: Tensor) -
 
     Chen et al. 2018, eq. 2 and algorithm 1, with three departures:
     - The initial loss L(0) is 1, the value of a fraction before anything is learned. Section 3.2 of
-      the paper allows a theoretical value. The measured value would be 0 if a run starts from the
-      content.
+      the paper allows a theoretical value. The measured content loss would be 0 in a run that
+      starts from the content.
     - The user's weights scale the gradient norms to aim at.
     - The caller takes gradients at the picture, not at the last shared layer, because training and
       the reference have only the picture in common.
