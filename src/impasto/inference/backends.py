@@ -50,7 +50,7 @@ class TorchPainter:
         Args:
             content: photos in [0, 1], or a part of a larger picture.
             code: styles, B×N or 1×N.
-            statistics: those of the larger picture (`statistics`); None: measure them on `content`.
+            statistics: result of `statistics` for the larger picture; None: measure `content`.
             origin: position (down, right), in pixels, of `content` in the larger picture.
         """
         return self.network(
@@ -108,7 +108,9 @@ class OnnxPainter:
         self, content: Float[Tensor, "b 3 h w"], code: Float[Tensor, "_ n"],
         statistics: Float[Tensor, "1 s"] | None = None, origin: Origin = (0, 0),
     ) -> Float[Tensor, "b 3 h w"]:  # fmt: skip
-        """Return the stylized pictures; see `TorchPainter.paint`. No `origin` without `statistics`.
+        """Return the stylized pictures; see `TorchPainter.paint`.
+
+        Without `statistics`, `origin` is ignored.
 
         Raises:
             NetworkError: the file cannot be run.

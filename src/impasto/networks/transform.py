@@ -7,12 +7,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from impasto.kernels import by_columns
-from impasto.networks.layers import (
-    ConvNormRelu,
-    Convolution,
-    Moments,
-    ResidualBlock,
-)
+from impasto.networks.layers import ConvNormRelu, Convolution, Moments, ResidualBlock
 from impasto.networks.preprocess import Origin, canvas, without_grain
 from impasto.networks.styles import Style, style_weights
 
@@ -22,8 +17,8 @@ from impasto.networks.styles import Style, style_weights
 # pixels inside a larger photo: a margin of 8 leaves 0.44 to 0.68 of it, 32 leaves 0.91 or more.
 MARGIN = 32
 # Training uses a smaller margin for speed: around a crop of 128 pixels, 32 costs 1.8 times the
-# arithmetic of 8. The network learns a pale border with it, which MARGIN later moves outside the
-# picture.
+# arithmetic of 8. With it, the network learns to paint a pale border. In use, MARGIN moves that
+# border outside the picture.
 TRAINING_MARGIN = 8
 
 Upsampling = Literal["nearest", "bilinear", "bilinear_smoothed"]
@@ -36,9 +31,8 @@ REACH: dict[Upsampling, int] = {"nearest": 18, "bilinear": 22, "bilinear_smoothe
 class TransformNet(nn.Module):
     """Encoder, residual blocks and decoder, with one γ and β per style.
 
-    The layers are those of Johnson et al. 2016, with the conditional instance norm of Dumoulin et
-    al. 2017. Departures from the papers: `canvas`, `grain`, the reflected margin, the upsampling
-    and the sigmoid, each explained where it is used.
+    The layers follow Johnson et al. 2016, with the conditional instance norm of Dumoulin et al.
+    2017. Departures are marked where they occur.
 
     Args:
         num_styles: number N of learned styles; the network also paints any mixture of them.

@@ -32,8 +32,8 @@ ByKey = dict[Key, Tensor]
 
 _LOG = logging.getLogger("impasto")
 
-# Photos of this likeness or more may be too alike to measure a balance on. Unrelated photos have a
-# likeness of 0.2 to 0.5 in relu4_2.
+# Photos of this likeness (`_measured`) or more may be too alike to measure a balance on. Unrelated
+# photos have a likeness of 0.2 to 0.5 in relu4_2.
 _LIKENESS = 0.6
 # Such photos are too alike if a content gap is at most this share of that of drawn pictures.
 _NOTHING = 0.1
