@@ -26,9 +26,9 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """Public names load their module when asked for: `import impasto` costs nothing."""
+    """Import the module of a public name on first use, so that `import impasto` is quick."""
     if name == "__version__":
-        from importlib import metadata  # takes longer than all else here
+        from importlib import metadata  # slower to import than everything else here
 
         return metadata.version("impasto")
     if name not in _HOMES:

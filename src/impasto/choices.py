@@ -1,6 +1,7 @@
-"""What may be asked for: choices, and options with their checks.
+"""The options of commands: allowed values, dataclasses and their checks.
 
-The command line is read with these alone. They import no torch, whose import takes seconds; what heeds them does."""
+This module does not import torch, which takes seconds. The command line can be read without it.
+"""
 
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -10,7 +11,10 @@ IMAGE_SUFFIXES: tuple[str, ...] = (
     ".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif", ".avif", ".heic",
     ".jpe", ".jfif", ".mpo", ".apng", ".avifs", ".heif", ".hif",
 )  # fmt: skip
-WRITABLE = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP", ".tif": "TIFF", ".tiff": "TIFF"}
+WRITABLE = {
+    ".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG",
+    ".webp": "WEBP", ".tif": "TIFF", ".tiff": "TIFF",
+}  # fmt: skip
 
 Backend = Literal["auto", "torch", "onnx"]
 Tiling = Literal["auto", "never"] | int
@@ -22,28 +26,32 @@ Optimizer = Literal["lbfgs", "adam"]
 Start = Literal["content", "noise", "mix"]
 
 STYLE_LAYERS = ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1")  # Gatys et al. 2016
-# 18 is the lowest that torch's exporter writes (its converter fails at 17); ONNX Runtime has read it since 1.14, 2023.
+# Versions of ONNX's operators. 18 is the lowest that torch's exporter writes: its converter to 17
+# fails. ONNX Runtime reads 18 since version 1.14 (2023).
 OPSETS = (18, 19, 20, 21, 22, 23)
 
 
 @dataclass
 class LossOptions:
-    """What is measured, and how the terms are weighed.
+    """The loss: its network, layers, weights and balance.
 
     Args:
         network: the loss network.
-        weights: file or folder of its weights; None: IMPASTO_WEIGHTS, torch's cache, a download (not of compact).
+        weights: file or folder with its weights; None: IMPASTO_WEIGHTS, torch's cache or a
+            download. compact comes with the project.
         content_layers: weight of each content layer.
         style_layers: weight of each style layer.
         content_weight: weight of the content term.
-        style_strength: weight of the style term; under `relative` it means the same for every painting.
+        style_strength: weight of the style term; under `relative` it means the same for every
+            painting.
         tv_weight: weight of the total variation.
         secondary_layers: weight of each layer of a second, lighter content term (Duggal et al.).
-        secondary_weight: weight of that term.
-        combined_weight: weight of the content of an early blend of photo and painting, a third such term (the same);
-            for the reference only.
+        secondary_weight: weight of the second content term.
+        combined_weight: weight of a third content term, which compares with a blend of photo and
+            painting (Duggal et al.); for the reference only.
         scales: the loss is summed over the image at these scales, 1 = full size.
-        balance: relative (terms as fractions), fixed (the papers' plain weights), dynamic (GradNorm).
+        balance: relative (terms as fractions), fixed (the papers' plain weights), dynamic
+            (GradNorm).
     """
 
     network: LossNetwork = "vgg19"
@@ -61,27 +69,47 @@ class LossOptions:
 
     def __post_init__(self) -> None:
         if self.balance not in get_args(Balance):
-            raise ValueError(f"balance {self.balance!r}: choose from {', '.join(get_args(Balance))}")
+            raise ValueError(
+                f"balance {self.balance!r}: choose from {', '.join(get_args(Balance))}"
+            )
         if not self.style_layers or not self.content_layers:
-            raise ValueError("content_layers and style_layers: name at least one layer each, such as relu4_2: 1.0")
+            raise ValueError(
+                "content_layers and style_layers: name at least one layer each, "
+                "such as relu4_2: 1.0"
+            )
         if not self.scales or any(not 0 < scale <= 1 for scale in self.scales):
             raise ValueError(f"scales {self.scales}: give at least one, each above 0 and at most 1")
-        for name in ("content_weight", "style_strength", "tv_weight", "secondary_weight", "combined_weight"):
+        for name in (
+            "content_weight", "style_strength", "tv_weight", "secondary_weight", "combined_weight",
+        ):  # fmt: skip
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} {getattr(self, name)}: must not be negative")
         if self.secondary_weight and not self.secondary_layers:
-            raise ValueError("secondary_layers: name at least one, such as relu3_1: 1.0, or leave secondary_weight 0")
-        layers = [*self.content_layers.items(), *self.style_layers.items(), *self.secondary_layers.items()]
+            raise ValueError(
+                "secondary_layers: name at least one, such as relu3_1: 1.0, "
+                "or leave secondary_weight 0"
+            )
+        layers = [
+            *self.content_layers.items(),
+            *self.style_layers.items(),
+            *self.secondary_layers.items(),
+        ]
         if negative := [layer for layer, weight in layers if weight <= 0]:
-            raise ValueError(f"layer weight of {', '.join(negative)}: must be above 0; leave the layer out instead")
+            raise ValueError(
+                f"layer weight of {', '.join(negative)}: must be above 0; "
+                "leave the layer out instead"
+            )
 
     @property
     def asked(self) -> dict[str, float]:
         """The weight of each term."""
         return {
-            "content": self.content_weight, "secondary": self.secondary_weight, "combined": self.combined_weight,
-            "style": self.style_strength, "tv": self.tv_weight,
-        }  # fmt: skip
+            "content": self.content_weight,
+            "secondary": self.secondary_weight,
+            "combined": self.combined_weight,
+            "style": self.style_strength,
+            "tv": self.tv_weight,
+        }
 
 
 @dataclass
@@ -89,18 +117,19 @@ class OptimizeOptions:
     """How a picture is optimized.
 
     Args:
-        steps: iterations, shared out evenly over the sizes.
+        steps: number of iterations, divided evenly among the sizes.
         optimizer: lbfgs (Gatys et al. 2016) or adam.
-        learning_rate: of the optimizer; None: 1 for lbfgs, 0.02 for adam.
-        line_search: strong Wolfe conditions for lbfgs: dearer iterations that never diverge.
+        learning_rate: learning rate of the optimizer; None: 1 for lbfgs, 0.02 for adam.
+        line_search: strong Wolfe conditions for lbfgs: slower iterations that never diverge.
         start: content, noise, or mix: noise_ratio · content + (1 − noise_ratio) · noise.
         noise_ratio: share of the content in a mix: 1 is the content, 0 noise.
-        coarse: longer sides in pixels to go through before the full size, such as [128, 256].
-        clamp: keep the picture in [0, 1] all the way, not only at the end.
-        blend: share of the photo in the blend of photo and paintings that `loss.combined_weight` weighs.
-        checkpointing: compute features anew instead of keeping them: less memory for large pictures, more time.
+        coarse: longer sides in pixels to work at before the full size, such as [128, 256].
+        clamp: keep the picture in [0, 1] at every step, not only at the end.
+        blend: share of the photo in the blend with the paintings, for `loss.combined_weight`.
+        checkpointing: recompute features instead of keeping them: less memory for large pictures,
+            more time.
         patience: stop after so many steps in which the loss fell by less than 0.1 %; 0: never.
-        seed: of the noise.
+        seed: seed of the noise.
     """
 
     steps: int = 300
@@ -119,7 +148,8 @@ class OptimizeOptions:
     def __post_init__(self) -> None:
         if self.steps < 1 or self.patience < 0:
             raise ValueError(
-                f"steps {self.steps}, patience {self.patience}: steps from 1, patience from 0 (never stop)"
+                f"steps {self.steps}, patience {self.patience}: steps from 1, "
+                "patience from 0 (never stop)"
             )
         if self.learning_rate is not None and not self.learning_rate > 0:
             raise ValueError(f"learning_rate {self.learning_rate}: must be above 0")

@@ -1,4 +1,7 @@
-"""The reference of Gatys, Ecker, Bethge 2016: the picture itself is optimized, under the loss of training."""
+"""The reference: the picture itself is optimized, with the loss that trains the networks.
+
+The method is that of Gatys, Ecker, Bethge 2016.
+"""
 
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -17,21 +20,23 @@ from impasto.perceptual.loss import PerceptualLoss
 from impasto.perceptual.target import ContentTarget, PhotoStatistics, StyleTarget
 
 RATES: dict[Optimizer, float] = {"lbfgs": 1.0, "adam": 0.02}
-HISTORY = 20  # steps that L-BFGS remembers, two pictures each (its authors: 3 to 20; Liu & Nocedal 1989)
-PLATEAU = 1e-3  # an improvement of the loss by less than this share is none
+# Steps that L-BFGS remembers, each as two pictures. Its authors use 3 to 20 (Liu & Nocedal 1989).
+HISTORY = 20
+PLATEAU = 1e-3  # least share by which the loss must fall to count as an improvement
 
+# Called with the number of steps done, the picture, and the unweighted terms with the total "loss".
 OnStep = Callable[[int, Tensor, dict[str, float]], None]
 
 
 @dataclass(frozen=True)
 class Reference:
-    """A setting of the optimization: how it goes, and under which loss."""
+    """The settings of an optimization and of its loss."""
 
     options: OptimizeOptions
     loss: LossOptions
 
     def settings(self) -> dict[str, Any]:
-        """What its pictures depend on; where the weights lie does not."""
+        """Return all settings that change the picture; the path of the weights does not."""
         return {"options": asdict(self.options), "loss": asdict(replace(self.loss, weights=None))}
 
 
@@ -46,22 +51,25 @@ def optimize_image(
     masks: Float[Tensor, "n 1 _ _"] | None = None,
     on_step: OnStep | None = None,
 ) -> Float[Tensor, "1 3 h w"]:
-    """The picture of least loss, in [0, 1], as large as `content`.
+    """Return the picture that minimizes the loss, 1×3×H×W in [0, 1], in the size of `content`.
 
     Args:
-        content: the photo, RGB in [0, 1].
-        styles: paintings, each of its own size, in [0, 1].
-        loss: of training; its options weigh the terms.
-        options: see OptimizeOptions.
-        mixture: weights of the paintings, whose Gram matrices are mixed; made to sum to 1. None: equal.
-        photos: on which the balance is measured, or their `PerceptualLoss.photo_statistics`; None: the four quarters
-            of `content` stand in for them.
-        masks: one for each painting, in [0, 1], 1 where it holds; then `mixture` weighs their terms, not their Grams.
-        on_step: called with the number of steps done, the picture and its fractions of the loss, from the start (0) on.
+        content: the photo, 1×3×H×W, RGB in [0, 1].
+        styles: paintings 1×3×H×W in [0, 1], each of its own size.
+        loss: the loss, with the loss network and the weights of its terms.
+        options: settings of the optimization.
+        mixture: weights of the paintings, which are scaled to sum to 1; None: equal weights. The
+            Gram matrices of the paintings are averaged with them.
+        photos: photos to measure the balance on, or their `PerceptualLoss.photo_statistics`; None:
+            use the four quarters of `content`.
+        masks: N×1×H×W in [0, 1]; each painting applies where its mask is 1. `mixture` then weighs
+            the paintings' style errors instead of their Gram matrices.
+        on_step: called with the picture before each step, from step 0 on, and with the last picture
+            of each size; see `OnStep`.
 
     Raises:
-        ValueError: weights or masks that do not fit the paintings, coarse sizes above the full one, pictures too small
-            for the loss network, a loss that is not finite.
+        ValueError: weights or masks that do not fit the paintings, a coarse size that is not below
+            the full one, pictures too small for the loss network, or a loss that is not finite.
     """
     options = options or OptimizeOptions()
     mixture = _normalized(mixture, len(styles))
@@ -76,7 +84,10 @@ def optimize_image(
     with _checkpointing(loss, options.checkpointing):
         for size, steps in _shared_out(options, full):
             photo = resize(content, size)
-            paintings = [resize(style, max(1, round(max(style.shape[-2:]) * size / full))) for style in styles]
+            paintings = [
+                resize(style, max(1, round(max(style.shape[-2:]) * size / full)))
+                for style in styles
+            ]
             target = loss.style_target(paintings, photos, mixture, masks=masks)
             kept = loss.content_target(photo, _blend(photo, paintings, mixture, options.blend))
             image = _start(photo, options) if image is None else _grown(image, photo)
@@ -86,15 +97,20 @@ def optimize_image(
 
 
 class _Run:
-    """What goes on from one size to the next: the count of steps, and who is told."""
+    """An optimization over all sizes; it counts the steps and calls `on_step`."""
 
-    def __init__(self, loss: PerceptualLoss, options: OptimizeOptions, on_step: OnStep | None) -> None:
+    def __init__(
+        self, loss: PerceptualLoss, options: OptimizeOptions, on_step: OnStep | None
+    ) -> None:
         self.loss, self.options, self.on_step = loss, options, on_step
         self.done = 0
 
-    def descend(self, image: Tensor, content: ContentTarget, target: StyleTarget, steps: int) -> Tensor:
-        """`steps` iterations from `image` on, or fewer on a plateau."""
-        image = image.clone(memory_format=torch.contiguous_format).requires_grad_()  # as L-BFGS takes it
+    def descend(
+        self, image: Tensor, content: ContentTarget, target: StyleTarget, steps: int
+    ) -> Tensor:
+        """Return the picture after `steps` iterations from `image`, or fewer on a plateau."""
+        # L-BFGS needs contiguous memory.
+        image = image.clone(memory_format=torch.contiguous_format).requires_grad_()
         optimizer = _optimizer(image, self.options)
         terms: dict[str, Tensor] = {}
         weights: dict[str, float] = {}
@@ -105,11 +121,12 @@ class _Run:
                     image.clamp_(0, 1)
             optimizer.zero_grad()
             found = self.loss(image, content, target)
-            if not terms:  # a line search evaluates more pictures than the one the step begins with
+            # Report the picture at the start of the step; a line search evaluates more pictures.
+            if not terms:
                 terms.update(found)
                 weights.update(self.loss.weights)
-            # Times the number of values, so that the gradient of a pixel does not shrink with the size of the picture:
-            # L-BFGS drops curvature below an absolute 1e-10.
+            # Multiply by the number of values, so that a pixel's gradient does not shrink with the
+            # size of the picture. L-BFGS discards curvature below 1e-10, an absolute value.
             total = torch.stack(list(found.values())).sum() * image.numel()
             total.backward()
             return total
@@ -118,7 +135,7 @@ class _Run:
         for step in range(steps):
             before = image.detach().clone()
             terms.clear()
-            optimizer.step(closure)  # type: ignore[arg-type]  # torch wants a float
+            optimizer.step(closure)  # type: ignore[arg-type]  # torch declares a float
             total = self._report(before, terms, weights)
             if total < (1 - PLATEAU) * best:
                 best, best_step = total, step
@@ -131,12 +148,17 @@ class _Run:
         return image.detach()
 
     def _report(self, image: Tensor, terms: dict[str, Tensor], weights: dict[str, float]) -> float:
-        """Tells the fractions of the loss at `image`; gives the weighted sum."""
-        fractions = {name: float(term.detach()) / weights[name] for name, term in terms.items() if weights[name]}
+        """Call `on_step` with the unweighted terms at `image`, and return the weighted sum."""
+        fractions = {
+            name: float(term.detach()) / weights[name]
+            for name, term in terms.items()
+            if weights[name]
+        }
         total = float(torch.stack([term.detach() for term in terms.values()]).sum())
         if not math.isfinite(total):
             raise ValueError(
-                f"step {self.done}: the loss is {total}; give a lower learning_rate, or line_search true with lbfgs"
+                f"step {self.done}: the loss is {total}; give a lower learning_rate, "
+                "or line_search true with lbfgs"
             )
         if self.on_step:
             self.on_step(self.done, image.clamp(0, 1), {**fractions, "loss": total})
@@ -147,18 +169,23 @@ def _optimizer(image: Tensor, options: OptimizeOptions) -> torch.optim.Optimizer
     rate = options.learning_rate or RATES[options.optimizer]
     if options.optimizer == "adam":
         return torch.optim.Adam([image], rate)
-    # One iteration a step, whose history goes on from call to call; no tolerance: `patience` decides.
+    # Each call does one iteration and keeps its history for the next. The tolerances are 0 because
+    # `patience` decides when to stop.
     search = "strong_wolfe" if options.line_search else None
     return torch.optim.LBFGS(
-        [image], rate, max_iter=1, max_eval=25, tolerance_grad=0, tolerance_change=0, history_size=HISTORY,
-        line_search_fn=search,
+        [image], rate, max_iter=1, max_eval=25, tolerance_grad=0, tolerance_change=0,
+        history_size=HISTORY, line_search_fn=search,
     )  # fmt: skip
 
 
 def _normalized(mixture: Sequence[float] | None, styles: int) -> list[float]:
+    """Return the weights of the styles scaled to sum to 1, equal ones for None."""
     weights = [1.0] * styles if mixture is None else list(mixture)
     if not styles or len(weights) != styles:
-        raise ValueError(f"{len(weights)} weights for {styles} styles: give at least one style, and a weight for each")
+        raise ValueError(
+            f"{len(weights)} weights for {styles} styles: "
+            "give at least one style, and a weight for each"
+        )
     total = sum(weights)
     if min(weights) < 0 or not 0 < total < float("inf"):
         raise ValueError(f"weights of the styles {weights}: none below 0, and one at least above")
@@ -169,13 +196,18 @@ def _check_masks(masks: Tensor | None, styles: int) -> None:
     if masks is None:
         return
     if len(masks) != styles:
-        raise ValueError(f"{len(masks)} masks for {styles} styles: give a mask for each style, or none")
+        raise ValueError(
+            f"{len(masks)} masks for {styles} styles: give a mask for each style, or none"
+        )
     if empty := [number for number, mask in enumerate(masks, 1) if not mask.any()]:
-        raise ValueError(f"mask {empty[0]}: is black everywhere; white is where its style is to hold")
+        raise ValueError(
+            f"mask {empty[0]}: is black everywhere; white is where its style is to hold"
+        )
 
 
 @contextmanager
 def _checkpointing(loss: PerceptualLoss, wanted: bool) -> Iterator[None]:
+    """Set `checkpointing` of the loss network, and restore it at the end."""
     before = loss.features.checkpointing
     try:
         loss.features.checkpointing = wanted
@@ -184,24 +216,35 @@ def _checkpointing(loss: PerceptualLoss, wanted: bool) -> Iterator[None]:
         loss.features.checkpointing = before
 
 
-def _blend(content: Tensor, styles: Sequence[Tensor], mixture: Sequence[float], share: float) -> Tensor:
-    """The photo and the paintings, stretched to its size, laid over each other."""
-    stretched = [F.interpolate(style, size=content.shape[-2:], mode="bilinear", antialias=True) for style in styles]
-    painted = sum((weight * style for weight, style in zip(mixture, stretched, strict=True)), torch.zeros(()))
+def _blend(
+    content: Tensor, styles: Sequence[Tensor], mixture: Sequence[float], share: float
+) -> Tensor:
+    """Return share · photo + (1 − share) · paintings, which are stretched to the photo's size."""
+    stretched = [
+        F.interpolate(style, size=content.shape[-2:], mode="bilinear", antialias=True)
+        for style in styles
+    ]
+    painted = sum(
+        (weight * style for weight, style in zip(mixture, stretched, strict=True)), torch.zeros(())
+    )
     return share * content + (1 - share) * painted.to(content)
 
 
 def _quarters(content: Tensor) -> Tensor:
-    """The four quarters of a photo: unrelated pictures, as far as one photo has them."""
+    """Return the four quarters of a photo, the least related pictures that one photo has."""
     h, w = (side // 2 for side in content.shape[-2:])
     h, w = max(1, h), max(1, w)
     return torch.cat(
-        [content[..., y : y + h, x : x + w] for y in (0, content.shape[-2] - h) for x in (0, content.shape[-1] - w)]
+        [
+            content[..., y : y + h, x : x + w]
+            for y in (0, content.shape[-2] - h)
+            for x in (0, content.shape[-1] - w)
+        ]
     )
 
 
 def _shared_out(options: OptimizeOptions, full: int) -> Iterator[tuple[int, int]]:
-    """Sizes with their steps; the full size has what is left over."""
+    """Yield each size with its number of steps; the full size also gets the remainder."""
     sizes = [*options.coarse, full]
     each = options.steps // len(sizes)
     for size in sizes:
@@ -209,6 +252,7 @@ def _shared_out(options: OptimizeOptions, full: int) -> Iterator[tuple[int, int]
 
 
 def _start(content: Tensor, options: OptimizeOptions) -> Tensor:
+    """Return the picture to start from: content, noise or a mix."""
     share = {"content": 1.0, "noise": 0.0, "mix": options.noise_ratio}[options.start]
     generator = torch.Generator().manual_seed(options.seed)
     noise = torch.rand(content.shape, generator=generator).to(content)
@@ -216,4 +260,5 @@ def _start(content: Tensor, options: OptimizeOptions) -> Tensor:
 
 
 def _grown(image: Tensor, like: Tensor) -> Tensor:
+    """Return the image enlarged to the size of `like`."""
     return F.interpolate(image, size=like.shape[-2:], mode="bicubic").clamp(0, 1)

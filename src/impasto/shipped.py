@@ -1,24 +1,28 @@
-"""What travels with the package: configs, published networks, the commit of the source."""
+"""Files that come with the package (configs, published networks), and its commit."""
 
 import subprocess
 from pathlib import Path
 
 _HERE = Path(__file__).parent
-_ROOTS = (_HERE.parents[1], _HERE)  # of a checkout, of an installed wheel
+_ROOTS = (_HERE.parents[1], _HERE)  # folders of these files in a checkout, in an installed wheel
 CONFIGS = [root / "configs" for root in _ROOTS]
 CHECKPOINTS = [root / "checkpoints" for root in _ROOTS]
-COMPACT_FILE = "compact.safetensors"  # among them: a loss network, which stylizes nothing
+COMPACT_FILE = "compact.safetensors"  # a loss network in `checkpoints`; it cannot stylize
 
 
 def shipped_config(name: str) -> list[str]:
-    """The path of one of our configs, as a list for `default_config_files`; empty where it is not installed."""
+    """Return the path of a config of this project in a list, or an empty list if it is missing.
+
+    The list is meant for jsonargparse's `default_config_files`.
+    """
     return [str(folder / name) for folder in CONFIGS if (folder / name).exists()][:1]
 
 
 def commit() -> str:
-    """The commit of the source in use, with a + where it was changed since; empty outside a checkout."""
+    """Return the commit of the source in use, with a + if it has changes; "" outside a checkout."""
     root = _ROOTS[0]
-    if not (root / ".git").exists():  # installed, perhaps below a repository that is not ours
+    # An installed package may lie inside another project's repository.
+    if not (root / ".git").exists():
         return ""
     command = ["git", "describe", "--always", "--dirty=+", "--exclude=*"]
     try:

@@ -1,4 +1,7 @@
-"""Files that are written whole or not at all: beside their place under another name, then given their own."""
+"""Writing files whole or not at all.
+
+A file is written under a temporary name in its folder, and renamed when it is complete.
+"""
 
 import errno
 import os
@@ -17,7 +20,7 @@ REASONS = {
     errno.EEXIST: "exists already: choose another name, or pass --overwrite to replace it",
 }
 _TEMPORARY = ".impasto-{}.tmp"
-Begin = Callable[[str | Path], BinaryIO]
+Begin = Callable[[str | Path], BinaryIO]  # begins a file with this path
 
 
 class FileError(ValueError):
@@ -25,17 +28,21 @@ class FileError(ValueError):
 
 
 @contextmanager
-def new_file(path: str | Path, overwrite: bool = False, *, durable: bool = False) -> Iterator[BinaryIO]:
-    """A file to fill, in a folder made for it, that gets the name `path` at the end: whole or not at all.
+def new_file(
+    path: str | Path, overwrite: bool = False, *, durable: bool = False
+) -> Iterator[BinaryIO]:
+    """Yield a binary file to fill, which becomes `path` when the block ends without an error.
+
+    Missing folders are created, and removed again after an error.
 
     Args:
-        path: where it is to be.
-        overwrite: replace an earlier file, keeping its permissions.
-        durable: it survives a power cut once it has its name.
+        path: the file to write.
+        overwrite: replace an existing file, keeping its permissions.
+        durable: flush to the disk, so that the file survives a power cut once the block has ended.
 
     Raises:
-        FileError: the place is unfit, or taken (unless `overwrite`), or the disk is full. Other errors of whoever fills
-            the file pass.
+        FileError: the file cannot be written there, exists (unless `overwrite`), or the disk is
+            full. Other errors inside the block pass through.
     """
     with new_files(overwrite, durable=durable) as begin:
         yield begin(path)
@@ -43,7 +50,17 @@ def new_file(path: str | Path, overwrite: bool = False, *, durable: bool = False
 
 @contextmanager
 def new_files(overwrite: bool = False, *, durable: bool = False) -> Iterator[Begin]:
-    """Gives a function that begins a file, as `new_file`; at the end all of them get their names, or none does."""
+    """Yield a function that begins a file. When the block ends, all files get their names.
+
+    After an error, no new file is left. Files that have already been replaced stay replaced.
+
+    Args:
+        overwrite: as in `new_file`.
+        durable: as in `new_file`.
+
+    Raises:
+        FileError: as in `new_file`.
+    """
     drafts: list[tuple[BinaryIO, Path, Path]] = []
     with ExitStack() as undo:
 
@@ -54,8 +71,10 @@ def new_files(overwrite: bool = False, *, durable: bool = False) -> Iterator[Beg
                     undo.callback(_remove_empty, folder)
                 temporary = path.parent / _TEMPORARY.format(secrets.token_hex(8))
                 undo.callback(_remove, temporary)
-                file = undo.enter_context(temporary.open("x+b"))  # follows the umask, which tempfile does not
-                # Runs before the file is closed, which would otherwise write once more what a full disk refused.
+                # `open` follows the umask; tempfile would not.
+                file = undo.enter_context(temporary.open("x+b"))
+                # Close the raw file first. Otherwise closing `file` would try once more to write
+                # what a full disk has refused.
                 undo.callback(file.raw.close)
             drafts.append((file, temporary, path))
             return file
@@ -67,7 +86,8 @@ def new_files(overwrite: bool = False, *, durable: bool = False) -> Iterator[Beg
                 raise
             with _explained(drafts[-1][2]):
                 raise
-        for file, _, path in drafts:  # a full disk shows here, before any has its name
+        # Flush all files before naming any, because a full disk may only show here.
+        for file, _, path in drafts:
             with _explained(path):
                 file.flush()
                 if durable:
@@ -89,21 +109,21 @@ def new_files(overwrite: bool = False, *, durable: bool = False) -> Iterator[Beg
 
 
 def write_bytes(path: str | Path, data: bytes, overwrite: bool = False) -> None:
-    """`new_file` with that content."""
+    """Write a file with these bytes; see `new_file`."""
     with new_file(path, overwrite) as file:
         file.write(data)
 
 
 def write_text(path: str | Path, text: str, overwrite: bool = False) -> None:
-    """`new_file` with that text, in UTF-8."""
+    """Write a file with this text in UTF-8; see `new_file`."""
     write_bytes(path, text.encode(), overwrite)
 
 
 def check_folder(folder: Path) -> None:
-    """Refuses a folder that cannot be made or written; makes none that was not there.
+    """Check that a folder can be created and written to. A folder that was missing stays missing.
 
     Raises:
-        OSError: as the system says it, `NotADirectoryError` where it is a file.
+        OSError: it cannot; `NotADirectoryError` if the path is a file.
     """
     made = _make_folder(folder)
     try:
@@ -117,7 +137,7 @@ def check_folder(folder: Path) -> None:
 
 
 def check_room(path: Path, size: int) -> None:
-    """`FileError` where the disk has no room for a file of `size` bytes at that place."""
+    """Raise FileError if the disk has no room for a file of `size` bytes at `path`."""
     folder = next(folder for folder in path.absolute().parents if folder.is_dir())
     free = shutil.disk_usage(folder).free
     if free < size:
@@ -126,18 +146,22 @@ def check_room(path: Path, size: int) -> None:
 
 
 def sweep(folder: Path) -> None:
-    """Removes what a killed process left of its files, from a folder that no other process writes to."""
+    """Remove the temporary files that a killed process left in a folder.
+
+    No other process may be writing to the folder.
+    """
     for path in folder.glob(_TEMPORARY.format("*")):
         path.unlink(missing_ok=True)
 
 
 def one_line(path: object, reason: str) -> str:
-    """The message of an error about a file."""
+    """Return an error message about a file, "path: reason", in one line."""
     return " ".join(f"{path}: {reason}".splitlines())
 
 
 @contextmanager
 def _explained(path: object) -> Iterator[None]:
+    """Turn an OSError into a FileError about `path`."""
     try:
         yield
     except OSError as error:
@@ -146,12 +170,14 @@ def _explained(path: object) -> Iterator[None]:
 
 
 def _make_folder(folder: Path) -> list[Path]:
-    """Makes a folder; gives those that were not there, the outermost first."""
+    """Create a folder and its parents, and return the created ones, outermost first."""
     missing = [path for path in (folder, *folder.parents) if not path.exists()][::-1]
     made = []
     try:
         for path in missing:
-            with suppress(FileExistsError):  # of another process, meanwhile; a file of that name is met by open()
+            # Another process may have created it meanwhile. A file of that name fails later, when
+            # a file inside it is opened.
+            with suppress(FileExistsError):
                 path.mkdir()
                 made.append(path)
     except OSError:
@@ -172,17 +198,18 @@ def _remove_empty(folder: Path) -> None:
 
 
 def _publish(temporary: Path, path: Path, overwrite: bool) -> bool:
-    """Gives the finished file its name; whether another file had it. A link, unlike a move, never replaces one."""
+    """Give the finished file its name, and return whether an existing file was replaced."""
     if overwrite:
         if there := path.exists():
             shutil.copymode(path, temporary)
         temporary.replace(path)
         return there
     try:
-        os.link(temporary, path)
+        os.link(temporary, path)  # unlike a move, a link never replaces a file
     except FileExistsError:
         raise
-    except (OSError, AttributeError):  # a file system, or a system, without hard links: claim the name, then move
+    except (OSError, AttributeError):
+        # The file system or the operating system has no hard links: claim the name, then move.
         path.open("xb").close()
         try:
             temporary.replace(path)
@@ -193,7 +220,7 @@ def _publish(temporary: Path, path: Path, overwrite: bool) -> bool:
 
 
 def _flush_folder(folder: Path) -> None:
-    """The new name, too, is to survive a power cut."""
+    """Flush a folder to the disk, so that new names in it survive a power cut."""
     if hasattr(os, "O_DIRECTORY"):  # not on Windows
         opened = os.open(folder, os.O_DIRECTORY)
         try:

@@ -165,7 +165,9 @@ class _Row:
     def _network(self, file: str) -> Cell:
         """Return the cell of a network; it has the number `grid` besides (`grid_pattern`)."""
         network = load_network(file)
-        stylizer = Stylizer(network, self.painting, stroke="pixels", device=str(self.judge.photos.device))
+        stylizer = Stylizer(
+            network, self.painting, stroke="pixels", device=str(self.judge.photos.device)
+        )
         content = self.compared.photos[self.photo]
 
         @torch.no_grad()

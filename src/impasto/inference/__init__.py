@@ -1,4 +1,4 @@
-"""Stylize pictures with a trained network: bind a style once, then call with one picture after another."""
+"""Stylizing pictures with a trained network: a `Stylizer` is made once and called per picture."""
 
 import copy
 from collections.abc import Iterator, Sequence
@@ -38,37 +38,49 @@ from impasto.inference.tiles import (
 from impasto.networks import TransformNet
 from impasto.networks.styles import Number, Style, UnknownStyle
 
-_TOLERANCE = 0.01  # beyond [0, 1]: bicubic resampling overshoots, 0…255 is a mistake
+# How far values may lie outside [0, 1]: bicubic resampling overshoots a little, while values up to
+# 255 are a mistake.
+_TOLERANCE = 0.01
 
 
 class Stylizer:
-    """A network with its style bound: `Stylizer("starry_night")(photo)` is the painted photo.
+    """A network and a style, ready to paint: `Stylizer("starry_night")(photo)`.
 
     Args:
-        network: a published name, a file (`.onnx` as well), or a network (it is copied, and stays where it is).
-        style: a name, a mixture "starry_night=0.7,wave=0.3", or weights by name; None where N = 1.
+        network: a published name, a file (also `.onnx`), or a network, which is copied.
+        style: a name, a mixture ("starry_night=0.7,wave=0.3"), or a mapping of names to weights.
+            None is allowed where the network has one style.
         strength: from 0, exactly the photo, to 1, fully stylized.
-        keep_colors: take the luminance from the stylized picture, the colours from the photo.
-        size: the longer side of the result, in pixels; None: that of the photo.
-        stroke: auto: strokes as large, relative to the picture, as at 1024 pixels, in larger pictures (see
-            `impasto.inference.strokes`); a number: that many times larger; pixels: of a fixed number of pixels.
-        tile: auto: paints more than 4 megapixels in tiles, in memory that does not grow with the picture,
-            under statistics of the picture scaled down (see `impasto.inference.tiles`), which makes it a little another
-            picture than painted whole; a number: in tiles of that side, whatever the size; never: always whole.
+        keep_colors: take the luminance from the stylized picture and the colours from the photo.
+        size: longer side of the result in pixels; None: as the photo.
+        stroke: `auto` paints a picture above 1024 pixels with strokes as large, relative to the
+            picture, as at 1024. A number makes them that many times larger. `pixels` gives them a
+            fixed number of pixels (see `impasto.inference.strokes`).
+        tile: `auto` paints pictures above 4 megapixels in tiles, `never` paints all of them whole.
+            A number paints pictures of any size in tiles of that side. Tiles take less memory, but
+            change the picture slightly (see `impasto.inference.tiles`).
         device: auto (cuda, else mps, else cpu), cpu, cuda, cuda:N or mps.
         backend: see `open_painter`.
 
+    Attributes:
+        painter: runs the network.
+        code: the style as the network takes it, weights 1×N of sum 1.
+        mixture: the styles by name, with their weights above 0.
+
     Raises:
-        ValueError: a network, style, strength, size, stroke, tile or device that does not exist or is out of range.
+        ValueError: an unknown network, style or device, or a value out of range.
     """
 
     def __init__(
         self, network: TransformNet | str | Path, style: Style | None = None, *,
-        strength: Number = 1.0, keep_colors: bool = False, size: int | None = None, device: str = "auto",
-        backend: Backend = "auto", tile: Tiling = "auto", stroke: Stroke = "auto",
+        strength: Number = 1.0, keep_colors: bool = False, size: int | None = None,
+        device: str = "auto", backend: Backend = "auto", tile: Tiling = "auto",
+        stroke: Stroke = "auto",
     ) -> None:  # fmt: skip
         if not 0 <= strength <= 1:
-            raise ValueError(f"strength {strength}: must be from 0 (the photo) to 1 (fully stylized)")
+            raise ValueError(
+                f"strength {strength}: must be from 0 (the photo) to 1 (fully stylized)"
+            )
         if size is not None and size < 1:
             raise ValueError(f"size {size}: the longer side must be at least 1 pixel")
         check_stroke(stroke)
@@ -83,24 +95,31 @@ class Stylizer:
             self.code = self.painter.encode_style(style)
         except UnknownStyle as error:
             raise ValueError(f"{error}{elsewhere(error.name)}") from None
-        self.mixture = {name: w for name, w in zip(self.styles, self.code[0].tolist(), strict=True) if w > 0}
+        self.mixture = {
+            name: w for name, w in zip(self.styles, self.code[0].tolist(), strict=True) if w > 0
+        }
 
     @property
     def styles(self) -> list[str]:
-        """The names of the network's styles, in its order."""
+        """The names of the network's styles, in the network's order."""
         return list(self.painter.styles)
 
     def __call__(self, image: Any, style: Style | None = None) -> Any:
-        """The stylized image, of the kind given.
+        """Return the stylized image, in the type of `image`.
 
         Args:
-            image: a PIL image (RGB or RGBA comes back, in its colour space), an array H×W×3 (uint8, or
-                float in [0, 1]), or a float tensor 3×H×W or B×3×H×W in [0, 1]; dtype and device are kept.
-                The path of a picture gives a PIL image; a list of all these, a list.
-            style: another style for this call, as in the constructor; the network is not loaded again.
+            image: one of
+                a PIL image; the result is RGB or RGBA, in the same colour space;
+                the path of a picture; the result is a PIL image;
+                an array H×W×3, uint8 or float in [0, 1];
+                a float tensor 3×H×W or B×3×H×W in [0, 1]; the result has its dtype and device;
+                a list of these; the result is a list.
+            style: another style for this call only, as in the constructor. The network is not
+                loaded again.
 
         Raises:
-            ValueError: anything else, an unknown style, or a picture that cannot be read or does not fit in memory.
+            ValueError: another type, an unknown style, or a picture that cannot be read or does not
+                fit in memory.
         """
         if style is not None:
             other = copy.copy(self)
@@ -120,12 +139,16 @@ class Stylizer:
         raise ValueError(f"{type(image).__name__} cannot be stylized: give {kinds}")
 
     def read(self, path: str | Path, data: bytes | None = None) -> Picture | Scan:
-        """The picture of a file, or of `data`, what it holds: whole for `stylize`, in tiles a scan for `rows`.
+        """Read a picture: a `Picture` for `stylize`, or a `Scan` for `rows` if tiles are needed.
 
-        The file is read once; it may be a pipe.
+        The file is read only once, so it may be a pipe.
+
+        Args:
+            path: the file.
+            data: the bytes of the file, if they have been read already.
 
         Raises:
-            ImageError: as of `read_image` and `read_scan`.
+            ImageError: as `read_image` and `read_scan` raise it.
         """
         if self.tile == "never":
             return images.read_image(path, data)
@@ -137,26 +160,33 @@ class Stylizer:
         return read_scan(path, data, self.size) if tiled else images.read_image(path, data)
 
     def stylize(self, picture: Picture) -> Picture:
-        """The picture stylized, at `size` if one is set; alpha, colour profile and note are kept.
+        """Return the picture stylized, scaled to `size` if one is set.
+
+        Alpha, colour profile and note are kept.
 
         Raises:
-            ValueError: it does not fit in memory.
+            ValueError: the picture does not fit in memory.
         """
         with self._memory_explained(picture.pixels.shape[-2:]):
             fitted = picture if self.size is None else picture.resized(self.size)
             return replace(fitted, pixels=self._paint(fitted.pixels).cpu())
 
     def in_tiles(self, height: int, width: int) -> bool:
-        """Whether a picture of that size is to go as a `Scan` through `rows`: it, or what is made of it, is large."""
+        """Whether a picture of this size needs tiles, before or after it is scaled to `size`.
+
+        Such a picture is read as a `Scan` and painted by `rows`.
+        """
         sides = (height, width) if self.size is None else images.scaled((height, width), self.size)
         return any(tile_side(self.tile, *shape) for shape in ((height, width), sides))
 
     def rows(self, scan: Scan, tell: Tell = lambda done, total: None) -> Iterator[Rows]:
-        """The picture stylized, as it is painted, from top to bottom: h×W×3, or h×W×4 with alpha, in 8 bit.
+        """Yield the stylized picture from top to bottom, in bands of rows, as they are painted.
+
+        A band is a uint8 array h×W×3, or h×W×4 with alpha.
 
         Args:
-            scan: at the `size` wanted (`read_scan` scales).
-            tell: is called after every tile with the number of tiles done, and of all.
+            scan: the picture, already scaled to `size` (`read_scan` does that).
+            tell: called after every tile, with the number of tiles done and of all tiles.
 
         Raises:
             ValueError: a tile does not fit in memory.
@@ -164,17 +194,19 @@ class Stylizer:
         side = tile_side(self.tile, *scan.shape) or max(scan.shape)
         with self._memory_explained(scan.shape):
             if self._resizes_strokes(scan.shape):
-                yield from paint_rows(scan, plan(*scan.shape, SIDE, BORDER), self._large_brush(scan), tell)
+                yield from paint_rows(
+                    scan, plan(*scan.shape, SIDE, BORDER), self._large_brush(scan), tell
+                )
                 return
             tiles, paint = plan(*scan.shape, side, self.painter.reach), self._brush(scan, side)
             yield from paint_rows(scan, tiles, paint, tell)
 
     def _resizes_strokes(self, shape: tuple[int, int]) -> bool:
-        """Whether a picture of that size is painted at another, so that strokes have the size asked for."""
+        """Whether a picture is painted at another size, to give its strokes the size asked for."""
         return self.strength > 0 and painted_side(self.stroke, max(shape)) != max(shape)
 
     def _large_brush(self, source: Source) -> Paint:
-        """What gives the parts of a picture whose painting, made at another size, is resized to it."""
+        """Paint a picture at another size, and return what gives the parts of the resized one."""
         longer, (height, width) = max(source.shape), source.shape
         side = painted_side(self.stroke, longer)
         with torch.inference_mode():
@@ -187,7 +219,9 @@ class Stylizer:
             painting = same._paint(photo)
             if side > longer:
                 painting, photo = (images.resize(x, longer) for x in (painting, photo))
-            large = Enlarged.of(painting.to(self.painter.device), photo.to(self.painter.device), source.shape)
+            large = Enlarged.of(
+                painting.to(self.painter.device), photo.to(self.painter.device), source.shape
+            )
 
         def paint(part: Tensor, origin: tuple[int, int]) -> Tensor:
             with torch.inference_mode():
@@ -197,14 +231,18 @@ class Stylizer:
         return paint
 
     def _brush(self, source: Source, side: int) -> Paint:
-        """What paints the parts of that picture, after measuring it."""
+        """Measure a picture's statistics, and return a function that paints its parts."""
         statistics = None
         if self.strength > 0:
             with torch.inference_mode():
-                statistics = statistics_of(source, lambda whole: self.painter.statistics(whole, self.code), side)
+                statistics = statistics_of(
+                    source, lambda whole: self.painter.statistics(whole, self.code), side
+                )
 
         def paint(part: Tensor, origin: tuple[int, int]) -> Tensor:
-            with torch.inference_mode():  # not around the loop: it would hold for whoever the rows go to
+            # Inference mode around the loop over tiles would also hold in the caller of `rows`,
+            # a generator.
+            with torch.inference_mode():
                 return self._blended(part.to(self.painter.device), statistics, origin)
 
         return paint
@@ -215,29 +253,42 @@ class Stylizer:
         height, width = content.shape[-2:]
         if self._resizes_strokes((height, width)):
             tiles, pictures = plan(height, width, SIDE, BORDER), map(Floats, content.split(1))
-            return torch.cat([paint_floats(each, tiles, self._large_brush(each)) for each in pictures])
+            return torch.cat(
+                [paint_floats(each, tiles, self._large_brush(each)) for each in pictures]
+            )
         if side := tile_side(self.tile, height, width):
-            tiles, pictures = plan(height, width, side, self.painter.reach), map(Floats, content.split(1))
-            return torch.cat([paint_floats(each, tiles, self._brush(each, side)) for each in pictures])
+            tiles, pictures = (
+                plan(height, width, side, self.painter.reach),
+                map(Floats, content.split(1)),
+            )
+            return torch.cat(
+                [paint_floats(each, tiles, self._brush(each, side)) for each in pictures]
+            )
         with torch.inference_mode():
-            painted = self._blended(content.to(self.painter.device, memory_format=torch.channels_last))
-        # A copy made outside: what inference mode itself makes is refused by autograd later on.
+            painted = self._blended(
+                content.to(self.painter.device, memory_format=torch.channels_last)
+            )
+        # Copy outside of inference mode, because autograd refuses tensors that were made inside.
         return painted.clone(memory_format=torch.contiguous_format)
 
-    def _blended(self, content: Tensor, statistics: Tensor | None = None, origin: tuple[int, int] = (0, 0)) -> Tensor:
+    def _blended(
+        self, content: Tensor, statistics: Tensor | None = None, origin: tuple[int, int] = (0, 0)
+    ) -> Tensor:
         if self.strength == 0:
             return content
         stylized = self.painter.paint(content, self.code, statistics, origin)
         if not stylized.isfinite().all():
-            raise ValueError("the network paints what is no number: it is damaged, or of a run that failed")
+            raise ValueError(
+                "the network paints what is no number: it is damaged, or of a run that failed"
+            )
         return self._finished(stylized, content)
 
     def _finished(self, stylized: Tensor, content: Tensor) -> Tensor:
-        """With the photo's colours, and blended with the photo, as far as is asked for."""
+        """The painting with the photo's colours, and blended with the photo, where that is set."""
         if self.keep_colors:
             stylized = images.keep_colors(stylized, content)
-        # Pixels are blended, so the photo shows through. Painting less strongly, which is not the same, takes
-        # a network with a "no style" entry among its styles.
+        # Blending pixels lets the photo show through. A weaker style would need a network that
+        # learned "no style" as one of its styles.
         return stylized if self.strength == 1 else content.lerp(stylized, self.strength).clamp(0, 1)
 
     def _image(self, image: Image.Image) -> Image.Image:
@@ -260,9 +311,13 @@ class Stylizer:
 
     def _tensor(self, image: Tensor) -> Tensor:
         if image.ndim not in (3, 4) or image.shape[-3] != 3 or image.numel() == 0:
-            raise ValueError(f"tensor of shape {tuple(image.shape)}: must be 3×H×W or B×3×H×W, not empty")
+            raise ValueError(
+                f"tensor of shape {tuple(image.shape)}: must be 3×H×W or B×3×H×W, not empty"
+            )
         if not image.is_floating_point():
-            raise ValueError(f"tensor of {image.dtype}: must be float in [0, 1]; divide 8-bit values by 255")
+            raise ValueError(
+                f"tensor of {image.dtype}: must be float in [0, 1]; divide 8-bit values by 255"
+            )
         batch = _within_range(image if image.ndim == 4 else image[None])
         with self._memory_explained(batch.shape[-2:]):
             painted = self._paint(batch).to(image.device, image.dtype)
@@ -287,14 +342,16 @@ class Stylizer:
         if least < side < longer:
             instead = f"paint smaller tiles, such as --tile {max(least, side // 2)}"
         return memory_explained(
-            f"{width}×{height} pixels, longer side {longer}: does not fit in the memory of {self.painter.device}; "
-            f"{instead}"
+            f"{width}×{height} pixels, longer side {longer}: does not fit in the memory of "
+            f"{self.painter.device}; {instead}"
         )
 
 
 def _within_range(image: Tensor) -> Tensor:
-    """float32 in [0, 1]; a little beyond is clipped, more is refused."""
+    """Return the image as float32 in [0, 1], clipped if it is outside by at most `_TOLERANCE`."""
     low, high = (float(value) for value in image.detach().float().aminmax())
-    if not (low >= -_TOLERANCE and high <= 1 + _TOLERANCE):  # also NaN
-        raise ValueError(f"values from {low:g} to {high:g}: must be in [0, 1]; divide 8-bit values by 255")
+    if not (low >= -_TOLERANCE and high <= 1 + _TOLERANCE):  # true for NaN too
+        raise ValueError(
+            f"values from {low:g} to {high:g}: must be in [0, 1]; divide 8-bit values by 255"
+        )
     return image.detach().float().clamp(0, 1)

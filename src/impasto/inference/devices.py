@@ -1,4 +1,4 @@
-"""Where the work is done, and what to say when its memory does not suffice."""
+"""Choosing the device, and reporting that its memory does not suffice."""
 
 import re
 from collections.abc import Iterator
@@ -10,7 +10,7 @@ _NO_MEMORY = ("out of memory", "not enough memory", "DefaultCPUAllocator", "over
 
 
 def find_device(device: str) -> torch.device:
-    """The device of a name: auto (cuda, else mps, else cpu), cpu, cuda, cuda:N or mps.
+    """Return the device of a name: auto (cuda, else mps, else cpu), cpu, cuda, cuda:N or mps.
 
     Raises:
         ValueError: another name, or a device that this machine does not have.
@@ -30,7 +30,7 @@ def find_device(device: str) -> torch.device:
 
 @contextmanager
 def memory_explained(said: str) -> Iterator[None]:
-    """Turns torch's and Python's ways to be out of memory into a ValueError that says `said`."""
+    """Turn an error about too little memory into a ValueError with the message `said`."""
     try:
         yield
     except (RuntimeError, MemoryError) as error:  # torch.OutOfMemoryError is a RuntimeError
@@ -40,6 +40,6 @@ def memory_explained(said: str) -> Iterator[None]:
 
 
 def of_memory(error: Exception) -> bool:
-    """Whether an error, of whatever library, says that memory does not suffice."""
+    """Whether an error, of any library, says that memory does not suffice."""
     plain = isinstance(error, MemoryError | torch.OutOfMemoryError)
     return plain or any(text in str(error) for text in _NO_MEMORY)

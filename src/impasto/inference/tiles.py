@@ -1,9 +1,14 @@
-"""Pictures of any number of pixels, painted in tiles that join exactly.
+"""Painting large pictures in tiles that join without seams.
 
-Instance norm needs the mean and variance of the whole picture in every layer. They are measured once, on the picture
-scaled down, and given to every tile (thumbnail instance normalization, Chen et al. 2022). What lies `reach` pixels
-inside a part is then as in the whole under the same statistics, so tiles overlap by that, nothing is blended, and no
-seam is left. At the outer edges of the picture, where the network reflects a margin itself, no overlap is needed."""
+Instance norm needs the mean and variance of the whole picture in every layer. These statistics are
+measured once, on the picture scaled down, and used for every tile (thumbnail instance
+normalization, Chen et al. 2022).
+
+Pixels at least `reach` (`TransformNet.reach`) inside a tile are then the same as in the whole
+picture painted with these statistics. So tiles overlap by `reach` on each side, which is cut off,
+and nothing needs blending. There is no overlap at the outer edges of the picture, where the network
+reflects a margin itself.
+"""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -17,22 +22,26 @@ from impasto import images
 from impasto.choices import Tiling
 from impasto.images.large import Rows, Scan
 
-WHOLE = 4_000_000  # pixels of the largest picture that auto paints whole: 3 GB of memory at width 32
-# Of auto's tiles, in pixels: 1 GB, so that 100 megapixels, decoded, and collected for a JPEG, stay below 3 GB. Overlap
-# and margin make 1.4 times the arithmetic of the whole; 1408 would make 1.3.
+# Number of pixels of the largest picture that `auto` paints whole. At width 32 it takes 3 GB.
+WHOLE = 4_000_000
+# Side, in pixels, of the tiles of `auto`. One takes 1 GB. A picture of 100 megapixels, decoded and
+# collected for a JPEG, then stays below 3 GB. Overlap and margin cost 1.4 times the arithmetic of
+# the whole; a side of 1408 would cost 1.3 times.
 SIDE = 1152
-# Pixels of the picture that statistics are measured on, however small the tiles are. At 2048×1536 pixels, what gallery
-# painted was 1.0 to 1.7 levels of 255 from the whole if measured on 2 megapixels, 3.2 to 4.7 on 1, 5.0 to 7.1 on ½.
+# Least number of pixels to which a picture is scaled down to measure its statistics. At 2048×1536
+# pixels, the network `gallery` painted in tiles 1.0 to 1.7 of 255 levels differently from the whole
+# with 2 megapixels, 3.2 to 4.7 with 1, and 5.0 to 7.1 with ½.
 MEASURED = 2_000_000
 
-Box = tuple[int, int, int, int]  # top, left, bottom, right, the last two excluded
-Paint = Callable[[Float[Tensor, "1 3 h w"], tuple[int, int]], Float[Tensor, "1 3 h w"]]  # a part, and its origin
-Tell = Callable[[int, int], object]  # steps done, of how many
+Box = tuple[int, int, int, int]  # top, left, bottom, right; bottom and right are excluded
+# Paints a part of a picture, given the part and its origin (top, left).
+Paint = Callable[[Float[Tensor, "1 3 h w"], tuple[int, int]], Float[Tensor, "1 3 h w"]]
+Tell = Callable[[int, int], object]  # called with the number of tiles done and of all tiles
 
 
 @dataclass(frozen=True)
 class Floats:
-    """A picture in memory, 1×3×H×W in [0, 1], which gives its parts as a `Scan` does."""
+    """A picture in memory, 1×3×H×W in [0, 1], with the methods of a `Scan` for its parts."""
 
     pixels: Float[Tensor, "1 3 h w"]
 
@@ -43,11 +52,11 @@ class Floats:
         return height, width
 
     def crop(self, top: int, left: int, bottom: int, right: int) -> Float[Tensor, "1 3 h w"]:
-        """A part, not copied."""
+        """Return a part, as a view."""
         return self.pixels[..., top:bottom, left:right]
 
     def reduced(self, pixels: int) -> Float[Tensor, "1 3 h w"]:
-        """The whole, scaled down to about that number of pixels, if it has more."""
+        """Return the whole picture, scaled down to about `pixels` pixels if it has more."""
         height, width = self.shape
         scale = min(1.0, (pixels / (height * width)) ** 0.5)
         return images.resize(self.pixels, max(1, round(max(height, width) * scale)))
@@ -58,24 +67,30 @@ Source = Floats | Scan
 
 @dataclass(frozen=True)
 class Tile:
-    """A part to be painted, and what of it is kept, both in pixels of the whole picture."""
+    """A part of a picture: the box to paint, and the smaller box to keep of it.
+
+    Both boxes are in pixels of the whole picture.
+    """
 
     painted: Box
     kept: Box
 
     def cut(self, part: Float[Tensor, "1 3 _ _"]) -> Float[Tensor, "1 3 h w"]:
-        """The kept pixels of the painted ones."""
+        """Return the pixels to keep, cut from the painted ones."""
         (top, left, *_), (first, start, last, end) = self.painted, self.kept
         return part[..., first - top : last - top, start - left : end - left]
 
 
 def least_side(reach: int) -> int:
-    """Of the smallest tiles: half of their width is overlap, so a quarter of what is painted is kept."""
+    """Return the least side of a tile, in pixels.
+
+    Half of such a tile's width is overlap, so a quarter of the painted pixels is kept.
+    """
     return 4 * _fours(reach)
 
 
 def check_tiling(tile: Tiling, reach: int) -> None:
-    """`ValueError` for another word, or for tiles that are too small."""
+    """Raise ValueError for an unknown word, or for tiles that are too small for `reach`."""
     least = least_side(reach)
     if tile in ("auto", "never") or (isinstance(tile, int) and tile >= least):
         return
@@ -86,26 +101,35 @@ def check_tiling(tile: Tiling, reach: int) -> None:
 
 
 def tile_side(tile: Tiling, height: int, width: int) -> int | None:
-    """The side of the tiles for a picture; None: it is painted whole."""
+    """Return the side of the tiles for a picture, in pixels; None: paint it whole."""
     if isinstance(tile, int):
         return tile
     return SIDE if tile == "auto" and height * width > WHOLE else None
 
 
 def plan(height: int, width: int, side: int, reach: int) -> list[list[Tile]]:
-    """Tiles, row by row: the kept parts cover the picture once, the painted are at most `side` wide and high."""
+    """Return the tiles for a picture, in rows from top to bottom.
+
+    The kept boxes cover every pixel once. The painted boxes are at most `side` wide and high.
+    """
     across = _spans(width, side, _fours(reach))
     return [
-        [Tile((top, left, bottom, right), (first, start, last, end)) for left, right, start, end in across]
+        [
+            Tile((top, left, bottom, right), (first, start, last, end))
+            for left, right, start, end in across
+        ]
         for top, bottom, first, last in _spans(height, side, _fours(reach))
     ]
 
 
 def _spans(length: int, side: int, reach: int) -> list[tuple[int, int, int, int]]:
-    """Painted from and to, kept from and to: about equal, starting at multiples of four."""
+    """Split one axis into spans: (painted start, painted end, kept start, kept end).
+
+    Spans are about equally long, and painted ones start at multiples of four.
+    """
     if length <= side:
         return [(0, length, 0, length)]
-    inner = length - 2 * reach  # the first and the last keep `reach` more
+    inner = length - 2 * reach  # the first and the last span keep `reach` more at the outer edges
     number = -(-inner // ((side - 2 * reach) // 4 * 4))
     step = _fours(-(-inner // number))
     painted = [(start, min(start + step + 2 * reach, length)) for start in range(0, inner, step)]
@@ -113,38 +137,60 @@ def _spans(length: int, side: int, reach: int) -> list[tuple[int, int, int, int]
 
 
 def _fours(pixels: int) -> int:
-    """Up to a multiple of four, which the network's two halvings need."""
+    """Round up to a multiple of four, because the network halves the size twice."""
     return -(-pixels // 4) * 4
 
 
 def statistics_of(
     source: Source, measure: Callable[[Float[Tensor, "1 3 h w"]], Tensor], side: int
 ) -> Float[Tensor, "1 s"] | None:
-    """What the tiles have to know of the whole; None where one tile is the whole, and measures itself."""
-    return None if max(source.shape) <= side else measure(source.reduced(max(MEASURED, side * side)))
+    """Return the statistics of a picture for its tiles; None if a single tile covers it.
+
+    Args:
+        source: the picture.
+        measure: returns the statistics of a picture, such as `TorchPainter.statistics`.
+        side: side of the tiles; the picture is not measured at fewer pixels than a tile has.
+    """
+    return (
+        None if max(source.shape) <= side else measure(source.reduced(max(MEASURED, side * side)))
+    )
 
 
 def paint_rows(scan: Scan, tiles: list[list[Tile]], paint: Paint, tell: Tell) -> Iterator[Rows]:
-    """The finished picture from top to bottom, one row of tiles at a time: h×W×3, or h×W×4 where it has alpha."""
+    """Yield the painted picture from top to bottom, one row of tiles at a time.
+
+    Args:
+        scan: the picture.
+        tiles: its tiles, as `plan` returns them.
+        paint: paints a part.
+        tell: called after every tile.
+
+    Yields:
+        uint8 arrays h×W×3, or h×W×4 if the scan has alpha.
+    """
     total, done = sum(map(len, tiles)), 0
     for row in tiles:
         top, _, bottom, _ = row[0].kept
         rows = np.empty((bottom - top, scan.shape[1], 3 + scan.transparent), np.uint8)
         for tile in row:
             part = tile.cut(paint(scan.crop(*tile.painted), tile.painted[:2]))
-            rows[:, tile.kept[1] : tile.kept[3], :3] = images.to_levels(part)[0].permute(1, 2, 0).numpy()
+            rows[:, tile.kept[1] : tile.kept[3], :3] = (
+                images.to_levels(part)[0].permute(1, 2, 0).numpy()
+            )
             done += 1
             tell(done, total)
         if scan.transparent:
             rows[..., 3:] = scan.alpha(top, bottom)
         yield rows
-        del rows  # or two rows of tiles would be held while the next is painted
+        del rows  # otherwise memory would hold two rows of tiles while the next is painted
 
 
 def paint_floats(floats: Floats, tiles: list[list[Tile]], paint: Paint) -> Float[Tensor, "1 3 h w"]:
-    """The finished picture, where and of what type the given one is."""
+    """Return the painted picture, with the device and dtype of the given one."""
     whole = torch.empty_like(floats.pixels, memory_format=torch.contiguous_format)
     for tile in (tile for row in tiles for tile in row):
         top, left, bottom, right = tile.kept
-        whole[..., top:bottom, left:right] = tile.cut(paint(floats.crop(*tile.painted), tile.painted[:2]))
+        whole[..., top:bottom, left:right] = tile.cut(
+            paint(floats.crop(*tile.painted), tile.painted[:2])
+        )
     return whole

@@ -1,4 +1,4 @@
-"""Networks that stylize, and their files."""
+"""Networks that stylize photos, and their files."""
 
 from impasto.networks.files import (
     FORMAT,

@@ -1,4 +1,4 @@
-"""The networks by name, and the file format they are published in."""
+"""Networks by name, and the `.safetensors` format in which they are published."""
 
 import inspect
 import json
@@ -16,41 +16,60 @@ from impasto.spelling import did_you_mean, not_there
 from impasto.writing import write_bytes
 
 NETWORKS: dict[str, type[TransformNet]] = {"TransformNet": TransformNet}
-FORMAT = 2  # of the published file; a file of every format ever released keeps loading
-# Names of networks published once, and the network that knows their styles now.
+FORMAT = 2  # version of the file format; files of earlier versions keep loading
+# Networks that are no longer published, and the network that has their styles now.
 RETIRED = {"multistyle": "gallery"}
-# What a network of format 1 runs with, whose file does not tell (2 records it among the arguments).
+# Arguments of every network of format 1, which was trained on few photos and needed all three.
+# Files of format 1 do not record them; files of format 2 do.
 FORMAT_1: dict[str, Any] = {"canvas": 6.0, "grain": 2.0, "upsampling": "bilinear_smoothed"}
 
-
-_MOST = 1e6  # of any argument
+_MOST = 1e6  # largest absolute value of a numeric argument that is not taken for damage
 
 
 class NetworkError(ValueError):
-    """A network that cannot be found or read; the message is one line that says what to do."""
+    """A network cannot be found or read. The message is one line and says what to do."""
 
 
 def describe(network: TransformNet, **metadata: Any) -> dict[str, Any]:
-    """The JSON that travels with a network: format, class, arguments, and what `metadata` adds (styles, loss, …)."""
-    return {"format": FORMAT, "network": type(network).__name__, "arguments": network.arguments, **metadata}
+    """Return the JSON table stored with a network: format, class, arguments and `metadata`.
+
+    Args:
+        network: the network to describe.
+        metadata: further JSON values by key, such as `styles` and `loss`.
+    """
+    return {
+        "format": FORMAT,
+        "network": type(network).__name__,
+        "arguments": network.arguments,
+        **metadata,
+    }
 
 
 def save_network(
-    path: str | Path, network: TransformNet, *, overwrite: bool = False, half: bool = False, **metadata: Any
+    path: str | Path,
+    network: TransformNet,
+    *,
+    overwrite: bool = False,
+    half: bool = False,
+    **metadata: Any,
 ) -> Path:
-    """Publishes a network: weights and JSON metadata in one `.safetensors`, written atomically.
+    """Write a network's weights and JSON metadata to one `.safetensors`, whole or not at all.
 
     Args:
-        path: where to; the suffix must be `.safetensors`.
-        network: its weights are stored in the precision they have, unless `half`.
+        path: the file to write; its suffix must be `.safetensors`.
+        network: the network to save.
         overwrite: replace an existing file.
-        half: store them in half precision; the pictures then differ by at most one grey level, in 1 % of the pixels
-            (measured on three networks of this project).
-        metadata: JSON values beside the network's own: `styles` (a list of dicts with a `name`), `loss`, `config`, ….
+        half: store the weights in half precision instead of their own. Pictures then differ by at
+            most one grey level, in 1 % of the pixels (measured on three networks of this project).
+        metadata: JSON values to add to the network's own metadata, such as `styles` (a list of
+            dicts with a `name`), `loss` or `config`.
+
+    Returns:
+        The path.
 
     Raises:
-        NetworkError: another suffix, or the file exists.
-        FileError: the place is unfit.
+        NetworkError: another suffix, or the file exists and `overwrite` is false.
+        FileError: the file cannot be written there.
     """
     path = Path(path)
     if path.suffix != ".safetensors":
@@ -58,58 +77,79 @@ def save_network(
     if path.exists() and not overwrite:
         raise NetworkError(f"{path} exists: choose another name, or overwrite")
     described = json.dumps(describe(network, **{**network.metadata, **metadata}))
-    state = {name: (value.half() if half else value).detach().cpu().contiguous()
-             for name, value in network.state_dict().items()}  # fmt: skip
-    # Not save_file, which makes a file that nobody else may read.
+    state = {
+        name: (value.half() if half else value).detach().cpu().contiguous()
+        for name, value in network.state_dict().items()
+    }
+    # `save_file` of safetensors would create a file that only its owner can read.
     write_bytes(path, safetensors.torch.save(state, metadata={"impasto": described}), overwrite)
     return path
 
 
 def load_network(name: str | Path) -> TransformNet:
-    """A network ready to stylize (evaluation mode, CPU, float32), with its `.metadata`; runs no code of the file.
+    """Load a network for stylizing: in evaluation mode, on the CPU, in float32, with its metadata.
+
+    No code from the file is run.
 
     Args:
-        name: a published name (a file in `checkpoints/`), a `.safetensors`, or a training checkpoint `.ckpt`.
+        name: a published name, a `.safetensors` file, or a training checkpoint (`.ckpt`).
 
     Raises:
-        NetworkError: no such network, a damaged file, or one this version does not know.
+        NetworkError: no such network, a damaged file, or one of a format that this version does not
+            know.
     """
     path = find_network(name)
     if path.suffix == ".onnx":
-        raise NetworkError(f"{path}: exported already; give the .safetensors or .ckpt it was made from")
+        raise NetworkError(
+            f"{path}: exported already; give the .safetensors or .ckpt it was made from"
+        )
     try:
-        state, metadata = _read_checkpoint(path) if path.suffix == ".ckpt" else _read_published(path)
+        state, metadata = (
+            _read_checkpoint(path) if path.suffix == ".ckpt" else _read_published(path)
+        )
     except NetworkError:
         raise
-    except (SafetensorError, OSError, RuntimeError, EOFError, ValueError, KeyError, MemoryError) as error:
-        raise NetworkError(f"{path}: damaged, or not a network ({' '.join(str(error).split())[:120]})") from error
-    except Exception as error:  # what unpickling refuses under weights_only has no common class
-        raise NetworkError(f"{path}: refused, not a checkpoint of impasto ({type(error).__name__})") from error
+    except (
+        SafetensorError, OSError, RuntimeError, EOFError, ValueError, KeyError, MemoryError,
+    ) as error:  # fmt: skip
+        raise NetworkError(
+            f"{path}: damaged, or not a network ({' '.join(str(error).split())[:120]})"
+        ) from error
+    except Exception as error:  # refusals of `weights_only` unpickling have no common class
+        raise NetworkError(
+            f"{path}: refused, not a checkpoint of impasto ({type(error).__name__})"
+        ) from error
     return _build(path, state, metadata)
 
 
 def upgraded(metadata: Any, path: Path) -> dict[str, Any]:
-    """The metadata of a published file, of any format so far, as those of today's.
+    """Return the metadata of a published file, converted from its format to the current one.
 
     Args:
-        metadata: whatever JSON the file holds.
-        path: of the file.
+        metadata: the JSON of the file, not yet checked.
+        path: the file, for messages.
 
     Raises:
-        NetworkError: a format of a later version, or metadata of another shape than any version wrote.
+        NetworkError: the format is newer than this version, or no version wrote such metadata.
     """
     if not isinstance(metadata, dict):
         raise NetworkError(f"{path}: its metadata are no table; the file is damaged")
     version, arguments = metadata.get("format"), metadata.get("arguments")
     if version not in range(1, FORMAT + 1):
-        raise NetworkError(f"{path}: format {str(version)[:20]}, this version reads 1 to {FORMAT}; update impasto")
+        raise NetworkError(
+            f"{path}: format {str(version)[:20]}, this version reads 1 to {FORMAT}; update impasto"
+        )
     if not isinstance(arguments, dict) or not all(
         isinstance(metadata.get(key, {}), dict) for key in ("loss", "training")
     ):
-        raise NetworkError(f"{path}: arguments, loss and training must be tables; the file is damaged")
+        raise NetworkError(
+            f"{path}: arguments, loss and training must be tables; the file is damaged"
+        )
     known = metadata.get("network")
     if not isinstance(known, str) or known not in NETWORKS:
-        raise NetworkError(f"{path}: network {str(known)[:40]!r} is not one of {', '.join(NETWORKS)}")
+        raise NetworkError(
+            f"{path}: network {str(known)[:40]!r} is not one of {', '.join(NETWORKS)}"
+        )
     _check_styles(metadata.get("styles", []), path)
     if version == 1:
         arguments = {**FORMAT_1, **arguments}
@@ -118,12 +158,14 @@ def upgraded(metadata: Any, path: Path) -> dict[str, Any]:
 
 
 def _check_styles(styles: Any, path: Path) -> None:
-    """A list of tables, each with a name of its own that can be part of a file's name."""
+    """Raise NetworkError unless `styles` is a list of dicts with distinct, valid names."""
     named = isinstance(styles, list) and all(
         isinstance(style, dict) and isinstance(style.get("name"), str) for style in styles
     )
     if not named or len({style["name"] for style in styles}) < len(styles):
-        raise NetworkError(f"{path}: styles must be a list of tables, each with another name; the file is damaged")
+        raise NetworkError(
+            f"{path}: styles must be a list of tables, each with another name; the file is damaged"
+        )
     try:
         check_style_names(style["name"] for style in styles)
     except ValueError as error:
@@ -131,19 +173,34 @@ def _check_styles(styles: Any, path: Path) -> None:
 
 
 def _check_arguments(network: type[TransformNet], arguments: dict[str, Any], path: Path) -> None:
-    """Known names, and values of the types that the constructor states."""
+    """Raise NetworkError unless the constructor has each argument and its type fits."""
     known = inspect.signature(network).parameters
     for name, value in arguments.items():
         kind = known[name].annotation if name in known else None
-        number = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= _MOST
-        fits = number and isinstance(value, kind | int) if kind in (int, float) else value in get_args(kind)
+        number = (
+            isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= _MOST
+        )
+        fits = (
+            number and isinstance(value, kind | int)
+            if kind in (int, float)
+            else value in get_args(kind)
+        )
         if not fits:
             what = f"argument {name[:40]!r} of {str(value)[:40]}"
-            raise NetworkError(f"{path}: {what}: weights and metadata disagree; the file is damaged")
+            raise NetworkError(
+                f"{path}: {what}: weights and metadata disagree; the file is damaged"
+            )
 
 
 def find_network(name: str | Path) -> Path:
-    """The file of a published name or path; raises NetworkError naming what there is."""
+    """Return the path of a network's file.
+
+    Args:
+        name: an existing file, or a published name, also of a retired network.
+
+    Raises:
+        NetworkError: it is neither; the message lists the published names.
+    """
     if (path := Path(name).expanduser()).is_file():
         return path
     for folder in CHECKPOINTS:
@@ -157,24 +214,34 @@ def find_network(name: str | Path) -> Path:
 
 
 def published_networks() -> list[str]:
-    """Names of the networks that come with the project."""
-    files = [file for folder in CHECKPOINTS for file in folder.glob("*.safetensors") if file.name != COMPACT_FILE]
+    """Return the names of the networks that come with the project, sorted."""
+    files = [
+        file
+        for folder in CHECKPOINTS
+        for file in folder.glob("*.safetensors")
+        if file.name != COMPACT_FILE
+    ]
     return sorted({file.stem for file in files})
 
 
 def published_styles() -> dict[str, list[str]]:
-    """The styles that each network knows, of those that come with the project."""
+    """Return the names of the styles of each network that comes with the project."""
     paths = {name: find_network(name) for name in published_networks()}
     described = {name: upgraded(_described(path), path) for name, path in paths.items()}
-    return {name: [style["name"] for style in metadata.get("styles", [])] for name, metadata in described.items()}
+    return {
+        name: [style["name"] for style in metadata.get("styles", [])]
+        for name, metadata in described.items()
+    }
 
 
 def _described(path: Path) -> Any:
-    """The metadata of a published file: JSON of whatever shape."""
+    """Return the metadata of a published file, as JSON that is not yet checked."""
     with safe_open(path, framework="pt") as file:
         described = (file.metadata() or {}).get("impasto")
     if described is None:
-        raise NetworkError(f"{path}: a .safetensors without impasto's metadata; not one of our networks")
+        raise NetworkError(
+            f"{path}: a .safetensors without impasto's metadata; not one of our networks"
+        )
     return json.loads(described)
 
 
@@ -194,20 +261,28 @@ def _read_checkpoint(path: Path) -> tuple[dict[str, torch.Tensor], Any]:
 
 def _build(path: Path, state: dict[str, torch.Tensor], metadata: Any) -> TransformNet:
     if isinstance(metadata, dict) and "loss_network" in metadata:
-        raise NetworkError(f"{path}: a loss network, for training (--model.loss.network); it stylizes nothing")
+        raise NetworkError(
+            f"{path}: a loss network, for training (--model.loss.network); it stylizes nothing"
+        )
     metadata = upgraded(metadata, path)
     try:
-        # Copies: a file that is changed while its network is in use would take the process with it.
+        # Copy, because safetensors maps the file into memory. If the file changed while the network
+        # is in use, the process would crash.
         state = {key: value.to(torch.float32, copy=True) for key, value in state.items()}
         largest = max(len(state), *(max(value.shape, default=0) for value in state.values()))
-        if metadata["arguments"].get("residual_blocks", 0) > largest:  # which would be built for minutes
+        # A damaged number of blocks could take minutes to build.
+        if metadata["arguments"].get("residual_blocks", 0) > largest:
             raise ValueError("a network larger than the weights")
-        with torch.device("meta"):  # without values: a width that is wrong takes no memory
+        with torch.device("meta"):  # no memory is taken, however wrong the width is
             network = NETWORKS[metadata["network"]](**metadata["arguments"])
         network.load_state_dict(state, assign=True)
     except (TypeError, ValueError, KeyError, RuntimeError, AttributeError) as error:
         raise NetworkError(f"{path}: weights and metadata disagree; the file is damaged") from error
     if not all(value.isfinite().all() for value in state.values()):
-        raise NetworkError(f"{path}: weights that are not finite numbers; the file is damaged, or of a failed run")
-    network.metadata = {key: value for key, value in metadata.items() if key not in describe(network)}
+        raise NetworkError(
+            f"{path}: weights that are not finite numbers; the file is damaged, or of a failed run"
+        )
+    network.metadata = {
+        key: value for key, value in metadata.items() if key not in describe(network)
+    }
     return network.eval().requires_grad_(False)

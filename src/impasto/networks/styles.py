@@ -1,4 +1,4 @@
-"""A style as people name it, and as a network takes it: a row of weights over the styles it has learned."""
+"""Styles as users name them, and their codes: weights over the styles of a network."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -9,32 +9,45 @@ from torch import Tensor
 
 from impasto.spelling import did_you_mean
 
-Number = float | int  # both, because beartype takes an annotation at its word
+Number = float | int  # beartype refuses an int where only float is declared
 Style = str | Mapping[str, Number]
 
 
 class UnknownStyle(ValueError):
-    """A style that a network has not learned, by `name`."""
+    """A style, `name`, that the network has not learned."""
 
     def __init__(self, name: str, names: Sequence[str]) -> None:
-        super().__init__(f"style {name!r} is unknown: {did_you_mean(name, names)}this network knows {', '.join(names)}")
+        super().__init__(
+            f"style {name!r} is unknown: {did_you_mean(name, names)}"
+            f"this network knows {', '.join(names)}"
+        )
         self.name = name
 
 
 def style_weights(style: Style | None, names: Sequence[str]) -> Float[Tensor, "1 n"]:
-    """Weights 1×N of a style or a mixture, in the order of `names`, with the sum 1.
+    """Return the code of a style or mixture: weights 1×N in the order of `names`, with sum 1.
 
     Args:
-        style: "wave", "wave=0.3,scream=0.7" (numbers for all, or for none), the same as a mapping, or None if N = 1.
-        names: the styles there are.
+        style: a name ("wave"), a mixture ("wave=0.3,scream=0.7", or "wave,scream" for equal parts),
+            or a mapping of names to weights. None is allowed where N = 1.
+        names: the N styles of the network.
 
     Raises:
-        UnknownStyle: a name that is none of `names`.
-        ValueError: a repeated name, a weight that is no finite number from 0 up, or all zero.
+        UnknownStyle: a name that is not among `names`.
+        ValueError: no style for a network of several, a repeated name, a weight that is negative or
+            not a finite number, weights for some names only, or all weights 0.
     """
     if style is None and len(names) > 1:
-        raise ValueError(f"this network has {len(names)} styles, choose one or a mixture: {', '.join(names)}")
-    parts = {names[0]: 1.0} if style is None else style_parts(style, names) if isinstance(style, str) else style
+        raise ValueError(
+            f"this network has {len(names)} styles, choose one or a mixture: {', '.join(names)}"
+        )
+    parts = (
+        {names[0]: 1.0}
+        if style is None
+        else style_parts(style, names)
+        if isinstance(style, str)
+        else style
+    )
     for name, weight in parts.items():
         if name not in names:
             raise UnknownStyle(name, names)
@@ -42,19 +55,23 @@ def style_weights(style: Style | None, names: Sequence[str]) -> Float[Tensor, "1
             raise ValueError(f"style {name}={weight}: a weight must be a number from 0 up")
     if not any(parts.values()):
         raise ValueError(f"style {style!r}: at least one weight must be above 0")
-    # Divided by the largest first, in float64: the sum of huge weights would overflow.
+    # Divide by the largest weight first, because the sum of huge weights would overflow.
     weights = torch.tensor([[float(parts.get(name, 0)) for name in names]], dtype=torch.float64)
     weights = weights / weights.max()
     return (weights / weights.sum()).float()
 
 
 def style_parts(style: str, names: Sequence[str] = ()) -> dict[str, Number]:
-    """{"wave": 0.3, "scream": 0.7} of "wave=0.3,scream=0.7"; each 1 of "wave,scream".
+    """Return the weight of each name in a mixture: {"wave": 0.3, "scream": 0.7} or all 1.
+
+    Args:
+        style: "wave=0.3,scream=0.7", or "wave,scream" for weights of 1.
+        names: known styles; one of them may itself contain "=" or ",".
 
     Raises:
-        ValueError: a name given twice, a weight that is no number, or weights for some of the names only.
+        ValueError: a repeated name, a weight that is not a number, or weights for some names only.
     """
-    if style in names:  # also a name that holds "=" or ","
+    if style in names:
         return {style: 1.0}
     parts: dict[str, Number] = {}
     weighted = 0
@@ -69,5 +86,7 @@ def style_parts(style: str, names: Sequence[str] = ()) -> dict[str, Number]:
             problem = f"style {name}={weight}: the weight is not a number; write {name}=0.5"
             raise ValueError(problem) from None
     if 0 < weighted < len(parts):
-        raise ValueError(f"style {style!r}: give a weight to every style, or to none, which mixes equal parts")
+        raise ValueError(
+            f"style {style!r}: give a weight to every style, or to none, which mixes equal parts"
+        )
     return parts

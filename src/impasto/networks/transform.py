@@ -1,4 +1,4 @@
-"""The feed-forward transform network for one or many learned styles."""
+"""The feed-forward transform network, which paints photos in one or many learned styles."""
 
 from typing import Any, Literal, get_args
 
@@ -7,41 +7,49 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from impasto.kernels import by_columns
-from impasto.networks.layers import (
-    ConvNormRelu,
-    Convolution,
-    Moments,
-    ResidualBlock,
-)
+from impasto.networks.layers import ConvNormRelu, Convolution, Moments, ResidualBlock
 from impasto.networks.preprocess import Origin, canvas, without_grain
 from impasto.networks.styles import Style, style_weights
 
-# Pixels reflected around the picture and cut off again. Without, a network knows where the picture ends, and makes up
-# there for the zero padding of the loss network. With 8, as in training, the outermost 4 pixels had 0.44 to 0.68 of the
-# contrast of the same pixels inside a larger photo, with 32 0.91 and more.
+# Width, in pixels, of the reflected border that is added around a picture and cropped from the
+# output. Without it, a network learns where the picture ends, and compensates there for the zero
+# padding of the loss network. The outermost 4 pixels then lose contrast, compared with the same
+# pixels inside a larger photo: a margin of 8 leaves 0.44 to 0.68 of it, 32 leaves 0.91 or more.
 MARGIN = 32
-# Smaller than in use, for speed: 32 pixels around a crop of 128 are 1.8 times the arithmetic of 8. The pale border that
-# a network learns with it lies outside the picture in use.
+# Training uses a smaller margin for speed: around a crop of 128 pixels, 32 costs 1.8 times the
+# arithmetic of 8. With it, the network learns to paint a pale border. In use, MARGIN moves that
+# border outside the picture.
 TRAINING_MARGIN = 8
 
 Upsampling = Literal["nearest", "bilinear", "bilinear_smoothed"]
-# Pixels that the layers without the blocks, 8 each, see around a pixel: 4 of the first convolution, 1 + 2 of the next,
-# 4 of the last, the rest of the upsampling.
+# Receptive field of the network without its residual blocks, as a radius in pixels: 4 for the first
+# convolution, 1 + 2 for the two strided ones, 4 for the last, the rest for the upsampling.
+# Each residual block adds 8.
 REACH: dict[Upsampling, int] = {"nearest": 18, "bilinear": 22, "bilinear_smoothed": 25}
 
 
 class TransformNet(nn.Module):
-    """Encoder, residual blocks, decoder (Johnson 2016) with conditional instance norm (Dumoulin 2017).
+    """Encoder, residual blocks and decoder, with one γ and β per style.
+
+    The layers follow Johnson et al. 2016, with the conditional instance norm of Dumoulin et al.
+    2017. Departures are marked where they occur.
 
     Args:
-        num_styles: how many styles are learned; every mixture of them can be painted.
-        width: channels at full resolution: 32 is Johnson's network, 16 the real-time one.
-        residual_blocks: blocks at a quarter of the resolution.
-        canvas: standard deviation, in grey levels, of the pattern laid under every photo; 0: none (Johnson's), and in
-            a photo of one colour instance norm finds nothing but the rounding of its sums.
-        grain: standard deviation, in grey levels, of the noise taken out of every photo; 0: none (Johnson's).
-        upsampling: how the decoder doubles the size: `nearest` neighbour, or `bilinear_smoothed`, with a binomial
-            filter after its convolution. Networks of format 1, trained on few photos, have all three.
+        num_styles: number N of learned styles; the network also paints any mixture of them.
+        width: channels at full resolution: 32 in Johnson's network, 16 in the real-time one.
+        residual_blocks: number of blocks, which work at a quarter of the resolution.
+        canvas: standard deviation, in grey levels, of a pattern added to every photo. 0 adds none,
+            as Johnson does; a photo of one colour then gives instance norm only rounding errors.
+        grain: standard deviation, in grey levels, of the noise removed from every photo; 0 removes
+            none, as Johnson does.
+        upsampling: how the decoder doubles the size: `nearest`, `bilinear`, or `bilinear_smoothed`,
+            which filters the result of the convolution that follows.
+
+    Attributes:
+        arguments: the constructor's arguments, stored in the network's file.
+        metadata: what else the file says of the network, such as its styles; see `networks.files`.
+        reach: largest distance, in pixels, from which the photo affects an output pixel when the
+            moments are given.
     """
 
     def __init__(
@@ -55,13 +63,14 @@ class TransformNet(nn.Module):
             if not value >= least:
                 raise ValueError(f"{name} {value}: must be at least {least}")
         if upsampling not in get_args(Upsampling):
-            raise ValueError(f"upsampling {upsampling!r}: choose from {', '.join(get_args(Upsampling))}")
+            raise ValueError(
+                f"upsampling {upsampling!r}: choose from {', '.join(get_args(Upsampling))}"
+            )
         self.arguments: dict[str, Any] = {
             "num_styles": num_styles, "width": width, "residual_blocks": residual_blocks,
             "canvas": canvas, "grain": grain, "upsampling": upsampling,
         }  # fmt: skip
         self.num_styles, self.canvas, self.grain = num_styles, canvas, grain
-        # How far away, in pixels, the photo can still change a pixel, at given moments.
         self.reach = REACH[upsampling] + 8 * residual_blocks + (3 if grain else 0)
         self.metadata: dict[str, Any] = {}
         self.layers = nn.ModuleList([
@@ -76,35 +85,47 @@ class TransformNet(nn.Module):
 
     @property
     def styles(self) -> list[str]:
-        """The names of the styles, in the order of their weights; style1, style2, … where its metadata has none."""
+        """Names of the styles, in the order of a code's weights.
+
+        They come from the metadata. Without them, the names are style1, style2, ….
+        """
         names = [str(style["name"]) for style in self.metadata.get("styles", [])]
         complete = len(names) == self.num_styles
         return names if complete else [f"style{number + 1}" for number in range(self.num_styles)]
 
     def encode_style(self, style: Style | None = None) -> Float[Tensor, "1 n"]:
-        """The code of a style, or of a mixture, that `forward` takes: weights of sum 1 over the learned styles.
+        """Return the code of a style or mixture, for `forward`: 1×N weights that sum to 1.
 
         Args:
-            style: "wave", "wave=0.3,scream=0.7", the same as a mapping; None where N = 1.
+            style: a name ("wave"), a mixture ("wave=0.3,scream=0.7"), or a mapping of names to
+                weights. None is allowed where N = 1.
 
         Raises:
-            ValueError: as of `style_weights`.
+            ValueError: an unknown style or a bad weight; see `style_weights`.
         """
         return style_weights(style, self.styles).to(self.to_rgb.weight.device)
 
     def forward(
-        self, content: Float[Tensor, "b 3 h w"], code: Float[Tensor, "_ n"] | None = None, margin: int = MARGIN,
-        origin: Origin = (0, 0), moments: Moments | None = None,
+        self, content: Float[Tensor, "b 3 h w"], code: Float[Tensor, "_ n"] | None = None,
+        margin: int = MARGIN, origin: Origin = (0, 0), moments: Moments | None = None,
     ) -> Float[Tensor, "b 3 h w"]:  # fmt: skip
-        """The stylized picture in [0, 1], of the size of `content`, whatever that is.
+        """Return the stylized pictures, in [0, 1] and in the size of `content`.
+
+        A part of a larger picture comes out as in the whole if it gets the whole's statistics:
+
+            whole = Moments()
+            network(picture, code, moments=whole)
+            network(part, code, origin=origin, moments=Moments(whole.statistics))
+
+        With an `origin` of multiples of four, pixels at least `reach` inside the part are then
+        those of the whole.
 
         Args:
-            content: RGB in [0, 1].
-            code: of the styles (`encode_style`), B×N or 1×N; may be left out where N = 1.
-            margin: pixels reflected around the picture and cut off again, a multiple of four.
-            origin: where in a larger picture this part of it begins, in pixels (down, right).
-            moments: for that part, `Moments(whole.statistics)`, where `whole = Moments()` went with the whole before:
-                with an `origin` of multiples of four, what lies `reach` pixels inside is then as in the whole.
+            content: photos B×3×H×W, RGB in [0, 1], of any size.
+            code: styles B×N or 1×N, from `encode_style`; None is allowed where N = 1.
+            margin: width, in pixels, of the reflected border, a multiple of four.
+            origin: position (down, right), in pixels, of `content` in a larger picture.
+            moments: source of the instance-norm statistics; None: measure them on `content`.
 
         Raises:
             ValueError: no `code` for a network of several styles, or one of another length.
@@ -114,22 +135,25 @@ class TransformNet(nn.Module):
         x = self._prepared(content, margin, origin)
         for layer in self.layers:
             x = layer(x, code, moments)
-        # A sigmoid instead of Johnson's scaled tanh: the same curve, in [0, 1] without an offset.
+        # Departure from Johnson's scaled tanh: a sigmoid is the same curve, already in [0, 1].
         stylized = torch.sigmoid(by_columns(self.to_rgb, x))
         h, w = content.shape[-2:]
         return stylized[..., margin : margin + h, margin : margin + w].to(content.dtype)
 
     def _prepared(self, content: Tensor, margin: int, origin: Origin) -> Tensor:
-        """The photo as the layers get it: without its grain, padded, over a canvas. No paper has grain or canvas."""
+        """Return the photo with its grain removed, the margin padded and the canvas added.
+
+        Removing grain and adding a canvas are departures from the papers.
+        """
         x = content
-        # Instance norm makes the photo's faint noise large in flat areas. A network that was not trained for long
-        # paints it as dots, 8 pixels apart.
+        # Instance norm amplifies faint noise in flat areas. A network that was trained only briefly
+        # paints this noise as dots 8 pixels apart.
         if self.grain:
             x = without_grain(x, self.grain)
         (rows, down), (columns, right) = (_padding(x, axis, margin) for axis in (-2, -1))
         x = x.index_select(-2, rows).index_select(-1, columns)
-        # Where nothing varies, a network can only paint one colour. So it is given something to paint, as texture
-        # networks are given noise (Ulyanov et al. 2016).
+        # Where a photo does not vary, a network can only paint one colour. The canvas gives it a
+        # pattern to paint from, as noise does for texture networks (Ulyanov et al. 2016).
         if self.canvas:
             x = x + canvas(origin[0] + down, origin[1] + right, self.canvas).to(x.dtype)
         return x
@@ -139,16 +163,32 @@ class TransformNet(nn.Module):
             return content.new_ones(1, 1)
         if code is None or code.shape[1] != self.num_styles:
             given = "none" if code is None else str(code.shape[1])
-            raise ValueError(f"code: {given} given, this network needs {self.num_styles} weights for each picture")
+            raise ValueError(
+                f"code: {given} given, this network needs {self.num_styles} weights "
+                "for each picture"
+            )
         return code.to(content)
 
 
 def _padding(image: Tensor, axis: int, margin: int) -> tuple[Tensor, Tensor]:
-    """Along an axis of the padded image: the row or column of the image that each comes from, and that of the canvas.
+    """Return the indices that pad one axis, of the image and of the canvas.
 
-    The padding is `margin` pixels on every side, and more right and below up to a multiple of four (two halvings). It
-    reflects image and canvas. An image smaller than the pad is replicated, and its canvas goes on. Replicated too, the
-    canvas of one pixel would be flat, and rounding would decide the picture. Indices export for every size.
+    The padding is `margin` pixels at both ends. At the far end it also fills up to a multiple of
+    four, because the network halves the size twice. Index tensors can be exported to ONNX for
+    images of any size.
+
+    Large images and their canvas are reflected. An image no larger than the padding is replicated,
+    while its canvas continues unreflected. Replicated as well, the canvas of a one-pixel image
+    would be flat, and rounding errors would decide the output.
+
+    Args:
+        image: B×3×H×W, before padding.
+        axis: −2 for rows, −1 for columns.
+        margin: as in `TransformNet.forward`.
+
+    Returns:
+        For each padded row or column, the row or column of the image to copy, and the row or column
+        of the canvas to add.
     """
     side = image.shape[axis]
     after = margin + -side % 4
@@ -156,4 +196,7 @@ def _padding(image: Tensor, axis: int, margin: int) -> tuple[Tensor, Tensor]:
     last = side - 1
     reflected = (last - (last - position.abs()).abs()).clamp(0, last)
     large = side + 0 * position > after
-    return torch.where(large, reflected, position.clamp(0, last)), torch.where(large, reflected, position)
+    return (
+        torch.where(large, reflected, position.clamp(0, last)),
+        torch.where(large, reflected, position),
+    )

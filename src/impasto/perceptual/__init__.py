@@ -1,1 +1,1 @@
-"""The perceptual loss: frozen loss networks, their features by layer, content, style and total variation."""
+"""The perceptual loss: frozen loss networks, features by layer, targets and terms."""

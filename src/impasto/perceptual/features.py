@@ -1,4 +1,4 @@
-"""The frozen loss network: named features of an image, whole or band by band."""
+"""The frozen loss network, which gives features of an image by layer name."""
 
 from collections.abc import Callable, Collection, Iterator, Sequence
 from itertools import pairwise
@@ -21,47 +21,63 @@ from impasto.perceptual.vgg import (
     width,
 )
 
-# The statistics these networks were trained with (torchvision's documentation of the weights).
+# Normalization with which these networks were trained (torchvision's documentation of the weights).
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
-BAND = 64  # rows of a band of `Bands` at least; there are at most eight
+BAND = 64  # least number of rows in a band of `Bands`, which has at most eight bands
 
 
 class FeatureNetwork(nn.Module):
-    """VGG features by layer name, frozen; nothing past the deepest layer asked for is built.
-
-    With `checkpointing` set, it takes less memory and more time (Chen et al. 2016). The first three blocks are computed
-    in bands of the picture. Later layers that nobody asks for keep only the output of their pooling and ReLU. The rest
-    is computed again in the backward pass.
+    """A frozen VGG that returns features by layer name, built up to the deepest layer requested.
 
     Args:
-        name: vgg19 or vgg16 (Simonyan & Zisserman 2015), or compact: ours, which predicts their features.
-        layers: names of ReLU outputs, such as `relu4_2`: block 4, second convolution, after the ReLU.
-        weights: a file or a folder holding the weights, `random` for tests; None looks as `find_weights` says.
-        network: layers to use instead of loading any (`factored`).
+        name: vgg19 or vgg16 (Simonyan & Zisserman 2015), or compact, this project's network that
+            predicts their features.
+        layers: names of the ReLU outputs to return. `relu4_2` is block 4, second convolution,
+            after the ReLU.
+        weights: a file or folder with the weights, or `random` for tests; None: see `find_weights`.
+        network: layers to use instead of loading any, such as those of `factored`.
+
+    Attributes:
+        checkpointing: whether to save memory at the cost of time (Chen et al. 2016). The first
+            three blocks are then computed in bands of rows (`Bands`). Of later layers that are not
+            requested, only the output after ReLU and pooling is kept. Backward recomputes the rest.
+        smallest: least side, in pixels, of an image that reaches the deepest layer.
 
     Raises:
-        ValueError: unknown network or layer, or weights that cannot be had.
+        ValueError: unknown network or layer, or weights that are missing or unfit.
     """
 
     mean: Tensor
     std: Tensor
 
     def __init__(
-        self, name: LossNetwork, layers: Sequence[str], weights: str | None = None, network: nn.Sequential | None = None
+        self,
+        name: LossNetwork,
+        layers: Sequence[str],
+        weights: str | None = None,
+        network: nn.Sequential | None = None,
     ) -> None:
         super().__init__()
         if name not in get_args(LossNetwork):
-            raise ValueError(f"loss network {name!r}: choose one of {', '.join(get_args(LossNetwork))}")
+            raise ValueError(
+                f"loss network {name!r}: choose one of {', '.join(get_args(LossNetwork))}"
+            )
         self.layers = tuple(layers)
         self.checkpointing = False
         random = weights == "random"
         if network is None:
             network = load_compact(weights) if name == "compact" else architecture(name, random)
         names = layer_names(network)
-        known = COMPACT_LAYERS if name == "compact" else [layer for layer in names if layer.startswith("relu")]
+        known = (
+            COMPACT_LAYERS
+            if name == "compact"
+            else [layer for layer in names if layer.startswith("relu")]
+        )
         if unknown := set(layers) - set(known):
-            raise ValueError(f"{name} has no layer {', '.join(sorted(unknown))}: choose from {', '.join(known)}")
+            raise ValueError(
+                f"{name} has no layer {', '.join(sorted(unknown))}: choose from {', '.join(known)}"
+            )
         depth = max(names.index(layer) for layer in layers) + 1
         self.network, self.names = _pooled_first(network[:depth], names[:depth], layers)
         self.smallest = 2 ** sum(layer.startswith("pool") for layer in self.names)
@@ -73,34 +89,38 @@ class FeatureNetwork(nn.Module):
         self.register_buffer("std", torch.tensor(IMAGENET_STD).view(1, 3, 1, 1), persistent=False)
 
     def train(self, mode: bool = True) -> "FeatureNetwork":
-        """Stays in evaluation mode whatever its owner does."""
+        """Stay in evaluation mode, also when the module that owns this one is trained."""
         return super().train(False)
 
-    def forward(self, image: Float[Tensor, "b 3 h w"], layers: Collection[str] | None = None) -> dict[str, Tensor]:
-        """Features B×C×H'×W' by layer name: those of `walk`, all at once."""
+    def forward(
+        self, image: Float[Tensor, "b 3 h w"], layers: Collection[str] | None = None
+    ) -> dict[str, Tensor]:
+        """Return features B×C×H'×W' by layer name: the results of `walk`, all at once."""
         return {layer: whole(features) for layer, features in self.walk(image, layers)}
 
     def walk(
         self, image: Float[Tensor, "b 3 h w"], layers: Collection[str] | None = None
     ) -> Iterator[tuple[str, "Tensor | Bands"]]:
-        """Names and features B×C×H'×W' of an RGB image in [0, 1], layer by layer; the normalization happens here.
+        """Yield the name and the features B×C×H'×W' of each requested layer, in order of depth.
 
-        With `checkpointing`, layers of the first three blocks come as `Bands`, which are not to be kept.
+        Compute a layer's loss before asking for the next layer. Backward then reaches that loss
+        just before its layer, so its large gradient is not held meanwhile.
 
-        Compute a layer's loss before asking for the next layer. Backward then reaches that loss just before its layer,
-        so its large gradient is not held meanwhile.
+        With `checkpointing`, layers of the first three blocks come as `Bands`. Use them before
+        asking for the next layer too (`Bands.sum`, `whole`).
 
         Args:
-            image: RGB in [0, 1].
-            layers: those wanted, of the network's; nothing is computed past the deepest. None: all.
+            image: RGB in [0, 1], normalized here.
+            layers: a selection of the network's `layers`; None: all. Nothing past the deepest of
+                them is computed.
 
         Raises:
-            ValueError: the image is too small for the deepest layer.
+            ValueError: the image is smaller than `smallest`.
         """
         if min(image.shape[-2:]) < self.smallest:
             raise ValueError(
-                f"image of {image.shape[-1]}×{image.shape[-2]} pixels: the loss network needs at least "
-                f"{self.smallest}×{self.smallest} for {self.names[-1]}"
+                f"image of {image.shape[-1]}×{image.shape[-2]} pixels: the loss network needs "
+                f"at least {self.smallest}×{self.smallest} for {self.names[-1]}"
             )
         x = (image - self.mean) / self.std
         x = x.contiguous(memory_format=torch.channels_last)
@@ -109,7 +129,9 @@ class FeatureNetwork(nn.Module):
         for number in (1, 2, 3):
             if not self.checkpointing or f"pool{number}" not in self.names:
                 break
-            pool, end = (self.names.index(name) for name in (f"pool{number}", f"conv{number + 1}_1"))
+            pool, end = (
+                self.names.index(name) for name in (f"pool{number}", f"conv{number + 1}_1")
+            )
             for layer in [name for name in self.names[begin:end] if name in wanted]:
                 yield layer, Bands(self.network[begin : self.names.index(layer) + 1], x)
                 wanted.remove(layer)
@@ -119,7 +141,7 @@ class FeatureNetwork(nn.Module):
         for layer, block in _blocks(self.names[begin:], self.network[begin:], self.layers):
             if not wanted:
                 return
-            # What is asked for is kept in any case, by the Gram matrix.
+            # Requested layers need no checkpoint: the loss keeps them for backward anyway.
             x = _in_parts(block, x) if self.checkpointing and layer not in self.layers else block(x)
             if layer in wanted:
                 yield layer, x
@@ -127,17 +149,24 @@ class FeatureNetwork(nn.Module):
 
 
 class Bands:
-    """Features of a block, computed again whenever they are needed, in bands of rows.
+    """Features of a VGG block that are not stored, but computed when needed, in bands of rows.
 
-    In the first block a layer is as large as 64 pictures of one channel, and so is its gradient.
+    A layer of the first block has 64 values per pixel, and its gradient as many.
 
     Args:
-        network: convolutions of 3×3 and ReLUs, at the size of the image.
-        image: what they are applied to, B×C×H×W.
-        after: pooling, and what follows it.
+        network: 3×3 convolutions and ReLUs, which keep the size of the image.
+        image: input of the block, B×C×H×W.
+        after: layers to apply to each band, such as pooling; None: none.
+
+    Attributes:
+        halo: rows beyond each edge of a band that its features depend on.
+        shape: shape of the features before `after`.
+        rows: rows of each band.
     """
 
-    def __init__(self, network: nn.Sequential, image: Tensor, after: nn.Sequential | None = None) -> None:
+    def __init__(
+        self, network: nn.Sequential, image: Tensor, after: nn.Sequential | None = None
+    ) -> None:
         self.network, self.image, self.after = network, image, after or nn.Sequential()
         self.halo = sum(not isinstance(module, nn.ReLU) for module in network)
         self.shape = torch.Size([len(image), width(network), *image.shape[-2:]])
@@ -146,28 +175,39 @@ class Bands:
         self.rows = [slice(top, bottom) for top, bottom in pairwise(edges)]
 
     def whole(self) -> Float[Tensor, "b c _ _"]:
-        """All bands together; only they are kept for the gradient."""
-        return torch.cat([checkpoint(self._band, rows, use_reentrant=False) for rows in self.rows], 2)
+        """Return the features in one tensor; backward recomputes them band by band."""
+        return torch.cat(
+            [checkpoint(self._band, rows, use_reentrant=False) for rows in self.rows], 2
+        )
 
     def sum(self, of: Callable[[Tensor, slice], Tensor]) -> Tensor:
-        """The sum over the bands of `of(features, rows)`; only the sums are kept for the gradient."""
-        made = [checkpoint(lambda rows: of(self._band(rows), rows), rows, use_reentrant=False) for rows in self.rows]
+        """Return Σ `of(features, rows)` over the bands; backward recomputes the features."""
+        made = [
+            checkpoint(lambda rows: of(self._band(rows), rows), rows, use_reentrant=False)
+            for rows in self.rows
+        ]
         return torch.stack(made).sum(0)
 
     def _band(self, rows: slice) -> Tensor:
-        """Some rows of the features. Rows next to a cut would see zero padding, so more are computed and cut off."""
+        """Return some rows of the features."""
+        # Rows at a cut would see zero padding. So compute `halo` more rows, and drop them.
         top = max(0, rows.start - self.halo)
         seen = self.network(self.image[:, :, top : rows.stop + self.halo])
         return self.after(seen[:, :, rows.start - top : rows.stop - top])
 
 
 def whole(features: Tensor | Bands) -> Float[Tensor, "b c h w"]:
-    """Features as one tensor."""
+    """Return features as one tensor, B×C×H×W."""
     return features if isinstance(features, Tensor) else features.whole()
 
 
-def _blocks(names: list[str], network: nn.Sequential, layers: Collection[str]) -> Iterator[tuple[str, nn.Sequential]]:
-    """Groups of layers: a convolution and what follows it, up to the next or to a layer asked for, by its last name."""
+def _blocks(
+    names: list[str], network: nn.Sequential, layers: Collection[str]
+) -> Iterator[tuple[str, nn.Sequential]]:
+    """Yield groups of layers, each with the name of its last layer.
+
+    A group ends before the next convolution, and after each requested layer.
+    """
     begin = 0
     for end, name in enumerate(names, 1):
         if name in layers or names[end].startswith("conv"):
@@ -176,9 +216,10 @@ def _blocks(names: list[str], network: nn.Sequential, layers: Collection[str]) -
 
 
 def _in_parts(block: nn.Sequential, x: Tensor) -> Tensor:
-    """The block, with only its output kept. Backward computes the rest again, a quarter of the channels at a time.
+    """Return `block(x)` and keep only x and the result for backward.
 
-    Pooling and ReLU look at each channel alone. The output of conv1_2 with its gradient would need the most memory.
+    Backward recomputes the block for a quarter of the channels at a time, since pooling and ReLU
+    treat each channel alone. The convolution's output and gradient are then never held whole.
     """
     first, rest = block[0], block[1:]
     if not isinstance(first, nn.Conv2d):
@@ -186,12 +227,18 @@ def _in_parts(block: nn.Sequential, x: Tensor) -> Tensor:
     assert first.bias is not None
     parts = zip(first.weight.chunk(4), first.bias.chunk(4), strict=True)
     return torch.cat(
-        [checkpoint(lambda w, b: rest(F.conv2d(x, w, b, padding=1)), *p, use_reentrant=False) for p in parts], 1
+        [
+            checkpoint(lambda w, b: rest(F.conv2d(x, w, b, padding=1)), *p, use_reentrant=False)
+            for p in parts
+        ],
+        1,
     )
 
 
-def _pooled_first(network: nn.Sequential, names: list[str], layers: Collection[str]) -> tuple[nn.Sequential, list[str]]:
-    """Swaps a ReLU and the pooling after it where nobody asks for the ReLU: same values, a quarter of the work."""
+def _pooled_first(
+    network: nn.Sequential, names: list[str], layers: Collection[str]
+) -> tuple[nn.Sequential, list[str]]:
+    """Put pooling before a ReLU that is not requested: same values, a quarter of the work."""
     parts = list(zip(names, network, strict=True))
     for i, (before, after) in enumerate(pairwise(names)):
         if before.startswith("relu") and before not in layers and after.startswith("pool"):

@@ -1,4 +1,8 @@
-"""Content, style and total variation (Gatys et al. 2016, Johnson et al. 2016), and what keeps them in balance."""
+"""The perceptual loss: content, style and total variation terms, and the balance between them.
+
+The terms are those of Gatys et al. 2016 and Johnson et al. 2016. The balance divides each term by
+its value for ordinary photos, its gap (`perceptual.target`).
+"""
 
 import logging
 from collections.abc import Sequence
@@ -28,31 +32,46 @@ ByKey = dict[Key, Tensor]
 
 _LOG = logging.getLogger("impasto")
 
-_LIKENESS = 0.6  # of photos that may say nothing: unrelated photos share a fifth to a half of relu4_2
-_NOTHING = 0.1  # of what lies between drawn pictures
-_DRAWN = 8  # pictures
+# Photos of this likeness (`_measured`) or more may be too alike to measure a balance on. Unrelated
+# photos have a likeness of 0.2 to 0.5 in relu4_2.
+_LIKENESS = 0.6
+# Such photos are too alike if a content gap is at most this share of that of drawn pictures.
+_NOTHING = 0.1
+_DRAWN = 8  # number of drawn pictures
 
 
 def gram_matrix(features: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c c"]:
-    """F Fᵀ / (C·H·W) (Johnson et al. 2016, eq. 3), in float32 even under autocast (float64 stays).
+    """Return the Gram matrices F Fᵀ / (C·H·W) (Johnson et al. 2016, eq. 3), B×C×C.
 
-    Gatys et al. divide the squared difference by 4·N²·M² (N = C, M = H·W) where the mean over C×C of ours
-    divides by C²·(C·H·W)²: ours is 4 / C² of theirs per layer. A Gram over H·W alone is C times ours, its
-    squared error C² times. Constants a layer, which `balance: relative` divides out.
+    They are computed in float32 even under autocast; float64 stays.
+
+    Other definitions differ from ours by a constant per layer, which `balance: relative` divides
+    out. Gatys et al. divide the squared difference by 4·N²·M², with N = C and M = H·W. The mean
+    over our C×C values divides it by C²·(C·H·W)², so our error is 4 / C² of theirs. A Gram matrix
+    divided by H·W alone is C times ours, and its squared error C² times.
     """
     return square_products(features) / features.shape[1:].numel()
 
 
 def total_variation(image: Float[Tensor, "b c h w"]) -> Float[Tensor, ""]:
-    """mean |dx| + mean |dy|; 0 for a flat image, at most 2 for one in [0, 1]. A side of one pixel counts 0."""
+    """Return mean |dx| + mean |dy|: 0 for a flat image, at most 2 for values in [0, 1].
+
+    An axis of a single pixel contributes 0.
+    """
     image = exact(image)
     dx = (image[..., :, 1:] - image[..., :, :-1]).abs()
     dy = (image[..., 1:, :] - image[..., :-1, :]).abs()
     return sum((d.mean() for d in (dx, dy) if d.numel()), start=image.new_zeros(()))
 
 
-def _gram_within(features: Tensor | Bands, masks: Float[Tensor, "n 1 _ _"] | None) -> Float[Tensor, "n c c"]:
-    """`gram_matrix`; under each mask, whose squares are brought to a mean of 1 (Gatys et al. 2017, eq. 3)."""
+def _gram_within(
+    features: Tensor | Bands, masks: Float[Tensor, "n 1 _ _"] | None
+) -> Float[Tensor, "n c c"]:
+    """Return `gram_matrix(features)`, or the N Gram matrices of one picture under N masks.
+
+    Each mask is scaled to the features' size and so that its squares have a mean of 1 (Gatys et al.
+    2017, eq. 3).
+    """
     if masks is not None:
         masks = F.interpolate(masks, size=features.shape[-2:], mode="area")
         masks = masks * masks.square().mean((2, 3), keepdim=True).clamp(min=1e-6).rsqrt()
@@ -65,25 +84,41 @@ def _gram_within(features: Tensor | Bands, masks: Float[Tensor, "n 1 _ _"] | Non
 
 
 class PerceptualLoss(nn.Module):
-    """Content, style and total variation terms of an output, by name; their sum is the loss.
+    """The weighted content, style and total variation terms of stylized pictures.
+
+    The loss is the sum of the terms.
 
     Args:
         options: layers, weights, scales and balance.
-        features: the loss network to use instead of the one `options` names (any module with such a `walk`).
+        features: the loss network; None: the one that `options` names. Any module with the `walk`
+            of `FeatureNetwork` will do.
+
+    Attributes:
+        asked: buffer of the weights of content and style that the options give.
+        dynamic: buffer of the same weights, which `balance: dynamic` changes.
     """
 
     asked: Tensor
     dynamic: Tensor
     features: FeatureNetwork
 
-    def __init__(self, options: LossOptions | None = None, features: nn.Module | None = None) -> None:
+    def __init__(
+        self, options: LossOptions | None = None, features: nn.Module | None = None
+    ) -> None:
         super().__init__()
         self.options = options = options or LossOptions()
-        self.kept_layers = {**options.content_layers, **(options.secondary_layers if options.secondary_weight else {})}
+        self.kept_layers = {
+            **options.content_layers,
+            **(options.secondary_layers if options.secondary_weight else {}),
+        }
         layers = list(dict.fromkeys([*self.kept_layers, *options.style_layers]))
-        self.features = features or FeatureNetwork(options.network, layers, options.weights)  # type: ignore[assignment]
-        self.register_buffer("asked", torch.tensor([options.content_weight, options.style_strength]))
-        self.register_buffer("dynamic", self.asked.clone())  # what `balance: dynamic` moves
+        self.features = features or FeatureNetwork(  # type: ignore[assignment]
+            options.network, layers, options.weights
+        )
+        self.register_buffer(
+            "asked", torch.tensor([options.content_weight, options.style_strength])
+        )
+        self.register_buffer("dynamic", self.asked.clone())
 
     def style_target(
         self,
@@ -93,18 +128,20 @@ class PerceptualLoss(nn.Module):
         gaps: dict[str, dict[str, list[float]]] | None = None,
         masks: Float[Tensor, "n 1 _ _"] | None = None,
     ) -> StyleTarget:
-        """The target of N style images, each of its own size, in [0, 1].
+        """Return the target of N paintings.
 
         Args:
-            styles: the paintings.
-            photos: a dozen or more unrelated photos in [0, 1], on which the gaps are measured; or their
-                `photo_statistics`, where several targets are to be made.
-            mixture: weights of the paintings: their Gram matrices are mixed into one style, N = 1.
-            gaps: those of `StyleTarget.gaps`, measured earlier on the same styles; then no photos are needed.
-            masks: where in the picture each painting holds; then `mixture` weighs their errors, and N stays.
+            styles: paintings 1×3×H×W in [0, 1], each of its own size.
+            photos: P×3×H×W in [0, 1], a dozen or more unrelated photos to measure the gaps on. To
+                make several targets, pass their `photo_statistics` instead. Not needed with `gaps`
+                or under `balance: fixed`.
+            mixture: weights of the paintings. Without masks, the Gram matrices are averaged with
+                these weights into one style (N = 1). With masks, they weigh the N style errors.
+            gaps: the result of `StyleTarget.gaps` from an earlier target of the same paintings.
+            masks: N×1×H×W in [0, 1]; each painting applies where its mask is 1.
 
         Raises:
-            ValueError: `balance` needs photos (two at least) and there are none.
+            ValueError: the gaps need to be measured, and there are fewer than two photos.
         """
         each = [self._grams(style) for style in styles]
         grams = {key: torch.cat([part[key] for part in each]) for key in each[0]}
@@ -113,7 +150,9 @@ class PerceptualLoss(nn.Module):
             return replace(self._balanced(grams, photos, gaps), masks=masks, shares=shares)
         if mixture is not None:
             weights = torch.tensor(mixture, dtype=torch.float32)
-            grams = {key: torch.tensordot(weights.to(gram), gram, 1)[None] for key, gram in grams.items()}
+            grams = {
+                key: torch.tensordot(weights.to(gram), gram, 1)[None] for key, gram in grams.items()
+            }
         return self._balanced(grams, photos, gaps)
 
     def _balanced(
@@ -122,16 +161,21 @@ class PerceptualLoss(nn.Module):
         photos: Tensor | PhotoStatistics | None,
         gaps: dict[str, dict[str, list[float]]] | None,
     ) -> StyleTarget:
+        """Return the target of Gram matrices, with its gaps set to 1, given, or measured."""
         if self.options.balance == "fixed":
             ones = {key: torch.ones(len(gram)).to(gram) for key, gram in grams.items()}
-            return StyleTarget(grams, ones, {key: torch.ones(()) for key in self._keys(self.kept_layers)})
+            return StyleTarget(
+                grams, ones, {key: torch.ones(()) for key in self._keys(self.kept_layers)}
+            )
         if gaps is not None:
-            return StyleTarget(grams, read_gaps(gaps["style"], grams), {
-                key: gap[0] for key, gap in read_gaps(gaps["content"], grams).items()
-            })  # fmt: skip
+            return StyleTarget(
+                grams,
+                read_gaps(gaps["style"], grams),
+                {key: gap[0] for key, gap in read_gaps(gaps["content"], grams).items()},
+            )
         if not isinstance(photos, PhotoStatistics):
             photos = self.photo_statistics(photos)
-        # Of a layer that answers to nothing there is no gap: kept above 0 so that nothing divides by it.
+        # A layer with no response has a gap of 0, by which errors must not be divided.
         return StyleTarget(
             grams,
             {key: gap.clamp(min=1e-12) for key, gap in photos.style_gaps(grams).items()},
@@ -140,16 +184,22 @@ class PerceptualLoss(nn.Module):
 
     @torch.no_grad()
     def photo_statistics(self, photos: Float[Tensor, "p 3 h w"] | None) -> PhotoStatistics:
-        """What both gaps are measured on (design: relative balance).
+        """Return the statistics of photos, from which the gaps of any style are computed.
 
-        Photos that are all alike, as flat ones are, have nothing between them to measure: pictures that are drawn
-        (`dead_leaves`) stand in for them then, and for photos too small for the loss network; a warning says so.
+        Photos that are all alike, such as flat ones, have no distance between them to measure.
+        Drawn pictures (`dead_leaves`) then replace them, and also replace photos that are too small
+        for the loss network. A warning says so.
+
+        Args:
+            photos: P×3×H×W in [0, 1], at least two.
 
         Raises:
             ValueError: fewer than two photos.
         """
         if photos is None or len(photos) < 2:
-            raise ValueError(f"balance: {self.options.balance} is measured on photos: give at least two")
+            raise ValueError(
+                f"balance: {self.options.balance} is measured on photos: give at least two"
+            )
         sides = photos.shape[-2:]
         why = "too small for the loss network"
         if min(sides) * min(self.options.scales) >= getattr(self.features, "smallest", 1):
@@ -162,30 +212,39 @@ class PerceptualLoss(nn.Module):
             gap > _NOTHING * drawn.content_gaps[key] for key, gap in found.content_gaps.items()
         ):
             return found
-        _LOG.warning("the photos for the balance are %s: it is measured on drawn pictures instead", why)
+        _LOG.warning(
+            "the photos for the balance are %s: it is measured on drawn pictures instead", why
+        )
         return drawn
 
     def _measured(self, photos: Tensor) -> tuple[PhotoStatistics, float]:
-        """The statistics, one photo at a time, so that memory stays bounded; and how much alike the photos are.
+        """Return the statistics of photos and their likeness.
 
-        That is the most that they share of their features in any layer, from 0 to 1.
+        One photo is processed at a time, so that memory does not grow with their number. The
+        likeness is the largest E[F_i·F_j] / E[F²] of any layer, over pairs i ≠ j: 1 for identical
+        photos, 0 for photos whose features have nothing in common.
         """
         grams: ByKey = {}
         spreads: ByKey = {}
         moments: dict[Key, tuple[Tensor, Tensor]] = {}
         for number, photo in enumerate(photos.split(1), start=1):
             kept, found = self._pyramid(photo)
-            for key, gram in found.items():  # Welford 1962: means without a difference of large sums
+            # Welford 1962: running means avoid the difference of two large sums.
+            for key, gram in found.items():
                 change = gram - grams.get(key, 0)
                 grams[key] = grams.get(key, 0) + change / number
-                spreads[key] = spreads.get(key, 0) + (change * (gram - grams[key])).mean() / len(photos)
+                spreads[key] = (
+                    spreads.get(key, 0)
+                    + (change * (gram - grams[key])).mean() / len(photos)
+                )  # fmt: skip
             for key, features in kept.items():
                 f = exact(features[0])
                 total, squares = moments.get(key, (torch.zeros_like(f), f.new_zeros(())))
                 moments[key] = (total + f, squares + f.square().mean())
         gaps = {key: pair_distance(*moment, len(photos)) for key, moment in moments.items()}
         shared = [
-            1 - float(gaps[key] / (2 * squares / len(photos)).clamp(min=1e-30)) for key, (_, squares) in moments.items()
+            1 - float(gaps[key] / (2 * squares / len(photos)).clamp(min=1e-30))
+            for key, (_, squares) in moments.items()
         ]
         return PhotoStatistics(grams, spreads, gaps), max(shared)
 
@@ -193,34 +252,52 @@ class PerceptualLoss(nn.Module):
     def content_target(
         self, content: Float[Tensor, "b 3 h w"], blend: Float[Tensor, "b 3 h w"] | None = None
     ) -> ContentTarget:
-        """What outputs are to keep of the photos, and of a blend of photo and painting; to be computed once.
+        """Return the features that outputs should keep.
+
+        Compute the target once if the same photos are compared with several outputs.
+
+        Args:
+            content: photos B×3×H×W in [0, 1].
+            blend: photos blended with paintings, B×3×H×W in [0, 1], for the `combined` term.
 
         Raises:
-            ValueError: `combined_weight` asks for a blend, and there is none.
+            ValueError: `combined_weight` is set, and there is no blend.
         """
         options, (found, _) = self.options, self._pyramid(content, self.kept_layers)
         wanted = {"content": found}
         if options.secondary_weight:
             wanted["secondary"] = found
         if options.combined_weight and blend is None:
-            raise ValueError(f"combined_weight {options.combined_weight}: is for the optimization; give 0 in training")
+            raise ValueError(
+                f"combined_weight {options.combined_weight}: is for the optimization; "
+                "give 0 in training"
+            )
         if options.combined_weight and blend is not None:
             wanted["combined"], _ = self._pyramid(blend, options.content_layers)
         return ContentTarget(wanted)
 
     def forward(
-        self, output: Float[Tensor, "b 3 h w"], content: Float[Tensor, "b 3 h w"] | ContentTarget, target: StyleTarget
+        self,
+        output: Float[Tensor, "b 3 h w"],
+        content: Float[Tensor, "b 3 h w"] | ContentTarget,
+        target: StyleTarget,
     ) -> dict[str, Tensor]:
-        """Weighted terms `content`, `style`, `tv` and what else has a weight, scalars; divided by it, fractions.
+        """Return the weighted terms as scalars, by name.
+
+        The terms are `content`, `style` and `tv`, and `secondary` and `combined` where they have a
+        weight. Divided by its weight, a content or style term is a fraction of its gap.
 
         Args:
             output: the stylized pictures, in [0, 1].
-            content: the photos, in [0, 1], or what `content_target` made of them.
-            target: of one style, or of as many as the batch has pictures (`StyleTarget.select`).
+            content: the photos in [0, 1], or their `content_target`.
+            target: the target of one style, or of one style per sample (`StyleTarget.select`).
         """
         kept = content if isinstance(content, ContentTarget) else self.content_target(content)
         features, grams = self._pyramid(output, masks=target.masks)
-        terms = {name: self._content_term(features, wanted, target, name) for name, wanted in kept.features.items()}
+        terms = {
+            name: self._content_term(features, wanted, target, name)
+            for name, wanted in kept.features.items()
+        }
         terms["style"] = self._style_term(grams, target)
         if self.options.balance == "dynamic" and terms["style"].requires_grad:
             self._follow([terms["content"], terms["style"]], output)
@@ -230,35 +307,59 @@ class PerceptualLoss(nn.Module):
 
     @property
     def current(self) -> dict[str, float | Tensor]:
-        """The weight of each term at this moment; those that `dynamic` moves are on the device, where no step waits for
-        them."""
+        """The current weight of each term.
+
+        Under `balance: dynamic`, the weights of content and style are tensors on the device, so
+        that a training step does not wait for them.
+        """
         moved = zip(("content", "style"), self.dynamic.clone(), strict=True)
         return self.options.asked | (dict(moved) if self.options.balance == "dynamic" else {})
 
     @property
     def weights(self) -> dict[str, float]:
-        """The same, as numbers."""
+        """The current weight of each term, as numbers; reading them waits for the device."""
         return {name: float(weight) for name, weight in self.current.items()}
 
     def _content_term(self, found: ByKey, wanted: ByKey, target: StyleTarget, name: str) -> Tensor:
-        """Σ w_l · MSE(F_l(output), F_l(content)) / gap_l; plain MSE under `fixed`."""
+        """Return Σ w_l · MSE(F_l(output), F_l(wanted)) / gap_l; gaps are 1 under `fixed`.
+
+        Args:
+            found: features of the outputs.
+            wanted: features to keep.
+            target: holds the gaps.
+            name: `content`, `secondary` or `combined`; decides the layers and their weights.
+        """
         options = self.options
-        weights = self._layer_weights(options.secondary_layers if name == "secondary" else options.content_layers)
-        errors = {key: squared_error(found[key], wanted[key]) / target.content_gaps[key] for key in weights}
+        weights = self._layer_weights(
+            options.secondary_layers if name == "secondary" else options.content_layers
+        )
+        errors = {
+            key: squared_error(found[key], wanted[key]) / target.content_gaps[key]
+            for key in weights
+        }
         return torch.stack([weights[key] * error.mean() for key, error in errors.items()]).sum()
 
     def _style_term(self, found: ByKey, target: StyleTarget) -> Tensor:
-        """Σ w_l · MSE(G_l(output), A_l) / gap_l; plain MSE under `fixed`."""
+        """Return Σ w_l · MSE(G_l(output), A_l) / gap_l; gaps are 1 under `fixed`."""
         weights = self._layer_weights(self.options.style_layers)
         total = target.grams[next(iter(weights))].new_zeros(())
         for key, gram in target.grams.items():
             error = squared_error(found[key], gram) / target.style_gaps[key]
-            total = total + weights[key] * (error.mean() if target.shares is None else (error * target.shares).sum())
+            total = total + weights[key] * (
+                error.mean() if target.shares is None else (error * target.shares).sum()
+            )
         return total
 
     def _layer_weights(self, layers: dict[str, float]) -> dict[Key, float]:
-        """Under `fixed` as given; else scaled to sum 1 over layers and scales, so that the term is a fraction."""
-        total = 1.0 if self.options.balance == "fixed" else sum(layers.values()) * len(self.options.scales)
+        """Return the weight of each (scale, layer).
+
+        Unless the balance is `fixed`, they are divided by their sum, so that a term is a fraction.
+        """
+        total = (
+            1.0
+            if self.options.balance == "fixed"
+            else sum(layers.values()) * len(self.options.scales)
+        )
         return {(scale, layer): layers[layer] / total for scale, layer in self._keys(layers)}
 
     def _keys(self, layers: dict[str, float]) -> list[Key]:
@@ -267,8 +368,13 @@ class PerceptualLoss(nn.Module):
     def _pyramid(
         self, image: Tensor, layers: dict[str, float] | None = None, masks: Tensor | None = None
     ) -> tuple[ByKey, ByKey]:
-        """Features of the content layers and Gram matrices of the style layers (within the masks), by (scale, layer);
-        of all layers, or of those named."""
+        """Return content features and Gram matrices of an image, each by (scale, layer).
+
+        Args:
+            image: B×3×H×W in [0, 1].
+            layers: the layers to compute; None: all.
+            masks: N×1×H×W, under which Gram matrices are taken.
+        """
         kept: ByKey = {}
         grams: ByKey = {}
         for scale in self.options.scales:
@@ -288,7 +394,7 @@ class PerceptualLoss(nn.Module):
         return self._pyramid(style, self.options.style_layers)[1]
 
     def _follow(self, terms: list[Tensor], output: Tensor) -> None:
-        """Moves the weights of content and style on, by one step of GradNorm."""
+        """Update the dynamic weights of content and style by one step of GradNorm."""
         gradients = [torch.autograd.grad(term, output, retain_graph=True)[0] for term in terms]
         norms = torch.stack([gradient.detach().float().norm() for gradient in gradients])
         self.dynamic.copy_(gradnorm(self.dynamic, norms, torch.stack(terms).detach(), self.asked))

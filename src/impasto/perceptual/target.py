@@ -1,4 +1,7 @@
-"""Targets of the loss as values: Gram matrices and features; and what balances the terms: gaps, GradNorm."""
+"""Targets of the perceptual loss, and the balance of its terms: gaps and GradNorm.
+
+A gap is the error of ordinary photos, by which a term is divided to become a fraction.
+"""
 
 from dataclasses import dataclass
 
@@ -11,23 +14,25 @@ from impasto.kernels import exact
 
 Key = tuple[float, str]  # (scale, layer)
 
-# GradNorm (Chen et al. 2018): the exponent of its asymmetric experiment, and its weights' learning rate.
+# GradNorm (Chen et al. 2018): exponent α of its asymmetric experiment, and rate of its weights.
 GRADNORM_ALPHA = 1.5
 GRADNORM_RATE = 0.025
 
-BORDER = 8  # outermost pixels of a picture, which depend on its reflected surroundings
+BORDER = 8  # width, in pixels, of a picture's border, which depends on the reflected margin
 
 
 @dataclass(frozen=True)
 class StyleTarget:
-    """The style that an output is compared with: computed once, reused, never changed.
+    """N styles that outputs are compared with. Dictionaries have the keys (scale, layer).
 
-    grams: N×C×C by (scale, layer), one for each of N styles.
-    style_gaps: N by (scale, layer): E[MSE(G(photo), A)], what lies between ordinary photos and the style.
-    content_gaps: a scalar by (scale, layer): E[MSE(F(photo_i), F(photo_j))] over unrelated photos.
-    The gaps are 1 where the balance is `fixed`.
-    masks: N×1×H×W in [0, 1]: each style holds where its mask is white; None: everywhere.
-    shares: N, weight of each masked style, of sum 1.
+    Args:
+        grams: Gram matrices N×C×C of the styles.
+        style_gaps: E[MSE(G(photo), A)] for each style, N: the distance from photos to the style.
+            1 if the balance is `fixed`.
+        content_gaps: E[MSE(F(photo_i), F(photo_j))] over unrelated photos, a scalar. 1 if the
+            balance is `fixed`.
+        masks: N×1×H×W in [0, 1]; each style applies where its mask is 1. None: everywhere.
+        shares: weights N of the masked styles, with sum 1; None without masks.
     """
 
     grams: dict[Key, Tensor]
@@ -37,7 +42,7 @@ class StyleTarget:
     shares: Tensor | None = None
 
     def select(self, index: Int[Tensor, " b"]) -> "StyleTarget":
-        """The target of a batch whose sample i learns style `index[i]`."""
+        """Return the target of a batch whose sample i learns style `index[i]`, without masks."""
         return StyleTarget(
             {key: gram[index] for key, gram in self.grams.items()},
             {key: gap[index] for key, gap in self.style_gaps.items()},
@@ -45,19 +50,29 @@ class StyleTarget:
         )
 
     def gaps(self) -> dict[str, dict[str, list[float]]]:
-        """The gaps as JSON: {"style": {"1.0/relu1_1": [one for each style], …}, "content": {…: [one]}}."""
+        """Return the gaps as JSON: lists by part ("style", "content") and "scale/layer".
+
+        {"style": {"1.0/relu1_1": [one number per style], …}, "content": {…: [one number]}}
+        """
         parts = {"style": self.style_gaps, "content": self.content_gaps}
-        return {part: {f"{scale}/{layer}": gap.reshape(-1).tolist() for (scale, layer), gap in gaps.items()}
-                for part, gaps in parts.items()}  # fmt: skip
+        return {
+            part: {
+                f"{scale}/{layer}": gap.reshape(-1).tolist() for (scale, layer), gap in gaps.items()
+            }
+            for part, gaps in parts.items()
+        }
 
 
 @dataclass(frozen=True)
 class PhotoStatistics:
-    """Statistics of photos from which the gaps of every style follow: computed once for a set of photos.
+    """Statistics of a set of photos, from which the gaps of any style are computed.
 
-    grams: 1×C×C by (scale, layer): the mean of the photos' Gram matrices.
-    spreads: a scalar by (scale, layer): the mean squared error of the photos' Gram matrices to that mean.
-    content_gaps: a scalar by (scale, layer), as in `StyleTarget`.
+    Dictionaries have the keys (scale, layer).
+
+    Args:
+        grams: mean of the photos' Gram matrices, 1×C×C.
+        spreads: mean squared error between the photos' Gram matrices and that mean, a scalar.
+        content_gaps: as in `StyleTarget`.
     """
 
     grams: dict[Key, Tensor]
@@ -65,29 +80,44 @@ class PhotoStatistics:
     content_gaps: dict[Key, Tensor]
 
     def style_gaps(self, grams: dict[Key, Tensor]) -> dict[Key, Tensor]:
-        """N by (scale, layer): E[MSE(G(photo), A)] for Gram matrices N×C×C."""
-        return {key: squared_error(self.grams[key], gram) + self.spreads[key] for key, gram in grams.items()}
+        """Return E[MSE(G(photo), A)], N by (scale, layer), for Gram matrices A, N×C×C."""
+        # E[(G − A)²] = (E[G] − A)² + E[(G − E[G])²]
+        return {
+            key: squared_error(self.grams[key], gram) + self.spreads[key]
+            for key, gram in grams.items()
+        }
 
 
 @dataclass(frozen=True)
 class ContentTarget:
-    """Features an output is to keep, by term (content, secondary, combined) and (scale, layer): a value, reused."""
+    """Features that outputs should keep.
+
+    Args:
+        features: features by term (content, secondary, combined), then by (scale, layer).
+    """
 
     features: dict[str, dict[Key, Tensor]]
 
 
 def read_gaps(gaps: dict[str, list[float]], like: dict[Key, Tensor]) -> dict[Key, Tensor]:
-    """One part of `StyleTarget.gaps` as tensors again, on the device of `like`."""
+    """Return one part of `StyleTarget.gaps` as tensors, on the device of `like`."""
     device = next(iter(like.values())).device
     keys = [text.split("/") for text in gaps]
-    return {(float(scale), layer): torch.tensor(gap, device=device)
-            for (scale, layer), gap in zip(keys, gaps.values(), strict=True)}  # fmt: skip
+    return {
+        (float(scale), layer): torch.tensor(gap, device=device)
+        for (scale, layer), gap in zip(keys, gaps.values(), strict=True)
+    }
 
 
 def dead_leaves(number: int, size: int) -> Float[Tensor, "p 3 s s"]:
-    """Pictures of discs that lie over each other, in [0, 1], the same at every call: unlike each other as photos are.
+    """Return pictures of overlapping discs, P×3×S×S in [0, 1], the same at every call.
 
-    Sizes follow a power law, so that edges come at all scales, as in photos (Lee, Mumford, Huang 2001, section 3).
+    They differ from each other as photos do. The sizes of the discs follow a power law, so that
+    edges occur at all scales, as in photos (Lee, Mumford, Huang 2001, section 3).
+
+    Args:
+        number: number of pictures, P.
+        size: side of the pictures in pixels, S.
     """
     generator = torch.Generator().manual_seed(0)
     pictures = torch.full((number, 3, size, size), 0.45)
@@ -95,24 +125,35 @@ def dead_leaves(number: int, size: int) -> Float[Tensor, "p 3 s s"]:
     least, most = 1 / 20, 1 / 2
     for _ in range(200):
         draw = torch.rand(number, 6, generator=generator)[..., None, None]
-        radius = size * (least**-2 + draw[:, 0] * (most**-2 - least**-2)) ** -0.5  # of density r⁻³
+        radius = size * (least**-2 + draw[:, 0] * (most**-2 - least**-2)) ** -0.5  # density ∝ r⁻³
         inside = (rows - size * draw[:, 1]) ** 2 + (columns - size * draw[:, 2]) ** 2 < radius**2
+        # Colours stay near grey, as in most photos.
         grey = (
-            0.2 + 0.5 * draw[:, 3:4] + 0.15 * (torch.rand(number, 3, 1, 1, generator=generator) - 0.5)
-        )  # photos are rarely gaudy
+            0.2
+            + 0.5 * draw[:, 3:4]
+            + 0.15 * (torch.rand(number, 3, 1, 1, generator=generator) - 0.5)
+        )
         pictures = torch.where(inside[:, None], grey, pictures)
-    return F.avg_pool2d(F.pad(pictures, (1, 1, 1, 1), "replicate"), 3, 1)  # lenses make no hard edges
+    # Lenses blur edges.
+    return F.avg_pool2d(F.pad(pictures, (1, 1, 1, 1), "replicate"), 3, 1)
 
 
 def squared_error(a: Tensor, b: Tensor) -> Tensor:
-    """Mean squared error of each picture of the batch: B."""
+    """Return the mean squared error of each sample of a batch, B."""
     return (exact(a) - exact(b)).square().flatten(1).mean(1)
 
 
 def moved_error(here: Tensor, there: Tensor, down: int, right: int) -> Tensor:
-    """MSE between paintings and those of the same photos moved up and left, by other places on the network's 4×4 grid.
+    """Return the MSE between paintings of photos and paintings of the same photos moved, a scalar.
 
-    As in video (Ruder et al. 2016), without what reaches in from the borders. Both are B×3×S×S; a scalar.
+    It compares the region that both show, as for video (Ruder et al. 2016), without a border of 8
+    pixels. A shift that is no multiple of 4 puts the photo elsewhere on the network's 4×4 grid.
+
+    Args:
+        here: paintings B×3×S×S of the photos.
+        there: paintings B×3×S×S of the photos moved up by `down` and left by `right`.
+        down: pixels, at least 0.
+        right: pixels, at least 0.
     """
     size = here.shape[-1]
     same = (here[..., down:, right:], there[..., : size - down, : size - right])
@@ -121,28 +162,37 @@ def moved_error(here: Tensor, there: Tensor, down: int, right: int) -> Tensor:
 
 
 def pair_distance(total: Tensor, squares: Tensor, n: int) -> Tensor:
-    """E[MSE(F_i, F_j)], a scalar, over the pairs i ≠ j of n ≥ 2 pictures, from Σ F (of any shape) and Σ mean(F²)."""
+    """Return E[MSE(F_i, F_j)] over the pairs i ≠ j of n pictures, a scalar.
+
+    Args:
+        total: Σ F_i, of any shape.
+        squares: Σ mean(F_i²), a scalar.
+        n: number of pictures, at least 2.
+    """
     return 2 / (n - 1) * (squares - (total.square() / n).mean())
 
 
 @torch.no_grad()
 def gradnorm(weights: Tensor, norms: Tensor, fractions: Tensor, asked: Tensor) -> Tensor:
-    """One step of GradNorm (Chen et al. 2018, eq. 2 and algorithm 1) on the weights of T terms; gives the new ones.
+    """Return the weights of T terms after one step of GradNorm.
 
-    Departures: L(0) is 1, what a fraction is before anything is learned (section 3.2 of the paper allows the
-    theoretical value), since from a content start the measured one would be 0; the user's weights scale the norms
-    aimed at. (A third is the caller's: gradients at the picture, which training and the reference share, instead of
-    the last shared layer.)
+    Chen et al. 2018, eq. 2 and algorithm 1, with three departures:
+    - The initial loss L(0) is 1, the value of a fraction before anything is learned. Section 3.2 of
+      the paper allows a theoretical value. The measured content loss would be 0 in a run that
+      starts from the content.
+    - The user's weights scale the gradient norms to aim at.
+    - The caller takes gradients at the picture, not at the last shared layer, because training and
+      the reference have only the picture in common.
 
     Args:
-        weights: T, of now.
-        norms: T, of each unweighted term's gradient.
-        fractions: T, the terms, 1 at first.
-        asked: T, what the user gave; the new weights have its sum.
+        weights: current weights, T.
+        norms: norm of each unweighted term's gradient, T.
+        fractions: unweighted terms, T; 1 at first.
+        asked: the user's weights, T. The new weights have the same sum.
     """
     rates = (fractions / fractions.mean().clamp(min=1e-12)) ** GRADNORM_ALPHA
     aim = (weights * norms).mean() * rates * asked / asked.mean()
-    # |w·g − aim| falls along sign(·)·g; scaled by the mean norm, so that the rate has no unit.
+    # sign(w·g − aim)·g is the gradient of |w·g − aim|. Dividing by the mean norm removes its unit.
     step = torch.sign(weights * norms - aim) * norms / norms.mean().clamp(min=1e-12)
     moved = (weights - GRADNORM_RATE * step).clamp(min=1e-3)
     return moved * asked.sum() / moved.sum()

@@ -1,4 +1,4 @@
-"""The layers of the loss networks, VGG19, VGG16 and `compact`, by name, and where their weights come from."""
+"""Layers and weights of the loss networks VGG19, VGG16 and `compact`."""
 
 import json
 import os
@@ -18,9 +18,10 @@ from impasto.shipped import CHECKPOINTS, COMPACT_FILE
 from impasto.writing import write_bytes
 
 COMPACT_FORMAT = 1
-COMPACT_LAYERS = ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu4_2", "relu5_1")  # those it predicts
+# The teacher's layers that the compact network predicts.
+COMPACT_LAYERS = ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu4_2", "relu5_1")
 COMPACT_RANKS = (16, 32, 64, 128, 256)
-# torchvision's own files (IMAGENET1K_V1); the second name is the convolutions alone.
+# torchvision's files (IMAGENET1K_V1). The second name is of a file with the convolutions only.
 WEIGHT_FILES: dict[str, tuple[str, ...]] = {
     "vgg19": ("vgg19-dcbb9e9d.pth", "vgg19-features.pth"),
     "vgg16": ("vgg16-397923af.pth", "vgg16-features.pth"),
@@ -30,7 +31,7 @@ DOWNLOAD = "https://download.pytorch.org/models/"
 
 
 class FactoredConvolution(nn.Module):
-    """A 3×3 convolution to a few channels, then a 1×1 to all: factors of low rank (Zhang et al. 2015)."""
+    """A convolution of low rank: 3×3 to `rank` channels, then 1×1 (Zhang et al. 2015)."""
 
     def __init__(self, inputs: int, outputs: int, rank: int) -> None:
         super().__init__()
@@ -42,13 +43,14 @@ class FactoredConvolution(nn.Module):
 
 
 def factored(teacher: Teacher, ranks: Sequence[int]) -> nn.Sequential:
-    """The layers of `compact`: those of its teacher with every convolution but the first factored.
+    """Return the layers of the compact network, with random weights from a fixed seed.
 
-    Layers that nobody asks for (`COMPACT_LAYERS` are predicted) have half the teacher's channels.
+    They are the teacher's layers up to relu5_1, with every convolution but the first factored.
+    Layers outside `COMPACT_LAYERS` have half the teacher's channels.
 
     Args:
-        teacher: the network it predicts.
-        ranks: channels between the factors, in each of VGG's five blocks.
+        teacher: the network to predict.
+        ranks: channels between the two factors, for each of VGG's five blocks.
 
     Raises:
         ValueError: not five ranks, or one below 1.
@@ -70,22 +72,34 @@ def factored(teacher: Teacher, ranks: Sequence[int]) -> nn.Sequential:
                 continue
             wanted = name.replace("conv", "relu") in COMPACT_LAYERS
             outputs = module.out_channels // (1 if wanted else 2)
-            network[index] = FactoredConvolution(inputs, outputs, min(ranks[int(name[4]) - 1], outputs))
+            network[index] = FactoredConvolution(
+                inputs, outputs, min(ranks[int(name[4]) - 1], outputs)
+            )
             inputs = outputs
     return network
 
 
 def width(network: nn.Sequential) -> int:
-    """Channels of its last convolution."""
-    last = next(module for module in reversed(network) if isinstance(module, nn.Conv2d | FactoredConvolution))
+    """Return the number of output channels of the last convolution."""
+    last = next(
+        module
+        for module in reversed(network)
+        if isinstance(module, nn.Conv2d | FactoredConvolution)
+    )
     return last.wide.out_channels if isinstance(last, FactoredConvolution) else last.out_channels
 
 
 def architecture(name: LossNetwork, random: bool) -> nn.Sequential:
-    """torchvision's convolutions: without values, or with the same random ones in every process (He et al. 2015)."""
-    import torchvision  # seconds, which only what judges pictures has to wait
+    """Return torchvision's layers up to the last pooling.
 
-    with torch.device("meta"):  # without values: torchvision's own would fill a large classifier too
+    Args:
+        name: vgg19 or vgg16.
+        random: whether to set weights at random (He et al. 2015), the same in every process.
+            Otherwise they have no values yet.
+    """
+    import torchvision  # takes seconds, so only programs that need a loss network import it
+
+    with torch.device("meta"):  # no values: torchvision would initialize a large classifier too
         network: nn.Sequential = getattr(torchvision.models, name)(weights=None).features
     if random:
         network.to_empty(device="cpu")
@@ -93,13 +107,15 @@ def architecture(name: LossNetwork, random: bool) -> nn.Sequential:
         for module in network:
             if isinstance(module, nn.Conv2d):
                 weight, bias = module.parameters()
-                nn.init.kaiming_normal_(weight, mode="fan_out", nonlinearity="relu", generator=generator)
+                nn.init.kaiming_normal_(
+                    weight, mode="fan_out", nonlinearity="relu", generator=generator
+                )
                 nn.init.zeros_(bias)
     return network
 
 
 def layer_names(network: nn.Sequential) -> list[str]:
-    """conv1_1, relu1_1, …, pool1, conv2_1, …: the names of the papers, counted from torchvision's sequence."""
+    """Return the papers' names of the layers: conv1_1, relu1_1, …, pool1, conv2_1, …."""
     names, block, conv = [], 1, 0
     for module in network:
         if isinstance(module, nn.Conv2d | FactoredConvolution):
@@ -114,26 +130,41 @@ def layer_names(network: nn.Sequential) -> list[str]:
 
 
 def find_weights(name: LossNetwork, weights: str | None = None) -> Path:
-    """The weight file: the path given (or in IMPASTO_WEIGHTS), torch's hub cache, a download with progress bar.
+    """Return the path of a weight file.
+
+    It is searched for at `weights`, at the path in IMPASTO_WEIGHTS and in torch's hub cache. If
+    none has it, it is downloaded into the cache, with a progress bar.
+
+    Args:
+        name: vgg19 or vgg16.
+        weights: a file, or a folder with the file; None: search elsewhere.
 
     Raises:
-        ValueError: a path was given that holds no such file, or nothing was found and the download failed.
+        ValueError: the given path does not have the file, or no place has it and the download
+            failed.
     """
     file = WEIGHT_FILES[name][0]
     if given := weights or os.environ.get("IMPASTO_WEIGHTS"):
         path = Path(given).expanduser()
-        # A folder of the variable may hold the other network only: then the search goes on.
-        if weights or not path.is_dir() or any((path / known).is_file() for known in WEIGHT_FILES[name]):
+        # A folder in IMPASTO_WEIGHTS may hold another network only. The search then continues.
+        if (
+            weights
+            or not path.is_dir()
+            or any((path / known).is_file() for known in WEIGHT_FILES[name])
+        ):
             return _weights_at(path, name)
     cached = Path(torch.hub.get_dir()) / "checkpoints" / file
     if not cached.exists():
         cached.parent.mkdir(parents=True, exist_ok=True)
         try:
-            torch.hub.download_url_to_file(DOWNLOAD + file, str(cached), hash_prefix=Path(file).stem[-8:])
+            torch.hub.download_url_to_file(
+                DOWNLOAD + file, str(cached), hash_prefix=Path(file).stem[-8:]
+            )
         except (URLError, OSError, RuntimeError) as error:
             raise ValueError(
-                f"no weights for {name}: {_not_given(given, name)}, none in torch's cache ({cached}), and the download "
-                f"of {DOWNLOAD}{file} failed: {' '.join(str(error).split())}. --[model.]loss.network compact needs none"
+                f"no weights for {name}: {_not_given(given, name)}, none in torch's cache "
+                f"({cached}), and the download of {DOWNLOAD}{file} failed: "
+                f"{' '.join(str(error).split())}. --[model.]loss.network compact needs none"
             ) from error
     return cached
 
@@ -144,23 +175,45 @@ def _weights_at(path: Path, name: LossNetwork) -> Path:
         if candidate.is_file():
             return candidate
     looked_for = " or ".join(WEIGHT_FILES[name]) if path.is_dir() else "such file or folder"
-    raise ValueError(f"weights for {name}: {path} holds no {looked_for} (weights: PATH, or IMPASTO_WEIGHTS)")
+    raise ValueError(
+        f"weights for {name}: {path} holds no {looked_for} (weights: PATH, or IMPASTO_WEIGHTS)"
+    )
 
 
 def _not_given(folder: str | None, name: LossNetwork) -> str:
-    """Where they were looked for first, and what would do."""
+    """Return the part of an error message that says why no given path has the weights."""
     if folder:
-        others = [other for other, files in WEIGHT_FILES.items() if any(Path(folder, file).is_file() for file in files)]
-        held = f"those of {' and '.join(others)} only (--[model.]loss.network)" if others else "none"
+        others = [
+            other
+            for other, files in WEIGHT_FILES.items()
+            if any(Path(folder, file).is_file() for file in files)
+        ]
+        held = (
+            f"those of {' and '.join(others)} only (--[model.]loss.network)" if others else "none"
+        )
         return f"IMPASTO_WEIGHTS={folder} holds {held}, not {' or '.join(WEIGHT_FILES[name])}"
     wanted = f"a folder with {WEIGHT_FILES[name][0]}, or a file"
     return f"none given (--[model.]loss.weights PATH, or the variable IMPASTO_WEIGHTS: {wanted})"
 
 
 def load_convolutions(network: nn.Sequential, file: Path) -> None:
-    """Fills the convolutions from torchvision's keys (`features.0.weight`); other keys, the classifier, are left."""
-    wanted = [f"{index}.{part}" for index, module in enumerate(network) if isinstance(module, nn.Conv2d)
-              for part in ("weight", "bias")]  # fmt: skip
+    """Load the weights of the convolutions from a file of torchvision.
+
+    Keys have the form `features.0.weight`; keys of the classifier are ignored.
+
+    Args:
+        network: torchvision's layers, changed in place.
+        file: the weight file.
+
+    Raises:
+        ValueError: the file does not hold finite weights of these layers.
+    """
+    wanted = [
+        f"{index}.{part}"
+        for index, module in enumerate(network)
+        if isinstance(module, nn.Conv2d)
+        for part in ("weight", "bias")
+    ]
     try:
         stored = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
         state = {key: stored[f"features.{key}"].float().clone() for key in wanted}
@@ -170,7 +223,9 @@ def load_convolutions(network: nn.Sequential, file: Path) -> None:
         _check_finite(state)
     except Exception as error:
         reason = " ".join(str(error).split())[:200]
-        raise ValueError(f"{file}: not the weights of this network in torchvision's layout ({reason})") from error
+        raise ValueError(
+            f"{file}: not the weights of this network in torchvision's layout ({reason})"
+        ) from error
     network.load_state_dict(state, assign=True)
 
 
@@ -179,16 +234,50 @@ def _check_finite(state: dict[str, Tensor]) -> None:
         raise ValueError(f"{bad[0]} holds what is no number")
 
 
-def save_compact(path: Path, network: nn.Sequential, teacher: Teacher, ranks: Sequence[int], **about: Any) -> Path:
-    """Writes the compact loss network in half precision, with its teacher, ranks and what else is said of it."""
-    described = {"format": COMPACT_FORMAT, "loss_network": "compact", "teacher": teacher, "ranks": list(ranks), **about}
-    state = {name: value.detach().half().cpu().contiguous() for name, value in network.state_dict().items()}
-    write_bytes(path, safetensors.torch.save(state, metadata={"impasto": json.dumps(described)}), overwrite=True)
+def save_compact(
+    path: Path, network: nn.Sequential, teacher: Teacher, ranks: Sequence[int], **about: Any
+) -> Path:
+    """Write the compact loss network to a `.safetensors` in half precision, replacing the file.
+
+    Args:
+        path: the file to write.
+        network: the layers, as `factored` makes them.
+        teacher: the network that it predicts.
+        ranks: as in `factored`.
+        about: further JSON values to store with it.
+
+    Returns:
+        The path.
+    """
+    described = {
+        "format": COMPACT_FORMAT,
+        "loss_network": "compact",
+        "teacher": teacher,
+        "ranks": list(ranks),
+        **about,
+    }
+    state = {
+        name: value.detach().half().cpu().contiguous()
+        for name, value in network.state_dict().items()
+    }
+    write_bytes(
+        path,
+        safetensors.torch.save(state, metadata={"impasto": json.dumps(described)}),
+        overwrite=True,
+    )
     return path
 
 
 def load_compact(weights: str | None) -> nn.Sequential:
-    """The layers of the compact network: of the file given, or of the one that comes with the project."""
+    """Return the layers of the compact network with their weights.
+
+    Args:
+        weights: a file, a folder with the file, or `random`; None: the file that comes with the
+            project.
+
+    Raises:
+        ValueError: the file is missing, damaged, or of another network.
+    """
     if weights == "random":
         return factored("vgg16", COMPACT_RANKS)
     file = _weights_at(Path(weights).expanduser(), "compact") if weights else _shipped_compact()
@@ -201,7 +290,7 @@ def load_compact(weights: str | None) -> nn.Sequential:
         network = factored(described["teacher"], described["ranks"])
         network.load_state_dict(state)
         _check_finite(state)
-    except Exception as error:  # what is wrong with metadata of another shape has no common class
+    except Exception as error:  # unfit metadata can raise errors of any class
         reason = " ".join(str(error).split())[:200]
         raise ValueError(f"{file}: not the compact loss network ({reason})") from error
     return network
@@ -211,4 +300,7 @@ def _shipped_compact() -> Path:
     for folder in CHECKPOINTS:
         if (file := folder / COMPACT_FILE).is_file():
             return file
-    raise ValueError(f"the compact loss network, {CHECKPOINTS[0] / COMPACT_FILE}, is missing: install impasto anew")
+    raise ValueError(
+        f"the compact loss network, {CHECKPOINTS[0] / COMPACT_FILE}, is missing: "
+        "install impasto anew"
+    )
