@@ -83,13 +83,17 @@ def _ending_as_ctrl_c() -> Iterator[list[int]]:
     owner = os.getpid()
 
     def end(number: int, frame: FrameType | None) -> None:
-        if os.getpid() != owner:  # a process forked from this one, as workers are, has nothing to save
+        if (
+            os.getpid() != owner
+        ):  # a process forked from this one, as workers are, has nothing to save
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
         came.append(number)
         raise Ended
 
-    names = [getattr(signal, name) for name in _ENDING if hasattr(signal, name)]  # Windows: the first
+    names = [
+        getattr(signal, name) for name in _ENDING if hasattr(signal, name)
+    ]  # Windows: the first
     ours = threading.current_thread() is threading.main_thread()
     numbers = [number for number in names if ours and signal.getsignal(number) is signal.SIG_DFL]
     try:
@@ -107,10 +111,14 @@ def _run(command: str, arguments: tuple[str, ...]) -> int:
             _ignore_lightnings_advice()
         # Each command is a function of its name in a module of its name, which is imported when asked for.
         with _ending_at_once(command):
-            module = import_module(f"impasto.commands.{'train' if command == 'distill' else command}")
+            module = import_module(
+                f"impasto.commands.{'train' if command == 'distill' else command}"
+            )
         function = getattr(module, command)
         if command in ("train", "distill"):
-            logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)  # it sets its own on import
+            logging.getLogger("pytorch_lightning").setLevel(
+                logging.WARNING
+            )  # it sets its own on import
         if command in ("benchmark", "demo"):
             from impasto.commands.arguments import parsed
 
@@ -123,7 +131,9 @@ def _run(command: str, arguments: tuple[str, ...]) -> int:
         print(f"impasto {command}: {printable(' '.join(str(error).split()))}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:  # before there is anything to save
-        exec("")  # where text was executed when it came, CPython would end by the signal and not with a status
+        exec(
+            ""
+        )  # where text was executed when it came, CPython would end by the signal and not with a status
         print(f"impasto {command}: interrupted", file=sys.stderr)
         return 130
 
@@ -137,12 +147,16 @@ def _ending_at_once(command: str) -> Iterator[None]:
     """
 
     def end(number: int, frame: FrameType | None) -> None:
-        os.write(2, f"impasto {command}: interrupted\n".encode())  # print is not for handlers of signals
+        os.write(
+            2, f"impasto {command}: interrupted\n".encode()
+        )  # print is not for handlers of signals
         os._exit(128 + number)
 
     names = [name for name in ("SIGINT", *_ENDING) if hasattr(signal, name)]
     ours = threading.current_thread() is threading.main_thread()
-    former = {getattr(signal, name): signal.getsignal(getattr(signal, name)) for name in names if ours}
+    former = {
+        getattr(signal, name): signal.getsignal(getattr(signal, name)) for name in names if ours
+    }
     raising = {number: handler for number, handler in former.items() if callable(handler)}
     for number in raising:
         signal.signal(number, end)

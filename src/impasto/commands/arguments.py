@@ -71,12 +71,16 @@ def read_options(
         usage=" ".join([f"impasto {command}", *(name.upper() for name in unnamed), "[options]"]),
         default_config_files=[*shipped_config("optimize.yaml")],
     )  # fmt: skip
-    parser.add_argument("--config", action="config", help="a YAML file of these options, such as ours in configs/")
+    parser.add_argument(
+        "--config", action="config", help="a YAML file of these options, such as ours in configs/"
+    )
     parser.add_function_arguments(job, skip={"options"}, as_group=False)
     parser.add_class_arguments(OptimizeOptions, as_group=False)
     first, options = sorted_out(arguments, types)
     given = _parse(parser, command, [*_named(first, options, unnamed, types), *options], types, {})
-    reference = OptimizeOptions(**{option.name: given.pop(option.name) for option in fields(OptimizeOptions)})
+    reference = OptimizeOptions(
+        **{option.name: given.pop(option.name) for option in fields(OptimizeOptions)}
+    )
     for file in ("config", "__default_config__"):
         given.pop(file, None)
     return {**given, "loss": LossOptions(**given["loss"])}, reference
@@ -84,9 +88,13 @@ def read_options(
 
 def option_types(job: Callable[..., int], *classes: Any) -> Types:
     """Every option of a function, with those of the dataclasses among its parameters (`loss.network`) and of more."""
-    types = {name: parameter.annotation for name, parameter in inspect.signature(job).parameters.items()}
+    types = {
+        name: parameter.annotation for name, parameter in inspect.signature(job).parameters.items()
+    }
     nested = {name: of for name, of in types.items() if is_dataclass(of)}
-    below = {f"{name}.{field.name}": field.type for name, of in nested.items() for field in fields(of)}
+    below = {
+        f"{name}.{field.name}": field.type for name, of in nested.items() for field in fields(of)
+    }
     return types | below | {field.name: field.type for of in classes for field in fields(of)}
 
 
@@ -99,11 +107,18 @@ def sorted_out(arguments: list[str], types: Types) -> tuple[list[str], list[str]
             unnamed += [f"./{name}" if name.startswith("-") else name for name in rest]
             break
         name, equals, value = text.partition("=")
-        key = next((key for key in SHORT.get(name, ()) if key in types), name.removeprefix("--").replace("-", "_"))
+        key = next(
+            (key for key in SHORT.get(name, ()) if key in types),
+            name.removeprefix("--").replace("-", "_"),
+        )
         if not _is_option(text):
             unnamed.append(text)
-        elif key not in types:  # of jsonargparse (--help, --config), below a dictionary (--paintings.wave), or unknown
-            takes_value = not equals and name not in ("-h", "--help") and rest and not _is_option(rest[0])
+        elif (
+            key not in types
+        ):  # of jsonargparse (--help, --config), below a dictionary (--paintings.wave), or unknown
+            takes_value = (
+                not equals and name not in ("-h", "--help") and rest and not _is_option(rest[0])
+            )
             options += [text, rest.pop(0)] if takes_value else [text]
         else:
             values = [value] if equals else _taken(rest, types[key])
@@ -157,13 +172,18 @@ def _named(first: list[str], options: list[str], places: Sequence[str], types: T
             return [*named, f"--{place}={json.dumps(first, ensure_ascii=False)}"]
         named.append(f"--{place}={first.pop(0)}")
     if first:
-        raise ValueError(f"{first[0]}: there is no place for it; the options are named, `--help` lists them")
+        raise ValueError(
+            f"{first[0]}: there is no place for it; the options are named, `--help` lists them"
+        )
     return named
 
 
 def _parser(command: str, description: str, types: Types, **more: Any) -> ArgumentParser:
     short = [f"{short} is --{key}" for short, keys in SHORT.items() for key in keys if key in types]
-    about = ["A {true,false} option is true without a value.", *([f"{', '.join(short)}."] if short else [])]
+    about = [
+        "A {true,false} option is true without a value.",
+        *([f"{', '.join(short)}."] if short else []),
+    ]
     return ArgumentParser(
         prog=f"impasto {command}", exit_on_error=False, allow_abbrev=False,
         description=" ".join([description, *about]), **more,
@@ -171,7 +191,11 @@ def _parser(command: str, description: str, types: Types, **more: Any) -> Argume
 
 
 def _parse(
-    parser: ArgumentParser, command: str, arguments: list[str], types: Types, allowed: dict[str, str]
+    parser: ArgumentParser,
+    command: str,
+    arguments: list[str],
+    types: Types,
+    allowed: dict[str, str],
 ) -> dict[str, Any]:
     try:
         return parser.parse_args(arguments).as_dict()
@@ -193,5 +217,9 @@ def _expected(of: Any) -> str:
     if item := _item_of(of):
         return f"{_expected(item)}, or several"
     parts = [part for part in _alternatives(of) if part is not type(None)]
-    choices = [choice for part in parts for choice in (get_args(part) if get_origin(part) is Literal else [part])]
+    choices = [
+        choice
+        for part in parts
+        for choice in (get_args(part) if get_origin(part) is Literal else [part])
+    ]
     return " or ".join(_EXPECTED.get(part, str(part)) for part in choices)

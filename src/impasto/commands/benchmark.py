@@ -56,9 +56,15 @@ def benchmark(
     Raises:
         ValueError: no such device here, no such network, file or folder, or a number that is too small.
     """
-    if size < 16 or min(batch, width, rounds, steps, *(batches or [1])) < 1 or min(threads, num_workers) < 0:
+    if (
+        size < 16
+        or min(batch, width, rounds, steps, *(batches or [1])) < 1
+        or min(threads, num_workers) < 0
+    ):
         given = f"size {size}, batch {batch}, width {width}, rounds {rounds}, steps {steps}, threads {threads}"
-        raise ValueError(f"{given}, batches {batches}: size from 16, threads and num_workers from 0, the others from 1")
+        raise ValueError(
+            f"{given}, batches {batches}: size from 16, threads and num_workers from 0, the others from 1"
+        )
     if what == "optimizers" and not photos:
         raise ValueError("--what optimizers trains networks: give a folder with --photos")
     # They import torch, which takes seconds: mistakes in the above need not wait for it.
@@ -85,7 +91,10 @@ def benchmark(
     elif what == "reference":
         _print(reference_table(device, size, rounds))
     elif what == "optimizers":
-        from impasto.benchmark.optimizers import Training, photos_needed_table  # imports Lightning: seconds
+        from impasto.benchmark.optimizers import (
+            Training,
+            photos_needed_table,
+        )  # imports Lightning: seconds
 
         training = Training(str(photos), str(located(painting)), size, batch, width, device)
         _print(photos_needed_table(training, steps))

@@ -11,7 +11,9 @@ from impasto.spelling import not_there
 _EXPORT = "python scripts/export_onnx.py checkpoints/gallery.safetensors --pixels uint8 --output gallery.onnx"
 
 
-def demo(network: str = "gallery.onnx", port: int = 8000, runtime: str | None = None, open: bool = True) -> int:
+def demo(
+    network: str = "gallery.onnx", port: int = 8000, runtime: str | None = None, open: bool = True
+) -> int:
     """A page that paints photos in the browser, served to this machine only; Ctrl-C ends it.
 
     Args:
@@ -38,11 +40,15 @@ def _exported(network: str) -> Path:
     """The file of the network; `ValueError` where there is none, or one that the page cannot paint with."""
     path = Path(network).expanduser()
     if path.suffix != ".onnx":
-        raise ValueError(f"--network {network}: must be an exported network, a .onnx file; make one with `{_EXPORT}`")
+        raise ValueError(
+            f"--network {network}: must be an exported network, a .onnx file; make one with `{_EXPORT}`"
+        )
     if not path.is_file():
         raise ValueError(f"--network {not_there(network)}; make it with `{_EXPORT}`")
     if find_spec("onnxruntime") is not None:  # without it the page says the same
-        from impasto.inference.backends import OnnxPainter  # and torch, for which --help need not wait
+        from impasto.inference.backends import (
+            OnnxPainter,
+        )  # and torch, for which --help need not wait
 
         if (pixels := OnnxPainter(path, "cpu").metadata["pixels"]) != "uint8":
             raise ValueError(

@@ -20,11 +20,16 @@ def evaluate(arguments: list[str]) -> int:
     """Runs the command; 0: done, 130: interrupted, to be gone on with. Mistakes are ValueErrors."""
     about = "Compare networks with the reference, or explore its options; writes a report with pictures."
     example = "impasto evaluate photo.jpg --paintings.great_wave painting.jpg --balance_photos photos/ --output report"
-    given, options = read_options("evaluate", about, evaluate_pictures, arguments, ("photos",), example)
+    given, options = read_options(
+        "evaluate", about, evaluate_pictures, arguments, ("photos",), example
+    )
     try:
         return evaluate_pictures(**given, options=options)
     except KeyboardInterrupt:
-        print(f"interrupted; the same command goes on from what is finished in {given['output']}", file=sys.stderr)
+        print(
+            f"interrupted; the same command goes on from what is finished in {given['output']}",
+            file=sys.stderr,
+        )
         return 130
 
 
@@ -68,7 +73,9 @@ def evaluate_pictures(
     if not photos or not paintings or not marks or min(marks) < 1:
         raise ValueError("photos, paintings and marks: at least one of each, marks from 1")
     if options.coarse and not axes:
-        raise ValueError(f"coarse {options.coarse}: the marks of a comparison count steps at full size; leave it out")
+        raise ValueError(
+            f"coarse {options.coarse}: the marks of a comparison count steps at full size; leave it out"
+        )
     for what, files in (("photos", photos), ("networks", networks or []), ("presets", presets)):
         _refuse_same_names(what, files)
     # They import torch, which takes seconds: mistakes in the above need not wait for it.
@@ -84,9 +91,14 @@ def evaluate_pictures(
 
     check_style_names(paintings)
     torch_device = find_device(device)
-    named = {Path(file).stem: read_image(located(file)).resized(size).pixels.to(torch_device) for file in photos}
+    named = {
+        Path(file).stem: read_image(located(file)).resized(size).pixels.to(torch_device)
+        for file in photos
+    }
     given = {name: read_image(file) for name, file in paintings.items()}
-    painted = {name: picture.resized(style_size).pixels.to(torch_device) for name, picture in given.items()}
+    painted = {
+        name: picture.resized(style_size).pixels.to(torch_device) for name, picture in given.items()
+    }
     folder = Path(output)
     check_output_folder(folder)
     parts = ("report.md", "numbers.csv", "grid.jpg", "curves.png")
@@ -105,7 +117,9 @@ def evaluate_pictures(
         known = [name for name in offered if set(load_network(name).styles) & {*painted}]
         reference = Reference(replace(options, steps=max(marks)), loss)
         others = {Path(file).stem: Reference(*_preset(file, loss)) for file in presets}
-        notes = _unlike(known, {name: thumbnail(picture.pixels) for name, picture in given.items()}, paintings)
+        notes = _unlike(
+            known, {name: thumbnail(picture.pixels) for name, picture in given.items()}, paintings
+        )
         for note in notes:
             _LOG.warning("%s", note)
         compared = Compared(named, list(painted), known, reference, sorted(marks), others, notes)
@@ -124,14 +138,17 @@ def _unlike(networks: list[str], thumbnails: dict[str, str], files: dict[str, st
         f"{network} learned another picture as {name} than {Path(files[name]).name}, by which it is judged here"
         for network in networks
         for style in load_network(network).metadata.get("styles", [])
-        if (name := style["name"]) in thumbnails and other_picture(style.get("thumbnail"), thumbnails[name])
+        if (name := style["name"]) in thumbnails
+        and other_picture(style.get("thumbnail"), thumbnails[name])
     ]
 
 
 def _refuse_same_names(what: str, files: list[str]) -> None:
     names = [Path(file).stem for file in files]
     if twice := [name for name in names if names.count(name) > 1]:
-        raise ValueError(f"{what}: two are named {twice[0]}, as which they appear in the report; rename one")
+        raise ValueError(
+            f"{what}: two are named {twice[0]}, as which they appear in the report; rename one"
+        )
 
 
 def _preset(file: str, loss: LossOptions) -> tuple[OptimizeOptions, LossOptions]:
@@ -153,9 +170,20 @@ def _only_loss(loss: LossOptions = LossOptions()) -> int:  # noqa: B008  only re
 def _progress(total: int) -> Iterator[tuple[Callable[[str], None], Callable[[int], None]]]:
     """A bar over `total` pictures: to be told of the one that begins, and of its step where it is optimized."""
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+    )
 
-    columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.description}"))
+    columns = (
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.description}"),
+    )
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task("", total=total)
         what = ""

@@ -14,7 +14,9 @@ def export(arguments: list[str]) -> int:
     """Runs the command; 0: done, 130: interrupted. Mistakes are ValueErrors."""
     network = {"network": "a published name, a .safetensors, or a training checkpoint (.ckpt)"}
     allowed = {"opset": f"a whole number from {OPSETS[0]} to {OPSETS[-1]}"}
-    given = parsed("export", "Write a network as one ONNX file.", export_file, arguments, network, allowed)
+    given = parsed(
+        "export", "Write a network as one ONNX file.", export_file, arguments, network, allowed
+    )
     try:
         return export_file(**given)
     except KeyboardInterrupt:
@@ -61,7 +63,9 @@ def export_file(
     differences = export_network(loaded, target, options, photos=found_photos, overwrite=overwrite)
     for found in differences:
         size = f"{found.width}×{found.height}, batch {found.batch}"
-        print(f"  {size}: difference to PyTorch at most {found.largest:.1e}, in the mean {found.mean:.1e}")
+        print(
+            f"  {size}: difference to PyTorch at most {found.largest:.1e}, in the mean {found.mean:.1e}"
+        )
     for file in (target, target.with_suffix(PARTS))[: 1 + parts]:
         print(f"{file}  {file.stat().st_size / 1e6:.1f} MB")
     return 0

@@ -22,7 +22,15 @@ def infer(arguments: list[str]) -> int:
     """Runs the command; 0: done, 1: some photos were skipped, 130: interrupted. Mistakes are ValueErrors."""
     description = "Stylize photos with a trained network."
     try:
-        given = parsed("infer", description, stylize_photos, arguments, {"photos": _PHOTOS}, _ALLOWED, several=True)
+        given = parsed(
+            "infer",
+            description,
+            stylize_photos,
+            arguments,
+            {"photos": _PHOTOS},
+            _ALLOWED,
+            several=True,
+        )
         return stylize_photos(**given)
     except KeyboardInterrupt:
         print("interrupted before the first photo", file=sys.stderr)
@@ -66,7 +74,9 @@ def stylize_photos(
         list_networks: print the published networks with their styles and stop
     """
     if overwrite and skip_existing:
-        raise ValueError("--overwrite and --skip-existing: earlier results are replaced, or left; give one of the two")
+        raise ValueError(
+            "--overwrite and --skip-existing: earlier results are replaced, or left; give one of the two"
+        )
     listing = list_styles or list_networks
     place = Path(output).expanduser()
     found = [] if listing else find(photos, place)
@@ -86,7 +96,14 @@ def stylize_photos(
         print(painting.styles_table(open_painter(path, backend, device)))
         return 0
     stylizer = Stylizer(
-        path, style, strength=strength, keep_colors=keep_colors, size=size, device=device, backend=backend, tile=tile
+        path,
+        style,
+        strength=strength,
+        keep_colors=keep_colors,
+        size=size,
+        device=device,
+        backend=backend,
+        tile=tile,
     )
 
     def stylize_into(output: Path) -> int:
@@ -104,4 +121,6 @@ def _check_standard_output(photos: int) -> None:
     if photos > 1:
         raise ValueError(f"--output -: is one image, and there are {photos} photos; name a folder")
     if sys.stdout.isatty():
-        raise ValueError("--output -: is a terminal, which shows no image; send it on: `--output - > painted.png`")
+        raise ValueError(
+            "--output -: is a terminal, which shows no image; send it on: `--output - > painted.png`"
+        )

@@ -25,7 +25,9 @@ class Job:
 def find(photos: list[str], output: Path) -> list[tuple[Path, Path]]:
     """Every photo once, with the sub-folder its result belongs in; what names nothing is refused."""
     if not photos:
-        raise ValueError("no photos given: name files, folders or a pattern such as 'trip/**/*.jpg'")
+        raise ValueError(
+            "no photos given: name files, folders or a pattern such as 'trip/**/*.jpg'"
+        )
     found: dict[Path, tuple[Path, Path]] = {}
     for text in photos:
         path = Path(text).expanduser()
@@ -42,7 +44,11 @@ def _expand(path: Path, output: Path) -> list[Path]:
     # A photo may be called trip[1].jpg: what exists is no pattern.
     pattern = not path.exists() and glob.has_magic(str(path))
     if not path.exists() and not pattern:
-        style = "" if path.suffix or path.name != str(path) else f"; a style is named with --style {path}"
+        style = (
+            ""
+            if path.suffix or path.name != str(path)
+            else f"; a style is named with --style {path}"
+        )
         raise ValueError(f"{not_there(path, 'file or folder')}{style}")
     searched = _search_folder(path, output) if path.is_dir() else _search_pattern(path, output)
     photos = list(searched) if pattern or path.is_dir() else [path]
@@ -53,12 +59,16 @@ def _expand(path: Path, output: Path) -> list[Path]:
 
 def _search_folder(folder: Path, output: Path) -> Iterator[Path]:
     """Images in a folder and below, without earlier results, unless the folder itself lies among them."""
-    from impasto.images import named_images  # and torch, which a command line without folders need not wait for
+    from impasto.images import (
+        named_images,
+    )  # and torch, which a command line without folders need not wait for
     from impasto.images.folders import walk
 
     results = output.resolve()
     asked = folder.resolve().is_relative_to(results)
-    return named_images(walk(folder, lambda sub: asked or not sub.resolve().is_relative_to(results)))
+    return named_images(
+        walk(folder, lambda sub: asked or not sub.resolve().is_relative_to(results))
+    )
 
 
 def _search_pattern(pattern: Path, output: Path) -> Iterator[Path]:
@@ -75,12 +85,18 @@ def _search_pattern(pattern: Path, output: Path) -> Iterator[Path]:
 
 def plan(found: list[tuple[Path, Path]], output: Path, label: str) -> list[Job]:
     """Where each result goes; where two would get one name, the later is numbered."""
-    if re.fullmatch(r"\.[a-z]{2,5}", output.suffix.lower()) and not output.is_dir():  # the name of a file
+    if (
+        re.fullmatch(r"\.[a-z]{2,5}", output.suffix.lower()) and not output.is_dir()
+    ):  # the name of a file
         if output.suffix.lower() not in WRITABLE:
             names = ", ".join(WRITABLE)
-            raise ValueError(f"--output {output}: cannot be written; name it {names}, or a folder without a suffix")
+            raise ValueError(
+                f"--output {output}: cannot be written; name it {names}, or a folder without a suffix"
+            )
         if len(found) > 1:
-            raise ValueError(f"--output {output}: names one image, and there are {len(found)} photos; name a folder")
+            raise ValueError(
+                f"--output {output}: names one image, and there are {len(found)} photos; name a folder"
+            )
         return [Job(found[0][0], output)]
     jobs: list[Job] = []
     taken: set[str] = set()
@@ -111,7 +127,9 @@ def spare_inputs(outputs: Iterable[Path], inputs: Iterable[Path]) -> None:
     given = {_inode(path) for path in inputs if path != PIPE and path.exists()}
     for output in outputs:
         if output.exists() and _inode(output) in given:
-            raise ValueError(f"{output}: is a picture given, never written over; choose another --output")
+            raise ValueError(
+                f"{output}: is a picture given, never written over; choose another --output"
+            )
 
 
 def _inode(path: Path) -> tuple[int, int]:
@@ -131,4 +149,6 @@ def check_output_folder(folder: Path) -> None:
         check_folder(folder)
     except OSError as error:
         reason = error.strerror or str(error)
-        raise ValueError(f"--output: {folder} cannot be written ({reason}); choose another folder") from error
+        raise ValueError(
+            f"--output: {folder} cannot be written ({reason}); choose another folder"
+        ) from error

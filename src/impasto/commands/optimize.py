@@ -62,7 +62,11 @@ def optimize_photo(
     if not styles:
         raise ValueError("no painting given: impasto optimize photo.jpg painting.jpg")
     paths, weights = _weighted(styles)
-    for name in [path.name for path in paths if not path.exists() and path.name == str(path) and not path.suffix]:
+    for name in [
+        path.name
+        for path in paths
+        if not path.exists() and path.name == str(path) and not path.suffix
+    ]:
         raise ValueError(
             f"styles {name}: no such picture; a style that a network knows is painted with `impasto infer {content} "
             f"--style {name}`"
@@ -74,7 +78,9 @@ def optimize_photo(
     from impasto.perceptual.loss import PerceptualLoss
     from impasto.reference import optimize_image
 
-    path = Path(output or f"optimized/{Path(content).stem}_{'+'.join(file.stem for file in paths)}.png")
+    path = Path(
+        output or f"optimized/{Path(content).stem}_{'+'.join(file.stem for file in paths)}.png"
+    )
     job = Job(path, options.steps, tuple(snapshots), overwrite)
     torch_device = find_device(device)
     photo = read_image(content).resized(size)
@@ -100,7 +106,9 @@ def optimize_photo(
                 raise
             job.stopped = stop
     reached = max(job.latest.shape[-2:])  # a coarse size, where the run was stopped early
-    painted = keep_colors(job.latest, resize(pixels, reached)) if colors == "luminance" else job.latest
+    painted = (
+        keep_colors(job.latest, resize(pixels, reached)) if colors == "luminance" else job.latest
+    )
     # In two steps, as the pixels went: in one, sides may be rounded to another number.
     alpha = None if photo.alpha is None else resize(photo.alpha, reached)
     job.finish(Picture(painted, alpha, photo.icc_profile))
@@ -119,6 +127,8 @@ def _weighted(styles: list[str]) -> tuple[list[Path], list[float]]:
         try:
             weights.append(float(weight))
         except ValueError:
-            raise ValueError(f"styles {text}: {weight!r} is no weight; write picture.jpg=0.7") from None
+            raise ValueError(
+                f"styles {text}: {weight!r} is no weight; write picture.jpg=0.7"
+            ) from None
         paths.append(Path(name))
     return paths, weights

@@ -74,7 +74,12 @@ class Job:
     kept: dict[int, Tensor] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.description}"))
+        columns = (
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.description}"),
+        )
         self.progress = Progress(*columns, console=Console(stderr=True), transient=True)
         self.task = self.progress.add_task("", total=self.steps)
 
@@ -83,7 +88,12 @@ class Job:
         if self.path.suffix.lower() not in WRITABLE:
             raise ValueError(f"{self.path}: --output ends with one of {', '.join(WRITABLE)}")
         check_output_folder(self.path.parent)
-        files = [self.path, self.path.with_suffix(".csv"), self._plot(), *map(self._snapshot, self.snapshots)]
+        files = [
+            self.path,
+            self.path.with_suffix(".csv"),
+            self._plot(),
+            *map(self._snapshot, self.snapshots),
+        ]
         files += [self._sheet()] if self.snapshots else []
         spare_inputs(files, inputs)
         there = [file for file in files if os.path.lexists(file)]
@@ -119,10 +129,16 @@ class Job:
         drawn = plot_terms({self.path.stem: self.rows})
         with new_files(self.overwrite) as begin:
             with explained(self.path, "cannot be written"):
-                encode(picture, writable(self.path, picture.pixels.shape[:-3:-1], self.overwrite), begin(self.path))
+                encode(
+                    picture,
+                    writable(self.path, picture.pixels.shape[:-3:-1], self.overwrite),
+                    begin(self.path),
+                )
             begin(table).write(terms.getvalue().encode())
             if self.kept:
-                sheet = contact_sheet([list(self.kept.values())], column_labels=[f"step {step}" for step in self.kept])
+                sheet = contact_sheet(
+                    [list(self.kept.values())], column_labels=[f"step {step}" for step in self.kept]
+                )
                 sheet.save(begin(self._sheet()), "PNG")
             if drawn:
                 begin(self._plot()).write(drawn)

@@ -31,7 +31,9 @@ def default_network(style: str | None) -> str:
     if len(names) == 1 or "starry_night" in names:
         return names[0] if len(names) == 1 else "starry_night"
     known = ", ".join(names) or "none yet"
-    raise ValueError(f"--network is missing: name a .safetensors file or a published network ({known})")
+    raise ValueError(
+        f"--network is missing: name a .safetensors file or a published network ({known})"
+    )
 
 
 def networks_table() -> str:
@@ -45,7 +47,10 @@ def styles_table(painter: Painter) -> str:
     """A line for each style: name, title, painter, year."""
     known = {str(style["name"]): style for style in painter.metadata.get("styles", [])}
     keys = ("title", "artist", "year")
-    rows = [[name, *(printable(known.get(name, {}).get(key) or "") for key in keys)] for name in painter.styles]
+    rows = [
+        [name, *(printable(known.get(name, {}).get(key) or "") for key in keys)]
+        for name in painter.styles
+    ]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
 
@@ -53,7 +58,10 @@ def styles_table(painter: Painter) -> str:
 def label(stylizer: Stylizer, network: Path) -> str:
     """What the name of a result says beside the photo's: all that makes another picture of the same photo."""
     mixture = stylizer.mixture
-    style = "+".join(f"{name}-{100 * weight:.0f}" if len(mixture) > 1 else name for name, weight in mixture.items())
+    style = "+".join(
+        f"{name}-{100 * weight:.0f}" if len(mixture) > 1 else name
+        for name, weight in mixture.items()
+    )
     parts = [
         (True, network.stem),
         (len(stylizer.painter.styles) > 1, style),
@@ -102,22 +110,34 @@ def stylize_all(stylizer: Stylizer, jobs: list[Job], overwrite: bool, *, single:
     if len(jobs) == 2 and _looks_like_a_style(jobs[1].photo):
         photo, painting = (job.photo for job in jobs)
         hint = printable(f"impasto optimize {photo} {painting}")
-        print(f"both are stylized as photos; `{hint}` paints the first like the second", file=sys.stderr)
+        print(
+            f"both are stylized as photos; `{hint}` paints the first like the second",
+            file=sys.stderr,
+        )
     return 0 if done == len(jobs) else 1
 
 
 def _looks_like_a_style(photo: Path) -> bool:
     """Whether a picture was perhaps given as the style: it is called painting.jpg, or as a published style."""
     names = {name for styles in published_styles().values() for name in styles}
-    return photo.stem.lower() in names or bool({"painting", "style"} & {*re.split(r"[^a-z]+", photo.stem.lower())})
+    return photo.stem.lower() in names or bool(
+        {"painting", "style"} & {*re.split(r"[^a-z]+", photo.stem.lower())}
+    )
 
 
 def _progress() -> Progress:
     """A bar for several photos, and one for a large photo; on a terminal only."""
-    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+    )
     console = Console(stderr=True)
     # rich estimates from the last 30 seconds, in which a slow machine paints no two tiles.
-    return Progress(*columns, console=console, disable=not console.is_terminal, speed_estimate_period=3600)
+    return Progress(
+        *columns, console=console, disable=not console.is_terminal, speed_estimate_period=3600
+    )
 
 
 def _stylize(stylizer: Stylizer, job: Job, overwrite: bool, progress: Progress) -> str:
@@ -125,13 +145,19 @@ def _stylize(stylizer: Stylizer, job: Job, overwrite: bool, progress: Progress) 
     started = time.perf_counter()
     check_new(job, overwrite)
     piped = job.photo == PIPE
-    photo = stylizer.read("standard input", sys.stdin.buffer.read()) if piped else stylizer.read(job.photo)
+    photo = (
+        stylizer.read("standard input", sys.stdin.buffer.read())
+        if piped
+        else stylizer.read(job.photo)
+    )
     if photo.note:
         print(printable(f"{job.photo}: {photo.note}"), file=sys.stderr)
     height, width = photo.shape if isinstance(photo, Scan) else photo.pixels.shape[-2:]
     if stylizer.size is not None:
         height, width = scaled((height, width), stylizer.size)
-    writable(job.output, (width, height), overwrite)  # what its format cannot hold is refused before it is painted
+    writable(
+        job.output, (width, height), overwrite
+    )  # what its format cannot hold is refused before it is painted
     if isinstance(photo, Scan):
         _write_in_tiles(stylizer, photo, job, overwrite, progress)
     else:
@@ -140,14 +166,25 @@ def _stylize(stylizer: Stylizer, job: Job, overwrite: bool, progress: Progress) 
     return f"{job.output}  {width}×{height}, {time.perf_counter() - started:.1f} s"
 
 
-def _write_in_tiles(stylizer: Stylizer, photo: Scan, job: Job, overwrite: bool, progress: Progress) -> None:
+def _write_in_tiles(
+    stylizer: Stylizer, photo: Scan, job: Job, overwrite: bool, progress: Progress
+) -> None:
     """Paints a large photo, tile after tile, into its file, with a bar of its own."""
     task = progress.add_task(f"painting {printable(job.photo.name)}", total=None)
     progress.start()
     try:
-        rows = stylizer.rows(photo, lambda done, total: progress.update(task, completed=done, total=total))
+        rows = stylizer.rows(
+            photo, lambda done, total: progress.update(task, completed=done, total=total)
+        )
         size, profile = photo.image.size, photo.icc_profile
-        write_rows(job.output, rows, size, alpha=photo.transparent, icc_profile=profile, overwrite=overwrite)
+        write_rows(
+            job.output,
+            rows,
+            size,
+            alpha=photo.transparent,
+            icc_profile=profile,
+            overwrite=overwrite,
+        )
     finally:
         progress.remove_task(task)
 
