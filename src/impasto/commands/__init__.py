@@ -27,7 +27,7 @@ COMMANDS = {
     "benchmark": "time training, losses, the reference, or painting, side by side",
 }
 
-_ENDING = ("SIGTERM", "SIGHUP")  # sent by a scheduler that stops a job, by a terminal that closes
+_ENDING = ("SIGTERM", "SIGHUP")  # sent when a scheduler stops a job, and when a terminal closes
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -26,13 +26,13 @@ def benchmark(
 ) -> int:
     """Time training, a loss network, the reference or painting; tables go to standard output.
 
-    training: a step of the usual recipe, written plainly, and of ours as each measure is added.
-    loss: each loss network. reference: an iteration of L-BFGS, plain and ours. inference: a
-    network painting photos of 256, 512 and 1024 pixels in torch, compiled, and in ONNX Runtime.
-    optimizers: how many photos Muon needs to reach Adam's loss, in short trainings with the
-    compact loss network.
+    `--what training` compares a training step of the usual recipe, written plainly, with ours as
+    each measure is added. `loss` compares the loss networks. `reference` compares an iteration of
+    L-BFGS in a plain implementation and in ours. `inference` paints photos of 256, 512 and 1024
+    pixels in torch, compiled, and in ONNX Runtime. `optimizers` finds how many photos Muon needs
+    to reach Adam's loss, in short trainings with the compact loss network.
 
-    What is timed takes turns in every round, so that other load on the machine affects all alike.
+    The candidates take turns in every round, so that other load on the machine affects all alike.
     The median counts. Weights may be random, since they do not change the time.
 
     Args:
@@ -46,10 +46,10 @@ def benchmark(
             (size, batch and width have no effect); or optimizers (rounds have no effect).
         quick: for training: a first look, at most three rounds at 128 pixels; torch.compile only
             if asked for.
-        compile: for training: add rows with torch.compile, which takes minutes to begin; default:
-            on a GPU only.
-        batches: for training: batch sizes of a second table, in bfloat16; default: 8, 16, 32, 64
-            on a GPU, none on a CPU.
+        compile: for training: add rows with torch.compile, which takes minutes to begin; if not
+            given, on a GPU only.
+        batches: for training: batch sizes of a second table, in bfloat16; if not given, 8, 16, 32
+            and 64 on a GPU, none on a CPU.
         photos: for training: a folder whose reading speed is measured too; for optimizers: the
             photos to train on.
         num_workers: for training: processes that read the photos.

@@ -22,8 +22,8 @@ def demo(
     Args:
         network: a network that was exported with --pixels uint8
         port: port of 127.0.0.1; 0: any free one
-        runtime: a folder with the files of ONNX Runtime Web (`dist` of its npm package); default:
-            a cache, which npm fills once
+        runtime: a folder with the files of ONNX Runtime Web (`dist` of its npm package); if not
+            given, a cache, which npm fills once
         open: open the page in the browser
     """
     path = _exported(network)

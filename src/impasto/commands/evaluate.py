@@ -76,8 +76,8 @@ def evaluate_pictures(
         balance_photos: a folder of other photos, on which the balance of the loss is measured.
         size: longer side of the results in pixels.
         style_size: longer side of the paintings in pixels.
-        networks: published names or files; None: every published network. Networks that know no
-            painting are left out.
+        networks: published names or files; if not given, every published network. Networks that
+            know no painting are left out.
         marks: numbers of iterations after which the reference is shown. It runs to the last of
             them, whatever `steps` says.
         presets: more settings of the optimization, files such as configs/optimize/duggal.yaml.

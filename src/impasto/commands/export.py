@@ -46,7 +46,7 @@ def export_file(
 
     Args:
         network: a published name, a .safetensors, or a training checkpoint (.ckpt)
-        output: the file to write; default: NETWORK.onnx in the current folder
+        output: the file to write; if not given, NETWORK.onnx in the current folder
         pixels: input and output: float32: B×3×H×W in [0, 1]; uint8: B×H×W×3 bytes
         precision: fp16: half the size, for GPUs; within four grey levels
         opset: version of ONNX's operators; the lowest runs in most places

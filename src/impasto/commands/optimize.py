@@ -54,8 +54,8 @@ def optimize_photo(
         content: the photo; the first picture that is given without a name.
         styles: paintings whose Gram matrices are mixed, with weights if they should differ:
             a.jpg=0.7 b.jpg=0.3; the other pictures that are given without a name.
-        output: the picture to write (default: optimized/PHOTO_STYLE.png); the terms of every step
-            go beside it (.csv).
+        output: the picture to write; if not given, optimized/PHOTO_STYLE.png. The terms of every
+            step go beside it (.csv).
         size: longer side of the result in pixels.
         style_size: longer side of the paintings in pixels, the scale of the strokes; 0 keeps
             their size.
@@ -64,8 +64,8 @@ def optimize_photo(
         colors: style: the colours of the paintings; luminance: those of the photo, of which only
             the brightness is painted; histogram: the paintings first get the mean and covariance
             of the photo's colours (Gatys et al. 2016).
-        photos: a folder of photos on which the balance is measured; default: the quarters of the
-            photo.
+        photos: a folder of photos on which the balance is measured; if not given, the quarters of
+            the photo.
         snapshots: step numbers after which the picture is kept, such as 1 100 200, as files and
             as one contact sheet.
         device: auto (cuda, else mps, else cpu), cpu, cuda, cuda:N or mps.

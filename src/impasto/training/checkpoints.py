@@ -127,7 +127,7 @@ def checkpoints(run: str | Path) -> Path:
 
 
 def _newest_first(folder: Path) -> list[Path]:
-    """Return the `step-N` checkpoints, newest first.
+    """Return all checkpoints of a folder but `best.ckpt`, newest first.
 
     The time of the file counts, not the step: a run may have resumed from an earlier step.
     """
@@ -145,7 +145,7 @@ def holds_run(run: Path) -> bool:
 
 
 def newest_checkpoint(run: Path) -> Path | None:
-    """Return the newest undamaged checkpoint, logging a warning for each damaged one.
+    """Return the newest undamaged checkpoint; newer, damaged ones are named in warnings.
 
     Returns:
         Its path; None if the run has no checkpoint at all.

@@ -42,8 +42,8 @@ class Distillation(pl.LightningModule):
         paintings: a folder of paintings; every fifth is kept for validation.
         painters: networks that stylize photos: published names or files.
         teacher: the network whose features are predicted.
-        weights: file or folder of the teacher's weights; None: the variable IMPASTO_WEIGHTS,
-            torch's cache, or a download.
+        weights: file or folder of the teacher's weights; if not given, the variable
+            IMPASTO_WEIGHTS, torch's cache, or a download.
         ranks: channels between the two factors of a convolution, for each of VGG's five blocks.
         start_from: file of a compact network, of these ranks or higher ones, to start from
             instead of the teacher.
@@ -208,7 +208,7 @@ class Distillation(pl.LightningModule):
 
     @property
     def highest_rates(self) -> list[float]:
-        """The highest learning rate of each group of parameters: of the only one."""
+        """The highest learning rate of the one group of parameters."""
         return [self.learning_rate]
 
     def errors(self) -> dict[str, float]:
@@ -263,7 +263,7 @@ def factorize(
     convolutions: list[nn.Module] = [
         module for module in teacher.network if isinstance(module, nn.Conv2d | FactoredConvolution)
     ]
-    rest: Linear | None = None
+    rest: Linear | None = None  # gives all channels of the layer before from its kept ones
     for layer, module in zip(compact.network, teacher.network, strict=True):
         x = module(x)
         if isinstance(layer, FactoredConvolution):

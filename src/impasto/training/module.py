@@ -43,11 +43,11 @@ class FixedStyles(pl.LightningModule):
             real-time network, four times cheaper).
         residual_blocks: residual blocks of the network.
         start_from: a trained network to start from, a published name or a file, of the same width
-            and residual blocks. A style that it knows by name keeps its γ and β; a new style
-            begins with the mean of its styles. Its grain and upsampling are copied.
+            and residual blocks. Styles that it knows by name go on from what they learned; new
+            styles begin as the mean of its styles. Its grain and upsampling are copied.
         canvas: standard deviation, in grey levels, of a faint pattern added to every photo, so
-            that flat areas get strokes; 0: none. Default: that of `start_from`; without it 3, or
-            0 with `shift_weight`.
+            that flat areas get strokes; 0: none. If not given, that of `start_from`; without it
+            3, or 0 with `shift_weight`.
         loss: the perceptual loss.
         learning_rate: highest learning rate of Muon, for all convolutions but the last; Adam, for
             all other parameters, has a tenth of it.

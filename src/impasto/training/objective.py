@@ -81,7 +81,7 @@ class Objective:
             The terms with a weight above 0, by name, detached; and the scalar to minimize.
         """
         down, right = 1 + step % 3, 1 + step // 3 % 3
-        # The first of them changes every step, so that the shift term sees all styles.
+        # Other photos are painted twice in every step, so that the shift term sees all styles.
         pairs = slice(step % min(MOVED, len(content)), None, MOVED)
         if self.shift_weight:
             size = content.shape[-1] - MOVED
