@@ -1,4 +1,4 @@
-"""The commands. Each script, and the console command `impasto`, is a door to one of them."""
+"""The commands of impasto. The scripts, and the console command `impasto`, start them."""
 
 import inspect
 import io
@@ -27,11 +27,18 @@ COMMANDS = {
     "benchmark": "time training, losses, the reference, or painting, side by side",
 }
 
-_ENDING = ("SIGTERM", "SIGHUP")  # a scheduler stops the job; a terminal is closed
+_ENDING = ("SIGTERM", "SIGHUP")  # sent when a scheduler stops a job, and when a terminal closes
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """`impasto COMMAND …`; the exit status is 2 for a mistake of the user's, said in one line."""
+    """Run `impasto COMMAND …`; return the exit status.
+
+    Args:
+        arguments: the command line after `impasto`; None: that of this process.
+
+    Returns:
+        2 for a mistake of the user, which one line explains; else the status of the command.
+    """
     _write_in_any_encoding()
     arguments = sys.argv[1:] if arguments is None else arguments
     if arguments[:1] == ["--version"]:
@@ -43,7 +50,8 @@ def main(arguments: list[str] | None = None) -> int:
         meant = did_you_mean(arguments[0], COMMANDS).strip() if arguments and not asked else ""
         hint = f"impasto {arguments[0]}: no such command; {meant}\n" if meant else ""
         print(
-            f"{hint}usage: impasto COMMAND …\n{lines}\n`impasto COMMAND --help` tells more, --version which this is",
+            f"{hint}usage: impasto COMMAND …\n{lines}\n"
+            "`impasto COMMAND --help` tells more, --version which this is",
             file=sys.stdout if asked else sys.stderr,
         )
         return 0 if asked else 2
@@ -51,7 +59,10 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def run(command: str, *arguments: str) -> int:
-    """Runs one command; a ValueError or OSError becomes one line (IMPASTO_DEBUG=1 shows where it came from)."""
+    """Run one command; return its exit status.
+
+    A ValueError or OSError becomes one line and status 2. IMPASTO_DEBUG=1 shows the traceback.
+    """
     _write_in_any_encoding()
     logging.basicConfig(format="%(message)s")
     for handler in logging.root.handlers:
@@ -59,37 +70,41 @@ def run(command: str, *arguments: str) -> int:
     with _ending_as_ctrl_c() as came:
         try:
             status = _run(command, arguments)
-        except SystemExit:  # Lightning's own answer to an interruption
+        except SystemExit:  # Lightning may answer a signal with it
             if not came:
                 raise
         return 128 + came[0] if came else status
 
 
 def _made_printable(record: logging.LogRecord) -> bool:
-    """Names of photos are in what is logged."""
+    """Escape unprintable characters in our log messages, which may hold names of files."""
     if record.name == "impasto":
         record.msg, record.args = printable(record.getMessage()), ()
     return True
 
 
 class Ended(KeyboardInterrupt):
-    """SIGTERM or SIGHUP came. Whoever saves, or removes what was begun, on Ctrl-C does so now."""
+    """SIGTERM or SIGHUP came. Code that saves or cleans up on Ctrl-C does the same now."""
 
 
 @contextmanager
 def _ending_as_ctrl_c() -> Iterator[list[int]]:
-    """What has no handler yet and is not ignored, of SIGTERM and SIGHUP, raises `Ended`; gives those that came."""
+    """Let SIGTERM and SIGHUP raise `Ended`; yield the list of those that came.
+
+    A signal that has a handler already, or is ignored, is left alone.
+    """
     came: list[int] = []
     owner = os.getpid()
 
     def end(number: int, frame: FrameType | None) -> None:
-        if os.getpid() != owner:  # a process forked from this one, as workers are, has nothing to save
+        if os.getpid() != owner:
+            # A worker forked from this process has nothing to save: let the signal end it.
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
         came.append(number)
         raise Ended
 
-    names = [getattr(signal, name) for name in _ENDING if hasattr(signal, name)]  # Windows: the first
+    names = [getattr(signal, name) for name in _ENDING if hasattr(signal, name)]
     ours = threading.current_thread() is threading.main_thread()
     numbers = [number for number in names if ours and signal.getsignal(number) is signal.SIG_DFL]
     try:
@@ -102,15 +117,20 @@ def _ending_as_ctrl_c() -> Iterator[list[int]]:
 
 
 def _run(command: str, arguments: tuple[str, ...]) -> int:
+    """Import and call the function of a command, and turn its errors into a line and a status."""
     try:
         if command in ("train", "distill", "benchmark"):
             _ignore_lightnings_advice()
-        # Each command is a function of its name in a module of its name, which is imported when asked for.
+        # A command is a function in a module of its own name (distill: in train). Only the module
+        # of this command is imported.
         with _ending_at_once(command):
-            module = import_module(f"impasto.commands.{'train' if command == 'distill' else command}")
+            module = import_module(
+                f"impasto.commands.{'train' if command == 'distill' else command}"
+            )
         function = getattr(module, command)
         if command in ("train", "distill"):
-            logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)  # it sets its own on import
+            # Not before: Lightning sets this level itself when it is imported.
+            logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
         if command in ("benchmark", "demo"):
             from impasto.commands.arguments import parsed
 
@@ -122,27 +142,32 @@ def _run(command: str, arguments: tuple[str, ...]) -> int:
             raise
         print(f"impasto {command}: {printable(' '.join(str(error).split()))}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:  # before there is anything to save
-        exec("")  # where text was executed when it came, CPython would end by the signal and not with a status
+    except KeyboardInterrupt:  # there was nothing to save yet
+        # If Ctrl-C came while a string was executed, CPython would end the process by the signal,
+        # without a status. Executing another string clears that.
+        exec("")
         print(f"impasto {command}: interrupted", file=sys.stderr)
         return 130
 
 
 @contextmanager
 def _ending_at_once(command: str) -> Iterator[None]:
-    """For imports, in which there is nothing to save: a signal that would raise an exception ends the process.
+    """Let a signal that would raise an exception end the process at once, during imports.
 
-    The exception would pass through native code that is half loaded. NumPy makes an ImportError of it, and torch
-    aborts.
+    There is nothing to save then. The exception would pass through half-loaded native code: NumPy
+    makes an ImportError of it, and torch aborts.
     """
 
     def end(number: int, frame: FrameType | None) -> None:
-        os.write(2, f"impasto {command}: interrupted\n".encode())  # print is not for handlers of signals
+        # print is not safe in a signal handler.
+        os.write(2, f"impasto {command}: interrupted\n".encode())
         os._exit(128 + number)
 
     names = [name for name in ("SIGINT", *_ENDING) if hasattr(signal, name)]
     ours = threading.current_thread() is threading.main_thread()
-    former = {getattr(signal, name): signal.getsignal(getattr(signal, name)) for name in names if ours}
+    former = {
+        getattr(signal, name): signal.getsignal(getattr(signal, name)) for name in names if ours
+    }
     raising = {number: handler for number, handler in former.items() if callable(handler)}
     for number in raising:
         signal.signal(number, end)
@@ -154,14 +179,17 @@ def _ending_at_once(command: str) -> Iterator[None]:
 
 
 def _write_in_any_encoding() -> None:
-    """What an encoding lacks is written as \\xd7. No line of ours fails for it, when its work is already done."""
+    """Escape characters that the output's encoding lacks, as \\xd7, instead of failing."""
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # None where there is no console
+        if isinstance(stream, io.TextIOWrapper):  # None without a console
             stream.reconfigure(errors="backslashreplace")
 
 
 def _ignore_lightnings_advice() -> None:
-    """Warnings on what is settled here: workers, our own arguments, the logging interval, no validation."""
+    """Hide warnings about workers, arguments, the logging interval and missing validation.
+
+    A run of ours has decided all of these.
+    """
     for message in (
         ".*does not have many workers.*",
         ".*args parameter is intended.*",

@@ -1,4 +1,4 @@
-"""The command `impasto benchmark`: what training, a loss network, the reference or painting costs, side by side."""
+"""The command `impasto benchmark`: times training, losses, the reference or painting."""
 
 from collections.abc import Iterable
 from typing import Literal
@@ -24,44 +24,59 @@ def benchmark(
     painting: str = "configs/paintings/currents.jpg",
     steps: int = 700,
 ) -> int:
-    """Times training: the usual recipe, written plainly, and ours as each measure is added to it.
+    """Time training, a loss network, the reference or painting; tables go to standard output.
 
-    Or each loss network; or the reference, an iteration of L-BFGS, against a plain implementation of the usual recipe;
-    or how fast a network paints photos of 256, 512 and 1024 pixels: in torch, compiled, and in ONNX Runtime.
-    Or how many photos Muon needs to come to Adam's loss, in short trainings with the compact loss network.
+    `--what training` compares a training step of the usual recipe, written plainly, with ours as
+    each measure is added. `loss` compares the loss networks. `reference` compares an iteration of
+    L-BFGS in a plain implementation and in ours. `inference` paints photos of 256, 512 and 1024
+    pixels in torch, compiled, and in ONNX Runtime. `optimizers` finds how many photos Muon needs
+    to reach Adam's loss, in short trainings with the compact loss network.
 
-    What is compared takes turns in every round, so that what else the machine does meets all alike; the median counts.
-    The weights are random: they change no time.
+    The candidates take turns in every round, so that other load on the machine affects all alike.
+    The median counts. Weights may be random, since they do not change the time.
 
     Args:
         device: cpu or cuda.
         size: side of the photos in pixels.
         batch: photos at once.
-        width: of the network that is trained.
-        rounds: how often each is measured, after one round to warm up.
-        threads: of the CPU; 0: as many as torch takes.
-        what: training; loss; reference (which takes one photo, and no notice of batch and width); inference (of
-            these, it heeds device, rounds and threads); or optimizers (of device, size, batch, width and threads).
-        quick: of training, three rounds at 128 pixels at most, nothing compiled: a first look.
-        compile: of training, rows of torch.compile, which takes minutes to begin; by default on a GPU only.
-        batches: of training, a second table, in bfloat16 at these batches; by default 8, 16, 32, 64 on a GPU.
-        photos: of training, a folder: how many photos a second are read from it is said too; of optimizers, to train
-            on.
-        num_workers: processes that read them.
-        network: for inference, a published name or file.
-        files: for inference, exports of that network.
-        painting: for optimizers, the style.
-        steps: for optimizers, of Adam's training.
+        width: width of the network that is trained.
+        rounds: how often each is measured, after a warm-up.
+        threads: threads of the CPU; 0: as many as torch takes.
+        what: training; loss; reference (one photo; batch and width have no effect); inference
+            (size, batch and width have no effect); or optimizers (rounds have no effect).
+        quick: for training: a first look, at most three rounds at 128 pixels; torch.compile only
+            if asked for.
+        compile: for training: add rows with torch.compile, which takes minutes to begin; if not
+            given, on a GPU only.
+        batches: for training: batch sizes of a second table, in bfloat16; if not given, 8, 16, 32
+            and 64 on a GPU, none on a CPU.
+        photos: for training: a folder whose reading speed is measured too; for optimizers: the
+            photos to train on.
+        num_workers: for training: processes that read the photos.
+        network: for inference: a published name or a file.
+        files: for inference: exports of that network.
+        painting: for optimizers: the picture of the style.
+        steps: for optimizers: length of Adam's training.
 
     Raises:
-        ValueError: no such device here, no such network, file or folder, or a number that is too small.
+        ValueError: a device, network, file or folder is missing, or a number is too small.
     """
-    if size < 16 or min(batch, width, rounds, steps, *(batches or [1])) < 1 or min(threads, num_workers) < 0:
-        given = f"size {size}, batch {batch}, width {width}, rounds {rounds}, steps {steps}, threads {threads}"
-        raise ValueError(f"{given}, batches {batches}: size from 16, threads and num_workers from 0, the others from 1")
+    if (
+        size < 16
+        or min(batch, width, rounds, steps, *(batches or [1])) < 1
+        or min(threads, num_workers) < 0
+    ):
+        given = (
+            f"size {size}, batch {batch}, width {width}, rounds {rounds}, steps {steps}, "
+            f"threads {threads}"
+        )
+        raise ValueError(
+            f"{given}, batches {batches}: size from 16, threads and num_workers from 0, "
+            "the others from 1"
+        )
     if what == "optimizers" and not photos:
         raise ValueError("--what optimizers trains networks: give a folder with --photos")
-    # They import torch, which takes seconds: mistakes in the above need not wait for it.
+    # Imported here because torch takes seconds to import. Mistakes above are answered without it.
     import torch
 
     from impasto.benchmark.inference import inference_table
@@ -85,7 +100,8 @@ def benchmark(
     elif what == "reference":
         _print(reference_table(device, size, rounds))
     elif what == "optimizers":
-        from impasto.benchmark.optimizers import Training, photos_needed_table  # imports Lightning: seconds
+        # Imported here because Lightning takes seconds to import.
+        from impasto.benchmark.optimizers import Training, photos_needed_table
 
         training = Training(str(photos), str(located(painting)), size, batch, width, device)
         _print(photos_needed_table(training, steps))
@@ -98,6 +114,6 @@ def benchmark(
 
 
 def _print(lines: Iterable[str]) -> None:
-    """Each line as it comes, also into a pipe: the next may take minutes."""
+    """Print each line at once, also into a pipe, since the next may take minutes."""
     for line in lines:
         print(line, flush=True)

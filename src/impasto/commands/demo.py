@@ -1,4 +1,4 @@
-"""The command `impasto demo`: a page that paints photos in the browser."""
+"""The command `impasto demo`: serves a page that paints photos in the browser."""
 
 import webbrowser
 from importlib.util import find_spec
@@ -8,18 +8,23 @@ from impasto.demo.runtime import find_runtime
 from impasto.demo.server import HOST, open_server
 from impasto.spelling import not_there
 
-_EXPORT = "python scripts/export_onnx.py checkpoints/gallery.safetensors --pixels uint8 --output gallery.onnx"
+_EXPORT = (
+    "python scripts/export_onnx.py checkpoints/gallery.safetensors --pixels uint8 "
+    "--output gallery.onnx"
+)
 
 
-def demo(network: str = "gallery.onnx", port: int = 8000, runtime: str | None = None, open: bool = True) -> int:
-    """A page that paints photos in the browser, served to this machine only; Ctrl-C ends it.
+def demo(
+    network: str = "gallery.onnx", port: int = 8000, runtime: str | None = None, open: bool = True
+) -> int:
+    """Serve a page that paints photos in the browser, to this machine only; Ctrl-C ends it.
 
     Args:
-        network: the exported network; with its pixels as bytes (--pixels uint8)
-        port: of 127.0.0.1; 0: any free one
-        runtime: a folder with the files of ONNX Runtime Web (`dist` of its npm package); if not given, they are taken
-            from a cache, which npm fills once
-        open: show the page in the browser
+        network: a network that was exported with --pixels uint8
+        port: port of 127.0.0.1; 0: any free one
+        runtime: a folder with the files of ONNX Runtime Web (`dist` of its npm package); if not
+            given, a cache, which npm fills once
+        open: open the page in the browser
     """
     path = _exported(network)
     with open_server(path, find_runtime(runtime), port) as server:
@@ -35,17 +40,26 @@ def demo(network: str = "gallery.onnx", port: int = 8000, runtime: str | None = 
 
 
 def _exported(network: str) -> Path:
-    """The file of the network; `ValueError` where there is none, or one that the page cannot paint with."""
+    """Return the path of an exported network.
+
+    Raises:
+        ValueError: the file is missing, or the page cannot paint with it.
+    """
     path = Path(network).expanduser()
     if path.suffix != ".onnx":
-        raise ValueError(f"--network {network}: must be an exported network, a .onnx file; make one with `{_EXPORT}`")
+        raise ValueError(
+            f"--network {network}: must be an exported network, a .onnx file; make one with "
+            f"`{_EXPORT}`"
+        )
     if not path.is_file():
         raise ValueError(f"--network {not_there(network)}; make it with `{_EXPORT}`")
-    if find_spec("onnxruntime") is not None:  # without it the page says the same
-        from impasto.inference.backends import OnnxPainter  # and torch, for which --help need not wait
+    if find_spec("onnxruntime") is not None:  # without it, the page itself reports a wrong network
+        # Imported here because it imports torch, which is slow and not needed for --help.
+        from impasto.inference.backends import OnnxPainter
 
         if (pixels := OnnxPainter(path, "cpu").metadata["pixels"]) != "uint8":
             raise ValueError(
-                f"--network {network}: takes {pixels} pixels, the page has bytes; make it with `{_EXPORT}`"
+                f"--network {network}: takes {pixels} pixels, the page has bytes; make it with "
+                f"`{_EXPORT}`"
             )
     return path.resolve()

@@ -1,4 +1,7 @@
-"""The command `impasto evaluate`: compares approaches, or explores options of the reference, in a report."""
+"""The command `impasto evaluate`: a report that compares networks with the reference.
+
+It can explore options of the reference instead.
+"""
 
 import logging
 import sys
@@ -17,14 +20,32 @@ _LOG = logging.getLogger("impasto")
 
 
 def evaluate(arguments: list[str]) -> int:
-    """Runs the command; 0: done, 130: interrupted, to be gone on with. Mistakes are ValueErrors."""
-    about = "Compare networks with the reference, or explore its options; writes a report with pictures."
-    example = "impasto evaluate photo.jpg --paintings.great_wave painting.jpg --balance_photos photos/ --output report"
-    given, options = read_options("evaluate", about, evaluate_pictures, arguments, ("photos",), example)
+    """Run the command with the arguments of a command line; return its exit status.
+
+    Returns:
+        0: done; 130: interrupted, and the same command continues.
+
+    Raises:
+        ValueError: a mistake of the user.
+    """
+    about = (
+        "Compare networks with the reference, or explore its options; writes a report with "
+        "pictures."
+    )
+    example = (
+        "impasto evaluate photo.jpg --paintings.great_wave painting.jpg --balance_photos photos/ "
+        "--output report"
+    )
+    given, options = read_options(
+        "evaluate", about, evaluate_pictures, arguments, ("photos",), example
+    )
     try:
         return evaluate_pictures(**given, options=options)
     except KeyboardInterrupt:
-        print(f"interrupted; the same command goes on from what is finished in {given['output']}", file=sys.stderr)
+        print(
+            f"interrupted; the same command goes on from what is finished in {given['output']}",
+            file=sys.stderr,
+        )
         return 130
 
 
@@ -45,33 +66,41 @@ def evaluate_pictures(
     loss: LossOptions = LossOptions(),  # noqa: B008  only read
     options: OptimizeOptions = OptimizeOptions(),  # noqa: B008  only read
 ) -> int:
-    """Makes what is missing, then writes report.md; what was finished before is not made again.
+    """Make the pictures that are missing, then write report.md; finished pictures are kept.
 
     Args:
-        photos: picture files, or `package:skimage/data/coffee.png` for one in an installed package; named after them.
-        paintings: picture files by the name networks know the style under.
+        photos: picture files, or `package:skimage/data/coffee.png` for one in an installed
+            package; the report names them after their files.
+        paintings: picture files, by the name under which networks know the style.
         output: the folder of the report.
-        balance_photos: a folder of other photos, on which the balance is measured.
+        balance_photos: a folder of other photos, on which the balance of the loss is measured.
         size: longer side of the results in pixels.
         style_size: longer side of the paintings in pixels.
-        networks: published names or files; None: every published network; those that know no painting are left out.
-        marks: after how many iterations the reference is shown; it goes on to the last of them, whatever `steps` says.
-        presets: more settings of the optimization, files such as configs/optimize/duggal.yaml; shown at their end.
-        axes: instead of a comparison, a grid over one or two of photo, painting, an option such as noise_ratio, or one
-            of the loss such as loss.style_strength: a list of values each; [] for all photos or paintings.
-        costs: measure runtime (of presets: all steps at full size) and memory too.
-        lpips: measure LPIPS too, which takes VGG16's weights.
+        networks: published names or files; if not given, every published network. Networks that
+            know no painting are left out.
+        marks: numbers of iterations after which the reference is shown. It runs to the last of
+            them, whatever `steps` says.
+        presets: more settings of the optimization, files such as configs/optimize/duggal.yaml.
+            Each is shown after its last step.
+        axes: instead of a comparison, a grid over one or two axes. An axis is photo, painting, an
+            option such as noise_ratio, or an option of the loss such as loss.style_strength, with
+            a list of values; [] for all photos or paintings.
+        costs: also measure memory and runtime (of presets: all steps at full size).
+        lpips: also measure LPIPS, which takes VGG16's weights.
         device: auto (cuda, else mps, else cpu), cpu, cuda, cuda:N or mps.
-        loss: of the reference, under which all are judged.
-        options: of the reference.
+        loss: loss of the reference, by which all results are judged.
+        options: options of the reference.
     """
     if not photos or not paintings or not marks or min(marks) < 1:
         raise ValueError("photos, paintings and marks: at least one of each, marks from 1")
     if options.coarse and not axes:
-        raise ValueError(f"coarse {options.coarse}: the marks of a comparison count steps at full size; leave it out")
+        raise ValueError(
+            f"coarse {options.coarse}: the marks of a comparison count steps at full size; "
+            "leave it out"
+        )
     for what, files in (("photos", photos), ("networks", networks or []), ("presets", presets)):
         _refuse_same_names(what, files)
-    # They import torch, which takes seconds: mistakes in the above need not wait for it.
+    # Imported here because torch takes seconds to import. Mistakes above are answered without it.
     from impasto.commands.optimizing import gap_photos
     from impasto.evaluation.cells import Judge
     from impasto.evaluation.grid import Grid, explore
@@ -84,9 +113,14 @@ def evaluate_pictures(
 
     check_style_names(paintings)
     torch_device = find_device(device)
-    named = {Path(file).stem: read_image(located(file)).resized(size).pixels.to(torch_device) for file in photos}
+    named = {
+        Path(file).stem: read_image(located(file)).resized(size).pixels.to(torch_device)
+        for file in photos
+    }
     given = {name: read_image(file) for name, file in paintings.items()}
-    painted = {name: picture.resized(style_size).pixels.to(torch_device) for name, picture in given.items()}
+    painted = {
+        name: picture.resized(style_size).pixels.to(torch_device) for name, picture in given.items()
+    }
     folder = Path(output)
     check_output_folder(folder)
     parts = ("report.md", "numbers.csv", "grid.jpg", "curves.png")
@@ -105,7 +139,9 @@ def evaluate_pictures(
         known = [name for name in offered if set(load_network(name).styles) & {*painted}]
         reference = Reference(replace(options, steps=max(marks)), loss)
         others = {Path(file).stem: Reference(*_preset(file, loss)) for file in presets}
-        notes = _unlike(known, {name: thumbnail(picture.pixels) for name, picture in given.items()}, paintings)
+        notes = _unlike(
+            known, {name: thumbnail(picture.pixels) for name, picture in given.items()}, paintings
+        )
         for note in notes:
             _LOG.warning("%s", note)
         compared = Compared(named, list(painted), known, reference, sorted(marks), others, notes)
@@ -116,32 +152,45 @@ def evaluate_pictures(
 
 
 def _unlike(networks: list[str], thumbnails: dict[str, str], files: dict[str, str]) -> list[str]:
-    """Of networks that learned another picture under the name of a painting: their numbers say little."""
+    """Return a note for each network that learned another picture under a painting's name.
+
+    The network's numbers for that painting say little.
+
+    Args:
+        networks: published names or files.
+        thumbnails: of the paintings, by name.
+        files: of the paintings, by name.
+    """
     from impasto.images.paintings import other_picture
     from impasto.networks import load_network
 
     return [
-        f"{network} learned another picture as {name} than {Path(files[name]).name}, by which it is judged here"
+        f"{network} learned another picture as {name} than {Path(files[name]).name}, "
+        "by which it is judged here"
         for network in networks
         for style in load_network(network).metadata.get("styles", [])
-        if (name := style["name"]) in thumbnails and other_picture(style.get("thumbnail"), thumbnails[name])
+        if (name := style["name"]) in thumbnails
+        and other_picture(style.get("thumbnail"), thumbnails[name])
     ]
 
 
 def _refuse_same_names(what: str, files: list[str]) -> None:
+    """Raise ValueError if two files have the same name without suffix, as the report uses it."""
     names = [Path(file).stem for file in files]
     if twice := [name for name in names if names.count(name) > 1]:
-        raise ValueError(f"{what}: two are named {twice[0]}, as which they appear in the report; rename one")
+        raise ValueError(
+            f"{what}: two are named {twice[0]}, as which they appear in the report; rename one"
+        )
 
 
 def _preset(file: str, loss: LossOptions) -> tuple[OptimizeOptions, LossOptions]:
-    """The setting of a config, with the loss network of the others."""
+    """Return the options of a config file, with the loss network and weights of `loss`."""
     given, options = read_options("evaluate --presets", "", _only_loss, ["--config", file])
     return options, replace(given["loss"], network=loss.network, weights=loss.weights)
 
 
 def _only_loss(loss: LossOptions = LossOptions()) -> int:  # noqa: B008  only read
-    """The part of a preset that is not in OptimizeOptions.
+    """Stand in for a job, so that `read_options` reads the loss of a preset.
 
     Args:
         loss: what is measured.
@@ -151,11 +200,26 @@ def _only_loss(loss: LossOptions = LossOptions()) -> int:  # noqa: B008  only re
 
 @contextmanager
 def _progress(total: int) -> Iterator[tuple[Callable[[str], None], Callable[[int], None]]]:
-    """A bar over `total` pictures: to be told of the one that begins, and of its step where it is optimized."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    """Show a progress bar over `total` pictures.
 
-    columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.description}"))
+    Yields two functions. The first takes the name of the picture that begins, the second the step
+    of its optimization.
+    """
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+
+    columns = (
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.description}"),
+    )
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task("", total=total)
         what = ""

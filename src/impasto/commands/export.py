@@ -1,4 +1,4 @@
-"""The command `impasto export`: a network as an ONNX file."""
+"""The command `impasto export`: writes a network as an ONNX file."""
 
 import sys
 from pathlib import Path
@@ -11,10 +11,19 @@ from impasto.data.files import find_images
 
 
 def export(arguments: list[str]) -> int:
-    """Runs the command; 0: done, 130: interrupted. Mistakes are ValueErrors."""
+    """Run the command with the arguments of a command line; return its exit status.
+
+    Returns:
+        0: done; 130: interrupted.
+
+    Raises:
+        ValueError: a mistake of the user.
+    """
     network = {"network": "a published name, a .safetensors, or a training checkpoint (.ckpt)"}
     allowed = {"opset": f"a whole number from {OPSETS[0]} to {OPSETS[-1]}"}
-    given = parsed("export", "Write a network as one ONNX file.", export_file, arguments, network, allowed)
+    given = parsed(
+        "export", "Write a network as one ONNX file.", export_file, arguments, network, allowed
+    )
     try:
         return export_file(**given)
     except KeyboardInterrupt:
@@ -33,20 +42,22 @@ def export_file(
     photos: str | None = None,
     overwrite: bool = False,
 ) -> int:
-    """Writes the file, or files, and prints how far they are from PyTorch.
+    """Export a network, and print how far its pictures are from PyTorch's.
 
     Args:
         network: a published name, a .safetensors, or a training checkpoint (.ckpt)
-        output: the file to write; NETWORK.onnx in the current folder if not given
-        pixels: float32: B×3×H×W in [0, 1]; uint8: B×H×W×3 bytes, in and out
-        precision: fp16 for GPUs: half the size, within four grey levels
-        opset: version of ONNX's operators; the lowest reaches farthest
-        parts: also NAME.parts.onnx, for pictures too large to go through whole
-        quantize: int8: most of the arithmetic in eight bits, for CPUs: faster, a grey level away in the mean
-        photos: a folder of photos, for int8: 40 of them are used
+        output: the file to write; if not given, NETWORK.onnx in the current folder
+        pixels: input and output: float32: B×3×H×W in [0, 1]; uint8: B×H×W×3 bytes
+        precision: fp16: half the size, for GPUs; within four grey levels
+        opset: version of ONNX's operators; the lowest runs in most places
+        parts: also write NAME.parts.onnx, which paints pictures that are too large to be painted
+            whole
+        quantize: int8: most arithmetic in eight bits, for CPUs; faster, and on average one grey
+            level different
+        photos: a folder of photos, needed for int8; 40 of them are used
         overwrite: replace an earlier file
     """
-    # They import torch, which takes seconds: mistakes in the above need not wait for it.
+    # Imported here because torch takes seconds to import. Mistakes above are answered without it.
     from impasto.export import ExportOptions, export_network
     from impasto.inference.backends import PARTS
     from impasto.networks import find_network, load_network
@@ -61,7 +72,10 @@ def export_file(
     differences = export_network(loaded, target, options, photos=found_photos, overwrite=overwrite)
     for found in differences:
         size = f"{found.width}×{found.height}, batch {found.batch}"
-        print(f"  {size}: difference to PyTorch at most {found.largest:.1e}, in the mean {found.mean:.1e}")
+        print(
+            f"  {size}: difference to PyTorch at most {found.largest:.1e}, "
+            f"in the mean {found.mean:.1e}"
+        )
     for file in (target, target.with_suffix(PARTS))[: 1 + parts]:
         print(f"{file}  {file.stat().st_size / 1e6:.1f} MB")
     return 0

@@ -1,4 +1,4 @@
-"""The command `impasto infer`: photos, folders and patterns in, stylized photos out."""
+"""The command `impasto infer`: stylizes photos with a trained network."""
 
 import os
 import sys
@@ -9,20 +9,37 @@ from impasto.commands.arguments import parsed
 from impasto.commands.jobs import check_outputs, find, plan
 
 _ALLOWED = {
-    "strength": "a number from 0 to 1", "size": "a whole number of pixels",
-    "stroke": "auto, pixels or a number from 0.1 to 10", "tile": "auto, never or a whole number of pixels",
-}  # fmt: skip
+    "strength": "a number from 0 to 1",
+    "size": "a whole number of pixels",
+    "stroke": "auto, pixels or a number from 0.1 to 10",
+    "tile": "auto, never or a whole number of pixels",
+}
 _PHOTOS = (
-    "photo files, folders (searched with their sub-folders), quoted patterns such as 'trip/**/*.jpg', or - for "
-    "standard input"
+    "photo files, folders (searched with their sub-folders), quoted patterns such as "
+    "'trip/**/*.jpg', or - for standard input"
 )
 
 
 def infer(arguments: list[str]) -> int:
-    """Runs the command; 0: done, 1: some photos were skipped, 130: interrupted. Mistakes are ValueErrors."""
+    """Run the command with the arguments of a command line; return its exit status.
+
+    Returns:
+        0: done; 1: some photos were skipped; 130: interrupted.
+
+    Raises:
+        ValueError: a mistake of the user.
+    """
     description = "Stylize photos with a trained network."
     try:
-        given = parsed("infer", description, stylize_photos, arguments, {"photos": _PHOTOS}, _ALLOWED, several=True)
+        given = parsed(
+            "infer",
+            description,
+            stylize_photos,
+            arguments,
+            {"photos": _PHOTOS},
+            _ALLOWED,
+            several=True,
+        )
         return stylize_photos(**given)
     except KeyboardInterrupt:
         print("interrupted before the first photo", file=sys.stderr)
@@ -46,36 +63,41 @@ def stylize_photos(
     list_styles: bool = False,
     list_networks: bool = False,
 ) -> int:
-    """Stylizes photos; every mistake that can be seen beforehand is refused before the first one.
+    """Stylize photos; known mistakes are refused before the first one is painted.
 
     Args:
-        photos: files, folders (searched with their sub-folders) or patterns.
-        network: a published name or a file; if not given, the published one that knows the style, or starry_night
+        photos: files, folders (searched with their sub-folders), patterns, or - for standard input
+        network: a published name or a file; if not given, the published network that knows the
+            style, or starry_night
         style: a style of the network, or a mixture: starry_night=0.7,wave=0.3
         strength: from 0 (the photo) to 1 (fully stylized)
-        keep_colors: keep the colours of the photo, paint its brightness only
-        size: longer side of the result in pixels; the size of the photo if not given
-        stroke: auto paints photos of more than 1024 pixels with strokes as large, relative to the picture, as at 1024;
-            2 makes them twice as large, 0.5 half; pixels gives them a fixed number of pixels
-        tile: auto paints more than 4 megapixels in tiles, without seams, in memory that hardly grows with the
-            photo; never paints them whole; a number, in tiles of that side in pixels
-        output: a folder, or for one photo a file; - is standard output, as PNG
+        keep_colors: keep the colours of the photo and paint only its brightness
+        size: longer side of the result in pixels; if not given, that of the photo
+        stroke: auto: strokes are as large, relative to the picture, as at 1024 pixels; a number:
+            that many times larger; pixels: they have a fixed number of pixels
+        tile: auto: photos above 4 megapixels are painted in tiles, without seams, in memory that
+            hardly grows with the photo; never: photos are painted whole; a number: side of the
+            tiles in pixels
+        output: a folder; for one photo, also a file, or - for standard output, as PNG
         device: auto (cuda, else mps, else cpu), cpu, cuda, cuda:N or mps
-        backend: torch, or onnx for exported files; auto: whichever the file is for, and on a CPU the faster ONNX
-            Runtime where the export of a network lies beside it
-        overwrite: replace earlier results (never a photo)
-        skip_existing: leave earlier results as they are, and do the rest: for a folder that was interrupted
+        backend: torch; onnx, for exported files; auto: whichever the file is for, and on a CPU
+            the faster ONNX Runtime if the export of a network lies beside it
+        overwrite: replace earlier results, never a photo
+        skip_existing: keep earlier results and paint the rest, as after an interruption
         list_styles: print the styles of the network and stop
         list_networks: print the published networks with their styles and stop
     """
     if overwrite and skip_existing:
-        raise ValueError("--overwrite and --skip-existing: earlier results are replaced, or left; give one of the two")
+        raise ValueError(
+            "--overwrite and --skip-existing: earlier results are replaced, or left; "
+            "give one of the two"
+        )
     listing = list_styles or list_networks
     place = Path(output).expanduser()
     found = [] if listing else find(photos, place)
     if output == "-" and not listing:
         _check_standard_output(len(found))
-    # They import torch, which takes seconds: mistakes in the above need not wait for it.
+    # Imported here because torch takes seconds to import. Mistakes above are answered without it.
     from impasto.commands import painting
     from impasto.inference import Stylizer
     from impasto.inference.backends import open_painter
@@ -101,6 +123,7 @@ def stylize_photos(
     )
 
     def stylize_into(output: Path) -> int:
+        """Stylize the photos into a folder or file; return the exit status."""
         jobs = plan(found, output, painting.label(stylizer, path))
         left = [job for job in jobs if not (skip_existing and os.path.lexists(job.output))]
         if len(left) < len(jobs):
@@ -112,7 +135,11 @@ def stylize_photos(
 
 
 def _check_standard_output(photos: int) -> None:
+    """Raise ValueError if standard output cannot take the picture."""
     if photos > 1:
         raise ValueError(f"--output -: is one image, and there are {photos} photos; name a folder")
     if sys.stdout.isatty():
-        raise ValueError("--output -: is a terminal, which shows no image; send it on: `--output - > painted.png`")
+        raise ValueError(
+            "--output -: is a terminal, which shows no image; send it on: "
+            "`--output - > painted.png`"
+        )

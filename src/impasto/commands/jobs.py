@@ -1,4 +1,4 @@
-"""Which photos a command is to stylize, where the results go, and what is never written over."""
+"""Finds the photos to stylize, plans the files of the results, and protects existing files."""
 
 import glob
 import os
@@ -16,16 +16,26 @@ PIPE = Path("-")  # standard input as a photo, standard output as a result
 
 @dataclass(frozen=True)
 class Job:
-    """A photo, and where the result goes."""
+    """A photo, and the file of its result."""
 
     photo: Path
     output: Path
 
 
 def find(photos: list[str], output: Path) -> list[tuple[Path, Path]]:
-    """Every photo once, with the sub-folder its result belongs in; what names nothing is refused."""
+    """Return every photo once, with the sub-folder for its result.
+
+    Args:
+        photos: files, folders, patterns, or - for standard input.
+        output: folder of the results; earlier results in it are no photos.
+
+    Raises:
+        ValueError: nothing was given, or a name or pattern finds no photo.
+    """
     if not photos:
-        raise ValueError("no photos given: name files, folders or a pattern such as 'trip/**/*.jpg'")
+        raise ValueError(
+            "no photos given: name files, folders or a pattern such as 'trip/**/*.jpg'"
+        )
     found: dict[Path, tuple[Path, Path]] = {}
     for text in photos:
         path = Path(text).expanduser()
@@ -39,10 +49,15 @@ def find(photos: list[str], output: Path) -> list[tuple[Path, Path]]:
 
 
 def _expand(path: Path, output: Path) -> list[Path]:
-    # A photo may be called trip[1].jpg: what exists is no pattern.
+    """Return the photos of a file name, a folder or a pattern."""
+    # A photo may be called trip[1].jpg. So an existing path is no pattern.
     pattern = not path.exists() and glob.has_magic(str(path))
     if not path.exists() and not pattern:
-        style = "" if path.suffix or path.name != str(path) else f"; a style is named with --style {path}"
+        style = (
+            ""
+            if path.suffix or path.name != str(path)
+            else f"; a style is named with --style {path}"
+        )
         raise ValueError(f"{not_there(path, 'file or folder')}{style}")
     searched = _search_folder(path, output) if path.is_dir() else _search_pattern(path, output)
     photos = list(searched) if pattern or path.is_dir() else [path]
@@ -52,17 +67,26 @@ def _expand(path: Path, output: Path) -> list[Path]:
 
 
 def _search_folder(folder: Path, output: Path) -> Iterator[Path]:
-    """Images in a folder and below, without earlier results, unless the folder itself lies among them."""
-    from impasto.images import named_images  # and torch, which a command line without folders need not wait for
+    """Yield the images below a folder, leaving out earlier results in `output`.
+
+    Results are not left out if the folder itself lies in `output`.
+    """
+    # Imported here, since it imports torch: slow, and needed only for folders and patterns.
+    from impasto.images import named_images
     from impasto.images.folders import walk
 
     results = output.resolve()
     asked = folder.resolve().is_relative_to(results)
-    return named_images(walk(folder, lambda sub: asked or not sub.resolve().is_relative_to(results)))
+    return named_images(
+        walk(folder, lambda sub: asked or not sub.resolve().is_relative_to(results))
+    )
 
 
 def _search_pattern(pattern: Path, output: Path) -> Iterator[Path]:
-    """Images that match, sorted, without earlier results, unless the pattern itself starts among them."""
+    """Yield the images that match a pattern, sorted, leaving out earlier results in `output`.
+
+    Results are not left out if the pattern itself starts in `output`.
+    """
     from impasto.images import named_images
     from impasto.images.folders import search
 
@@ -74,13 +98,29 @@ def _search_pattern(pattern: Path, output: Path) -> Iterator[Path]:
 
 
 def plan(found: list[tuple[Path, Path]], output: Path, label: str) -> list[Job]:
-    """Where each result goes; where two would get one name, the later is numbered."""
-    if re.fullmatch(r"\.[a-z]{2,5}", output.suffix.lower()) and not output.is_dir():  # the name of a file
+    """Return a job for each photo.
+
+    Args:
+        found: photos and their sub-folders, from `find`.
+        output: a folder; or, for one photo, a file.
+        label: added to the names of results. If two would be the same, the later is numbered.
+
+    Raises:
+        ValueError: `output` is one file for several photos, or a format that cannot be written.
+    """
+    # A suffix of letters marks a file.
+    if re.fullmatch(r"\.[a-z]{2,5}", output.suffix.lower()) and not output.is_dir():
         if output.suffix.lower() not in WRITABLE:
             names = ", ".join(WRITABLE)
-            raise ValueError(f"--output {output}: cannot be written; name it {names}, or a folder without a suffix")
+            raise ValueError(
+                f"--output {output}: cannot be written; name it {names}, or a folder without "
+                "a suffix"
+            )
         if len(found) > 1:
-            raise ValueError(f"--output {output}: names one image, and there are {len(found)} photos; name a folder")
+            raise ValueError(
+                f"--output {output}: names one image, and there are {len(found)} photos; "
+                "name a folder"
+            )
         return [Job(found[0][0], output)]
     jobs: list[Job] = []
     taken: set[str] = set()
@@ -97,7 +137,12 @@ def plan(found: list[tuple[Path, Path]], output: Path, label: str) -> list[Job]:
 
 
 def check_outputs(jobs: list[Job], overwrite: bool) -> None:
-    """Refuses to write over a photo, over an earlier result of a single photo, and where nothing can be."""
+    """Check the files of all results before the first photo is stylized.
+
+    Raises:
+        ValueError: a result would overwrite a photo, a folder cannot be written, or the result of
+            a single photo exists and `overwrite` is false.
+    """
     spare_inputs([job.output for job in jobs], [job.photo for job in jobs])
     if len(jobs) == 1:
         check_new(jobs[0], overwrite)
@@ -106,12 +151,16 @@ def check_outputs(jobs: list[Job], overwrite: bool) -> None:
 
 
 def spare_inputs(outputs: Iterable[Path], inputs: Iterable[Path]) -> None:
-    """`ValueError` where an output would be written over a picture given: by inode, so that neither links nor the case
-    of letters hide one."""
+    """Raise ValueError if an output would overwrite an input picture.
+
+    Files are compared by inode, so that links or the case of letters do not hide an input.
+    """
     given = {_inode(path) for path in inputs if path != PIPE and path.exists()}
     for output in outputs:
         if output.exists() and _inode(output) in given:
-            raise ValueError(f"{output}: is a picture given, never written over; choose another --output")
+            raise ValueError(
+                f"{output}: is a picture given, never written over; choose another --output"
+            )
 
 
 def _inode(path: Path) -> tuple[int, int]:
@@ -120,15 +169,21 @@ def _inode(path: Path) -> tuple[int, int]:
 
 
 def check_new(job: Job, overwrite: bool) -> None:
+    """Raise ValueError if a result exists already and must not be overwritten."""
     if os.path.lexists(job.output) and not overwrite:
         instead = "--overwrite replaces it, --skip-existing leaves it"
         raise ValueError(f"{job.photo}: {job.output} exists already; {instead}")
 
 
 def check_output_folder(folder: Path) -> None:
-    """`ValueError` where nothing can be written in the folder of --output; it is made with the first file."""
+    """Raise ValueError if the folder of --output cannot be written.
+
+    The folder is not made here, but with its first file.
+    """
     try:
         check_folder(folder)
     except OSError as error:
         reason = error.strerror or str(error)
-        raise ValueError(f"--output: {folder} cannot be written ({reason}); choose another folder") from error
+        raise ValueError(
+            f"--output: {folder} cannot be written ({reason}); choose another folder"
+        ) from error

@@ -1,4 +1,4 @@
-"""The command `impasto optimize`: a photo and paintings in, the picture of least loss out."""
+"""The command `impasto optimize`: paints a photo by optimizing its pixels under the loss."""
 
 import sys
 from pathlib import Path
@@ -9,10 +9,18 @@ from impasto.commands.arguments import read_options
 
 
 def optimize(arguments: list[str]) -> int:
-    """Runs the command; 0: done, 130: interrupted, with what there was saved. Mistakes are ValueErrors."""
+    """Run the command with the arguments of a command line; return its exit status.
+
+    Returns:
+        0: done; 130: interrupted, the picture so far was saved.
+
+    Raises:
+        ValueError: a mistake of the user.
+    """
     given, options = read_options(
         "optimize",
-        "Paint one photo by optimization (Gatys et al. 2016), under the loss networks are trained with.",
+        "Paint one photo by optimization (Gatys et al. 2016), under the loss networks are trained "
+        "with.",
         optimize_photo,
         arguments,
         ("content", "styles"),
@@ -40,20 +48,26 @@ def optimize_photo(
     loss: LossOptions = LossOptions(),  # noqa: B008  only read
     options: OptimizeOptions = OptimizeOptions(),  # noqa: B008  only read
 ) -> int:
-    """Optimizes one picture; every mistake that can be seen beforehand is refused before the first step.
+    """Optimize one picture; known mistakes are refused before the first step.
 
     Args:
-        content: the photo; without a name, the first picture.
-        styles: paintings, with weights if they should differ: a.jpg=0.7 b.jpg=0.3; their Gram matrices are mixed;
-            without a name, the pictures after the first.
-        output: the picture to write (default: optimized/PHOTO_STYLE.png); the terms of every step go beside it (.csv).
+        content: the photo; the first picture that is given without a name.
+        styles: paintings whose Gram matrices are mixed, with weights if they should differ:
+            a.jpg=0.7 b.jpg=0.3; the other pictures that are given without a name.
+        output: the picture to write; if not given, optimized/PHOTO_STYLE.png. The terms of every
+            step go beside it (.csv).
         size: longer side of the result in pixels.
-        style_size: longer side of the paintings in pixels: the scale of the strokes; 0 keeps them as they are.
-        masks: one picture for each painting, white where it holds; stretched to the photo where sizes differ.
-        colors: those of the style; or the photo's: luminance paints its brightness only, histogram gives the paintings
-            the photo's mean and covariance of colours first (Gatys et al. 2016).
-        photos: a folder of photos on which the balance is measured; without it, on the quarters of the photo.
-        snapshots: after how many steps to keep the picture: 1 100 200, as files and as one contact sheet.
+        style_size: longer side of the paintings in pixels, the scale of the strokes; 0 keeps
+            their size.
+        masks: a picture for each painting, white where the painting applies; stretched to the
+            photo if sizes differ.
+        colors: style: the colours of the paintings; luminance: those of the photo, of which only
+            the brightness is painted; histogram: the paintings first get the mean and covariance
+            of the photo's colours (Gatys et al. 2016).
+        photos: a folder of photos on which the balance is measured; if not given, the quarters of
+            the photo.
+        snapshots: step numbers after which the picture is kept, such as 1 100 200, as files and
+            as one contact sheet.
         device: auto (cuda, else mps, else cpu), cpu, cuda, cuda:N or mps.
         overwrite: replace an earlier result.
         loss: what is measured, and how the terms are weighed.
@@ -62,19 +76,25 @@ def optimize_photo(
     if not styles:
         raise ValueError("no painting given: impasto optimize photo.jpg painting.jpg")
     paths, weights = _weighted(styles)
-    for name in [path.name for path in paths if not path.exists() and path.name == str(path) and not path.suffix]:
+    for name in [
+        path.name
+        for path in paths
+        if not path.exists() and path.name == str(path) and not path.suffix
+    ]:
         raise ValueError(
-            f"styles {name}: no such picture; a style that a network knows is painted with `impasto infer {content} "
-            f"--style {name}`"
+            f"styles {name}: no such picture; a style that a network knows is painted with "
+            f"`impasto infer {content} --style {name}`"
         )
-    # They import torch, which takes seconds: mistakes in the above need not wait for it.
+    # Imported here because torch takes seconds to import. Mistakes above are answered without it.
     from impasto.commands.optimizing import Job, brightness, gap_photos, read_painting
     from impasto.images import Picture, keep_colors, match_colors, read_image, resize
     from impasto.inference.devices import find_device, memory_explained
     from impasto.perceptual.loss import PerceptualLoss
     from impasto.reference import optimize_image
 
-    path = Path(output or f"optimized/{Path(content).stem}_{'+'.join(file.stem for file in paths)}.png")
+    path = Path(
+        output or f"optimized/{Path(content).stem}_{'+'.join(file.stem for file in paths)}.png"
+    )
     job = Job(path, options.steps, tuple(snapshots), overwrite)
     torch_device = find_device(device)
     photo = read_image(content).resized(size)
@@ -86,22 +106,33 @@ def optimize_photo(
     job.check([Path(content), *paths, *map(Path, masks)], pixels.shape[:-3:-1])
     known = gap_photos(photos).to(torch_device) if photos else None
     perceptual = PerceptualLoss(loss).to(torch_device)
-    too_large = f"size {size}: does not fit in the memory of {torch_device}; give --checkpointing, or a smaller --size"
+    too_large = (
+        f"size {size}: does not fit in the memory of {torch_device}; give --checkpointing, "
+        "or a smaller --size"
+    )
     with job.progress:
         try:
             with memory_explained(too_large):
                 optimize_image(
-                    pixels.to(torch_device), paintings, perceptual, options,
-                    mixture=weights, photos=known, masks=None if regions is None else regions.to(torch_device),
+                    pixels.to(torch_device),
+                    paintings,
+                    perceptual,
+                    options,
+                    mixture=weights,
+                    photos=known,
+                    masks=None if regions is None else regions.to(torch_device),
                     on_step=job.on_step,
-                )  # fmt: skip
+                )
         except (KeyboardInterrupt, ValueError) as stop:
             if not job.rows:
                 raise
             job.stopped = stop
-    reached = max(job.latest.shape[-2:])  # a coarse size, where the run was stopped early
-    painted = keep_colors(job.latest, resize(pixels, reached)) if colors == "luminance" else job.latest
-    # In two steps, as the pixels went: in one, sides may be rounded to another number.
+    reached = max(job.latest.shape[-2:])  # below `size` if the run was stopped at a coarse size
+    painted = (
+        keep_colors(job.latest, resize(pixels, reached)) if colors == "luminance" else job.latest
+    )
+    # Alpha is resized twice, to `size` and here, as the pixels were. At once, its sides could be
+    # rounded to other numbers.
     alpha = None if photo.alpha is None else resize(photo.alpha, reached)
     job.finish(Picture(painted, alpha, photo.icc_profile))
     if isinstance(job.stopped, ValueError):
@@ -110,7 +141,13 @@ def optimize_photo(
 
 
 def _weighted(styles: list[str]) -> tuple[list[Path], list[float]]:
-    """Files and weights of `a.jpg=0.7`; a file that has a = in its name is found all the same."""
+    """Split `a.jpg=0.7` into a file and its weight, for each of the styles.
+
+    The weight is 1 if none is given, also for an existing file with a = in its name.
+
+    Raises:
+        ValueError: a weight is no number.
+    """
     paths, weights = [], []
     for text in styles:
         name, equals, weight = text.rpartition("=")
@@ -119,6 +156,8 @@ def _weighted(styles: list[str]) -> tuple[list[Path], list[float]]:
         try:
             weights.append(float(weight))
         except ValueError:
-            raise ValueError(f"styles {text}: {weight!r} is no weight; write picture.jpg=0.7") from None
+            raise ValueError(
+                f"styles {text}: {weight!r} is no weight; write picture.jpg=0.7"
+            ) from None
         paths.append(Path(name))
     return paths, weights

@@ -1,4 +1,4 @@
-"""What `optimize` works with and leaves: pictures, the files of a run, and how far it is."""
+"""Helpers of `optimize`: reading pictures, and the progress and output files of a run."""
 
 import csv
 import io
@@ -22,22 +22,31 @@ from impasto.images import Picture, encode, explained, read_image, scaled, writa
 from impasto.images.sheets import contact_sheet
 from impasto.writing import new_files
 
-GAP_PHOTOS = 32  # of a folder, on which the balance is measured: as many as in training
-GAP_SIZE = 256
+GAP_PHOTOS = 32  # photos on which the balance is measured at most, as many as in training
+GAP_SIZE = 256  # longer side of these photos in pixels
 
 
 def read_painting(file: Path, size: int | None) -> Tensor:
+    """Return a painting, 1×3×H×W in [0, 1], its longer side `size` pixels; 0 keeps its size."""
     painting = read_image(file)
     return (painting.resized(size) if size else painting).pixels
 
 
 def brightness(files: list[str], pixels: Tensor) -> Tensor | None:
-    """That of the mask pictures, N×1×H×W, as large as the photo."""
+    """Return the brightness of mask files, stretched to the photo; None without files.
+
+    Args:
+        files: a picture for each of N paintings.
+        pixels: the photo, 1×3×H×W.
+
+    Returns:
+        N×1×H×W in [0, 1].
+    """
     found = []
     for file in files:
         picture = read_image(file)
         mask = picture.pixels.mean(1, keepdim=True)
-        mask = mask if picture.alpha is None else mask * picture.alpha  # transparent is not white
+        mask = mask if picture.alpha is None else mask * picture.alpha  # transparent is black
         if mask.shape[-2:] != pixels.shape[-2:]:
             if not _same_ratio(mask.shape[-2:], pixels.shape[-2:]):
                 given, fitted = ("{1}×{0}".format(*image.shape[-2:]) for image in (mask, pixels))
@@ -48,13 +57,23 @@ def brightness(files: list[str], pixels: Tensor) -> Tensor | None:
 
 
 def _same_ratio(one: Sequence[int], other: Sequence[int]) -> bool:
-    """Whether scaling the larger to the smaller, to whole pixels, gives its sides, or misses them by one."""
+    """Whether two sizes have the same ratio of sides.
+
+    The larger is scaled to the smaller. Rounding may make a difference of one pixel.
+    """
     small, large = sorted((one, other), key=max)
     return all(abs(a - b) <= 1 for a, b in zip(scaled(large, max(small)), small, strict=True))
 
 
 def gap_photos(folder: str) -> Tensor:
-    """The first photos of a folder, P×3×S×S in [0, 1], for the balance; ImageError where one cannot be read."""
+    """Return the first photos of a folder, on which the balance is measured.
+
+    Returns:
+        P×3×S×S in [0, 1]: the photos scaled, and cropped to the shortest of all sides.
+
+    Raises:
+        ImageError: a photo cannot be read.
+    """
     found = [read_image(file).resized(GAP_SIZE).pixels for file in find_images(folder)[:GAP_PHOTOS]]
     side = min(min(photo.shape[-2:]) for photo in found)
     return torch.cat([photo[..., :side, :side] for photo in found])
@@ -62,7 +81,18 @@ def gap_photos(folder: str) -> Tensor:
 
 @dataclass
 class Job:
-    """What a run leaves: the picture, the terms of every step, snapshots; and how far it is."""
+    """An optimization of one picture: its progress, and the files it writes.
+
+    Args:
+        path: the picture to write.
+        steps: length of the optimization.
+        snapshots: numbers of the steps after which the picture is kept.
+        overwrite: replace earlier files.
+        stopped: the exception that ended the optimization early.
+        latest: the picture after the last step, 1×3×H×W in [0, 1].
+        rows: step, size and loss terms of every step.
+        kept: the snapshots so far, by step.
+    """
 
     path: Path
     steps: int
@@ -74,16 +104,34 @@ class Job:
     kept: dict[int, Tensor] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.description}"))
+        columns = (
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.description}"),
+        )
         self.progress = Progress(*columns, console=Console(stderr=True), transient=True)
         self.task = self.progress.add_task("", total=self.steps)
 
     def check(self, inputs: list[Path], size: Sequence[int]) -> None:
-        """Refuses what could not be written at the end, and to write over what was given."""
+        """Check, before the first step, that all files can be written at the end.
+
+        Args:
+            inputs: pictures that must not be overwritten.
+            size: width and height of the result in pixels.
+
+        Raises:
+            ValueError: a file would overwrite an input, exists already or cannot be written.
+        """
         if self.path.suffix.lower() not in WRITABLE:
             raise ValueError(f"{self.path}: --output ends with one of {', '.join(WRITABLE)}")
         check_output_folder(self.path.parent)
-        files = [self.path, self.path.with_suffix(".csv"), self._plot(), *map(self._snapshot, self.snapshots)]
+        files = [
+            self.path,
+            self.path.with_suffix(".csv"),
+            self._plot(),
+            *map(self._snapshot, self.snapshots),
+        ]
         files += [self._sheet()] if self.snapshots else []
         spare_inputs(files, inputs)
         there = [file for file in files if os.path.lexists(file)]
@@ -102,6 +150,13 @@ class Job:
         return self.path.with_name(f"{self.path.stem}_snapshots.png")
 
     def on_step(self, step: int, image: Tensor, terms: dict[str, float]) -> None:
+        """Record a step and show it; write the picture if a snapshot is due.
+
+        Args:
+            step: number of steps done.
+            image: the picture, 1×3×H×W in [0, 1].
+            terms: the loss terms, as fractions.
+        """
         self.latest = image.cpu()
         self.rows.append({"step": step, "size": max(image.shape[-2:]), **terms})
         said = "  ".join(f"{name} {value:.3f}" for name, value in terms.items())
@@ -111,7 +166,7 @@ class Job:
             write_image(self._snapshot(step), Picture(self.latest), overwrite=True)
 
     def finish(self, picture: Picture) -> None:
-        """Writes what there is, and says where."""
+        """Write the picture, the table, and plot and contact sheet if any; print their names."""
         table, terms = self.path.with_suffix(".csv"), io.StringIO(newline="")
         writer = csv.DictWriter(terms, self.rows[0])
         writer.writeheader()
@@ -119,10 +174,16 @@ class Job:
         drawn = plot_terms({self.path.stem: self.rows})
         with new_files(self.overwrite) as begin:
             with explained(self.path, "cannot be written"):
-                encode(picture, writable(self.path, picture.pixels.shape[:-3:-1], self.overwrite), begin(self.path))
+                encode(
+                    picture,
+                    writable(self.path, picture.pixels.shape[:-3:-1], self.overwrite),
+                    begin(self.path),
+                )
             begin(table).write(terms.getvalue().encode())
             if self.kept:
-                sheet = contact_sheet([list(self.kept.values())], column_labels=[f"step {step}" for step in self.kept])
+                sheet = contact_sheet(
+                    [list(self.kept.values())], column_labels=[f"step {step}" for step in self.kept]
+                )
                 sheet.save(begin(self._sheet()), "PNG")
             if drawn:
                 begin(self._plot()).write(drawn)

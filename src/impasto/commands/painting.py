@@ -1,4 +1,4 @@
-"""What `infer` does once its command line is right: photo after photo read, stylized, written and told of."""
+"""What `infer` does after its command line is checked: it reads, stylizes and writes the photos."""
 
 import io
 import re
@@ -23,6 +23,14 @@ from impasto.spelling import printable
 
 
 def default_network(style: str | None) -> str:
+    """Return the published network to use if none is given.
+
+    It is the one that knows the style, which is printed. Without a style it is the only published
+    network, or starry_night.
+
+    Raises:
+        ValueError: no network knows the style, or there is no default.
+    """
     names = published_networks()
     if style is not None:
         name = network_of(style)
@@ -31,29 +39,41 @@ def default_network(style: str | None) -> str:
     if len(names) == 1 or "starry_night" in names:
         return names[0] if len(names) == 1 else "starry_night"
     known = ", ".join(names) or "none yet"
-    raise ValueError(f"--network is missing: name a .safetensors file or a published network ({known})")
+    raise ValueError(
+        f"--network is missing: name a .safetensors file or a published network ({known})"
+    )
 
 
 def networks_table() -> str:
-    """A line for each published network: its name and its styles."""
+    """Return a line for each published network: its name and its styles."""
     known = published_styles()
     width = max(map(len, known), default=0)
     return "\n".join(f"{name:{width}}  {', '.join(styles)}" for name, styles in known.items())
 
 
 def styles_table(painter: Painter) -> str:
-    """A line for each style: name, title, painter, year."""
+    """Return a line for each style: its name, title, artist and year."""
     known = {str(style["name"]): style for style in painter.metadata.get("styles", [])}
     keys = ("title", "artist", "year")
-    rows = [[name, *(printable(known.get(name, {}).get(key) or "") for key in keys)] for name in painter.styles]
+    rows = [
+        [name, *(printable(known.get(name, {}).get(key) or "") for key in keys)]
+        for name in painter.styles
+    ]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
 
 
 def label(stylizer: Stylizer, network: Path) -> str:
-    """What the name of a result says beside the photo's: all that makes another picture of the same photo."""
+    """Return what a result's file name adds to the photo's name.
+
+    It names the network, the style and the options, so that different pictures of the same photo
+    get different names.
+    """
     mixture = stylizer.mixture
-    style = "+".join(f"{name}-{100 * weight:.0f}" if len(mixture) > 1 else name for name, weight in mixture.items())
+    style = "+".join(
+        f"{name}-{100 * weight:.0f}" if len(mixture) > 1 else name
+        for name, weight in mixture.items()
+    )
     parts = [
         (True, network.stem),
         (len(stylizer.painter.styles) > 1, style),
@@ -67,7 +87,14 @@ def label(stylizer: Stylizer, network: Path) -> str:
 
 
 def to_standard_output(stylize: Callable[[Path], int]) -> int:
-    """Hands the picture of one photo on as PNG, and nothing else; the exit status."""
+    """Write the picture of one photo to standard output as PNG, and nothing else.
+
+    Args:
+        stylize: paints into the file that it is given, and returns an exit status.
+
+    Returns:
+        That exit status.
+    """
     with TemporaryDirectory() as folder:
         picture = Path(folder, "stylized.png")
         with redirect_stdout(io.StringIO()):
@@ -79,7 +106,18 @@ def to_standard_output(stylize: Callable[[Path], int]) -> int:
 
 
 def stylize_all(stylizer: Stylizer, jobs: list[Job], overwrite: bool, *, single: bool) -> int:
-    """Stylizes one after another; those that cannot be are skipped with a line each, but a `single` one is an error."""
+    """Stylize photos one after another.
+
+    Args:
+        stylizer: the network with its style and options.
+        jobs: photos and the files of their results.
+        overwrite: replace earlier results.
+        single: whether one photo was asked for. Then its error is raised. With several, a photo
+            that fails is skipped with a line.
+
+    Returns:
+        The exit status: 0: done, 1: some photos were skipped, 130: interrupted.
+    """
     done = 0
     progress = _progress()
     try:
@@ -94,7 +132,7 @@ def stylize_all(stylizer: Stylizer, jobs: list[Job], overwrite: bool, *, single:
                     raise
                 print(printable(f"skipped {_explain(job, error)}"), file=sys.stderr)
     except KeyboardInterrupt:
-        progress.stop()  # before the line, which the bar would cover
+        progress.stop()  # otherwise the bar would cover the line
         print(f"interrupted: {done} of {len(jobs)} stylized", file=sys.stderr)
         return 130
     finally:
@@ -103,36 +141,56 @@ def stylize_all(stylizer: Stylizer, jobs: list[Job], overwrite: bool, *, single:
     if len(jobs) == 2 and _looks_like_a_style(jobs[1].photo):
         photo, painting = (job.photo for job in jobs)
         hint = printable(f"impasto optimize {photo} {painting}")
-        print(f"both are stylized as photos; `{hint}` paints the first like the second", file=sys.stderr)
+        print(
+            f"both are stylized as photos; `{hint}` paints the first like the second",
+            file=sys.stderr,
+        )
     return 0 if done == len(jobs) else 1
 
 
 def _looks_like_a_style(photo: Path) -> bool:
-    """Whether a picture was perhaps given as the style: it is called painting.jpg, or as a published style."""
+    """Whether a photo was perhaps meant as the style, judged by its name.
+
+    Such a name contains the word painting or style, or is that of a published style.
+    """
     names = {name for styles in published_styles().values() for name in styles}
-    return photo.stem.lower() in names or bool({"painting", "style"} & {*re.split(r"[^a-z]+", photo.stem.lower())})
+    return photo.stem.lower() in names or bool(
+        {"painting", "style"} & {*re.split(r"[^a-z]+", photo.stem.lower())}
+    )
 
 
 def _progress() -> Progress:
-    """A bar for several photos, and one for a large photo; on a terminal only."""
-    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    """Return a progress display for photos and the tiles of a large one, shown on a terminal."""
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+    )
     console = Console(stderr=True)
-    # rich estimates from the last 30 seconds, in which a slow machine paints no two tiles.
-    return Progress(*columns, console=console, disable=not console.is_terminal, speed_estimate_period=3600)
+    # By default rich estimates from the last 30 seconds. A slow machine paints no two tiles then.
+    return Progress(
+        *columns, console=console, disable=not console.is_terminal, speed_estimate_period=3600
+    )
 
 
 def _stylize(stylizer: Stylizer, job: Job, overwrite: bool, progress: Progress) -> str:
-    """Reads, stylizes and writes one photo; returns the line that tells of it."""
+    """Read, stylize and write one photo; return a line with its file, size and time."""
     started = time.perf_counter()
     check_new(job, overwrite)
     piped = job.photo == PIPE
-    photo = stylizer.read("standard input", sys.stdin.buffer.read()) if piped else stylizer.read(job.photo)
+    photo = (
+        stylizer.read("standard input", sys.stdin.buffer.read())
+        if piped
+        else stylizer.read(job.photo)
+    )
     if photo.note:
         print(printable(f"{job.photo}: {photo.note}"), file=sys.stderr)
     height, width = photo.shape if isinstance(photo, Scan) else photo.pixels.shape[-2:]
     if stylizer.size is not None:
         height, width = scaled((height, width), stylizer.size)
-    writable(job.output, (width, height), overwrite)  # what its format cannot hold is refused before it is painted
+    # Refuses a size that the format cannot hold, before the photo is painted.
+    writable(job.output, (width, height), overwrite)
     if isinstance(photo, Scan):
         _write_in_tiles(stylizer, photo, job, overwrite, progress)
     else:
@@ -141,19 +199,30 @@ def _stylize(stylizer: Stylizer, job: Job, overwrite: bool, progress: Progress) 
     return f"{job.output}  {width}×{height}, {time.perf_counter() - started:.1f} s"
 
 
-def _write_in_tiles(stylizer: Stylizer, photo: Scan, job: Job, overwrite: bool, progress: Progress) -> None:
-    """Paints a large photo, tile after tile, into its file, with a bar of its own."""
+def _write_in_tiles(
+    stylizer: Stylizer, photo: Scan, job: Job, overwrite: bool, progress: Progress
+) -> None:
+    """Paint a large photo, tile after tile, into its file, with a progress bar of its own."""
     task = progress.add_task(f"painting {printable(job.photo.name)}", total=None)
     progress.start()
     try:
-        rows = stylizer.rows(photo, lambda done, total: progress.update(task, completed=done, total=total))
+        rows = stylizer.rows(
+            photo, lambda done, total: progress.update(task, completed=done, total=total)
+        )
         size, profile = photo.image.size, photo.icc_profile
-        write_rows(job.output, rows, size, alpha=photo.transparent, icc_profile=profile, overwrite=overwrite)
+        write_rows(
+            job.output,
+            rows,
+            size,
+            alpha=photo.transparent,
+            icc_profile=profile,
+            overwrite=overwrite,
+        )
     finally:
         progress.remove_task(task)
 
 
 def _explain(job: Job, error: Exception) -> str:
-    """One line that starts with the photo, whoever raised it."""
+    """Return an error as one line that starts with the photo."""
     message = " ".join(str(error).split())
     return message if message.startswith(str(job.photo)) else f"{job.photo}: {message}"

@@ -1,1 +1,1 @@
-"""Training: the Lightning module, its optimizer and schedule, checkpoints, and the compact loss network."""
+"""Training: Lightning modules, optimizer, schedule, callbacks and checkpoints."""

@@ -1,4 +1,4 @@
-"""What a training run shows and leaves behind: progress, losses, previews; and how it is stopped."""
+"""Callbacks of a training run: progress, table of losses, previews, and a safe stop by a signal."""
 
 import csv
 import io
@@ -23,16 +23,18 @@ from impasto.training.schedule import Schedule, finished, stepped
 from impasto.writing import new_file, write_text
 
 BAR_WIDTH = 10
-BETWEEN_DRAWINGS = 0.2  # seconds: to read the terms is to wait for the GPU
-_HANGUP = getattr(signal, "SIGHUP", None)  # a terminal was closed; Windows knows none
+BETWEEN_DRAWINGS = 0.2  # seconds between updates of the bar: reading the terms waits for the GPU
+_HANGUP = getattr(signal, "SIGHUP", None)  # sent when a terminal is closed; Windows lacks it
 
 
 class ShowProgress(pl.callbacks.ProgressBar):
-    """A bar with photos per second, time left and the terms; where there is no terminal, a line now and then.
+    """A progress bar with time left, step, loss terms and photos per second.
+
+    Without a terminal, as in a log file, a line is printed now and then instead.
 
     Args:
-        schedule: says how much of the run is done.
-        seconds_between_lines: without a terminal, how often a line is printed.
+        schedule: tells how much of the run is done.
+        seconds_between_lines: time between two lines without a terminal.
     """
 
     def __init__(self, schedule: Schedule, seconds_between_lines: float = 30.0) -> None:
@@ -42,11 +44,12 @@ class ShowProgress(pl.callbacks.ProgressBar):
         self.bar: Progress | None = None
 
     def disable(self) -> None:
-        """Lightning's way to silence the ranks above 0."""
+        """Print nothing; Lightning calls this on ranks above 0."""
         self.console.quiet = True
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self.photos, self.began, self.said = 0, time.monotonic(), float("-inf")  # the first step is said at once
+        # -inf: the first step is shown at once.
+        self.photos, self.began, self.said = 0, time.monotonic(), float("-inf")
         columns = (BarColumn(BAR_WIDTH), TextColumn("{task.description}"))
         self.bar = Progress(*columns, console=self.console, disable=not self.console.is_terminal)
         self.task = self.bar.add_task("", total=1, completed=0)
@@ -54,7 +57,12 @@ class ShowProgress(pl.callbacks.ProgressBar):
         self.bar.start()
 
     def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
     ) -> None:
         self.photos += len(batch["content"]) * trainer.world_size
         quiet = time.monotonic() - self.said
@@ -63,15 +71,26 @@ class ShowProgress(pl.callbacks.ProgressBar):
         self.said = time.monotonic()
         seconds, share = self.said - self.began, self.schedule.share
         left = seconds * max(0.0, 1 - share) / max(1e-9, share - self.share_at_start)
-        terms = {name.removeprefix("train/"): float(value) for name, value in trainer.progress_bar_metrics.items()}
-        parts = [  # what matters most comes first: a narrow terminal shows the first alone
+        terms = {
+            name.removeprefix("train/"): float(value)
+            for name, value in trainer.progress_bar_metrics.items()
+        }
+        parts = [  # the most important first: a narrow terminal shows only those
             f"{timedelta(seconds=round(left))} left",
-            f"step {trainer.global_step}" + ("" if self.schedule.minutes else f"/{trainer.max_steps}"),
-            *(f"{name} {terms[name]:.3f}" for name in sorted(terms, key=lambda name: name != "loss")),
+            f"step {trainer.global_step}"
+            + ("" if self.schedule.minutes else f"/{trainer.max_steps}"),
+            *(
+                f"{name} {terms[name]:.3f}"
+                for name in sorted(terms, key=lambda name: name != "loss")
+            ),
             f"{self.photos / max(1e-9, seconds):.1f} photos/s",
         ]
         assert self.bar is not None
-        self.bar.update(self.task, completed=share, description=_fitting(parts, self.console.width - BAR_WIDTH - 1))
+        self.bar.update(
+            self.task,
+            completed=share,
+            description=_fitting(parts, self.console.width - BAR_WIDTH - 1),
+        )
         if not self.console.is_terminal:
             self.console.print("  ".join(parts), soft_wrap=True)
 
@@ -81,43 +100,51 @@ class ShowProgress(pl.callbacks.ProgressBar):
             self.bar.stop()
 
     def print(self, *args: Any, **kwargs: Any) -> None:
-        """Lines of Lightning's own go above the bar."""
+        """Print a line of Lightning's above the bar."""
         self.console.print(*args)
 
 
 def _fitting(parts: list[str], width: int) -> str:
-    """As many of the parts, from the first on, as fit into a line."""
+    """Join the first parts, as many as fit into `width` characters and at least one."""
     lines = list(accumulate(parts, "{}  {}".format))
     return max((line for line in lines if len(line) <= width), key=len, default=parts[0])
 
 
 class LossTable(pl.Callback):
-    """`losses.csv` in the run's folder: step, learning rate and every term, at each logged step and validation.
+    """Writes `losses.csv` in the run's folder: a row for each logged step and each validation.
 
-    Where several batches make a step, its terms are their means.
+    The row of a step holds the learning rate and the `train/` terms, that of a validation the
+    `val/` terms. With gradient accumulation, the terms of a step are means over its batches.
 
-    Lightning's own CSVLogger deletes the table when a run is resumed; this one goes on in it. Rows past the
-    checkpoint a run is resumed from are taken out, since the run writes them again.
+    Lightning's CSVLogger deletes its table when a run is resumed. This one continues it. Rows
+    after the checkpoint are removed first, since the resumed run writes them again.
     """
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        # Not at on_fit_start: the step a run is resumed from is restored after it.
+        # Not in on_fit_start: Lightning restores the step of a resumed run after that hook.
         self.path = Path(trainer.default_root_dir) / "losses.csv"
         self.rows: list[dict[str, str]] = []
         self.columns: list[str] = []
-        self.batches: list[dict[str, float]] = []  # terms of those that make the step at hand
+        self.batches: list[dict[str, float]] = []  # terms of the current step's batches
         if trainer.is_global_zero and self.path.exists():
             with self.path.open(newline="", encoding="utf-8") as file:
-                rows = [row for row in csv.DictReader(file) if int(row["step"]) <= trainer.global_step]
+                rows = [
+                    row for row in csv.DictReader(file) if int(row["step"]) <= trainer.global_step
+                ]
             self.rows = rows
             self._write_anew()
 
     def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
     ) -> None:
         every = trainer.log_every_n_steps  # type: ignore[attr-defined]
         done = stepped(trainer)
-        step = trainer.global_step if done else trainer.global_step + 1  # the one this batch belongs to
+        step = trainer.global_step if done else trainer.global_step + 1  # the step of this batch
         if not trainer.is_global_zero or not every or step % every:
             return
         self.batches.append(_metrics(trainer, "train/"))
@@ -132,11 +159,13 @@ class LossTable(pl.Callback):
             self._add(trainer.global_step, _metrics(trainer, "val/"))
 
     def _add(self, step: int, values: dict[str, float]) -> None:
-        # repr of a float reads back as the same number: a resumed run can be compared to the last bit.
-        self._write({"step": str(step), **{name: repr(float(value)) for name, value in values.items()}})
+        # repr keeps every bit of a float, so that a resumed run can be compared exactly.
+        self._write(
+            {"step": str(step), **{name: repr(float(value)) for name, value in values.items()}}
+        )
 
     def _write(self, row: dict[str, str]) -> None:
-        """Appends; a column seen for the first time (validation comes later) makes the table be written anew."""
+        """Append a row, or rewrite the table if the row brings new columns, as validation does."""
         self.rows.append(row)
         if any(name not in self.columns for name in row):
             self._write_anew()
@@ -145,7 +174,7 @@ class LossTable(pl.Callback):
             csv.DictWriter(file, self.columns).writerow(row)
 
     def _write_anew(self) -> None:
-        """Beside its place, then moved there: killed on the way, the run has its old table."""
+        """Rewrite the table whole or not at all: a run killed meanwhile keeps the old table."""
         self.columns = list(dict.fromkeys(name for row in self.rows for name in row))
         table = io.StringIO(newline="")
         writer = csv.DictWriter(table, self.columns)
@@ -155,27 +184,42 @@ class LossTable(pl.Callback):
 
 
 def _metrics(trainer: pl.Trainer, prefix: str) -> dict[str, float]:
-    found = {name: value for name, value in trainer.callback_metrics.items() if name.startswith(prefix)}
+    """Return the logged values whose names start with `prefix`."""
+    found = {
+        name: value for name, value in trainer.callback_metrics.items() if name.startswith(prefix)
+    }
     return {name: float(value) for name, value in found.items()}
 
 
 class Previews(pl.Callback):
-    """A contact sheet of fixed photos in every style: `previews/step-N.jpg` in the run's folder, and TensorBoard.
+    """Contact sheets of the same photos in every style, in the run's folder and TensorBoard.
 
     Args:
-        every_n_steps: how often, and at the last step in any case; 0: never.
-        photos: how many photos, at least 1: of those training never sees, if some are kept for validation.
+        every_n_steps: steps between sheets (`previews/step-N.jpg`); the end of the run has one
+            too; 0: never.
+        photos: photos on a sheet, at least 1: those kept for validation, or else the first of
+            training.
     """
 
     def __init__(self, every_n_steps: int = 500, photos: int = 4) -> None:
         if photos < 1 or every_n_steps < 0:
-            raise ValueError(f"previews of {photos} photos every {every_n_steps} steps: photos from 1, steps from 0")
+            raise ValueError(
+                f"previews of {photos} photos every {every_n_steps} steps: "
+                "photos from 1, steps from 0"
+            )
         self.every_n_steps, self.photos = every_n_steps, photos
 
     def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
     ) -> None:
-        due = finished(trainer) or (self.every_n_steps and trainer.global_step % self.every_n_steps == 0)
+        due = finished(trainer) or (
+            self.every_n_steps and trainer.global_step % self.every_n_steps == 0
+        )
         if due and self.every_n_steps and stepped(trainer) and trainer.is_global_zero:
             self._paint(trainer, pl_module)
 
@@ -183,7 +227,10 @@ class Previews(pl.Callback):
     def _paint(self, trainer: pl.Trainer, pl_module: Any) -> None:
         photos = trainer.datamodule.preview_photos(self.photos).to(pl_module.device)  # type: ignore[attr-defined]
         codes = torch.eye(len(pl_module.styles), device=pl_module.device)
-        rows = [[photo, *(pl_module.network(photo, code[None]) for code in codes)] for photo in photos.split(1)]
+        rows = [
+            [photo, *(pl_module.network(photo, code[None]) for code in codes)]
+            for photo in photos.split(1)
+        ]
         rows = [[picture.float().cpu() for picture in row] for row in rows]
         sheet = contact_sheet(rows, column_labels=["photo", *pl_module.styles])
         folder = Path(trainer.default_root_dir) / "previews"
@@ -192,50 +239,61 @@ class Previews(pl.Callback):
         if isinstance(trainer.logger, TensorBoardLogger):
             pixels = torch.frombuffer(bytearray(sheet.tobytes()), dtype=torch.uint8)
             pixels = pixels.view(sheet.height, sheet.width, 3)
-            trainer.logger.experiment.add_image("previews", pixels, trainer.global_step, dataformats="HWC")
+            trainer.logger.experiment.add_image(
+                "previews", pixels, trainer.global_step, dataformats="HWC"
+            )
 
 
 class StopSafely(pl.Callback):
-    """Ctrl-C, SIGTERM or SIGHUP ends the run after the step at hand, a second at once.
+    """Ends the run after the current step on Ctrl-C, SIGTERM or SIGHUP.
 
-    The checkpoint is from that step.
+    `Checkpoints` then writes a checkpoint of that step. A second signal ends the process at once.
     """
 
     def __init__(self) -> None:
-        self.number = 0  # of the signal this process had
-        self.status = 0  # what the run is to exit with
+        self.number = 0  # the signal that this process received
+        self.status = 0  # exit status of the run: 128 + the signal, if one stopped it
         self._former: dict[int, Any] = {}
-        self._screens: list[int] = []  # of the standard descriptors, those that are a terminal
+        self._screens: list[int] = []  # those of stdin, stdout and stderr that are a terminal
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._screens = [number for number in (0, 1, 2) if os.isatty(number)]  # a terminal that is closed is none
-        # Here and not in setup: Lightning installs its own SIGTERM handler between the two.
+        # Found now, since isatty no longer knows a terminal that was closed.
+        self._screens = [number for number in (0, 1, 2) if os.isatty(number)]
+        # Not in setup: Lightning installs its own SIGTERM handler between setup and this hook.
         numbers = [signal.SIGINT, signal.SIGTERM]
-        if _HANGUP and signal.getsignal(_HANGUP) is not signal.SIG_IGN:  # as nohup has it
+        if _HANGUP and signal.getsignal(_HANGUP) is not signal.SIG_IGN:  # nohup ignores it
             numbers.append(_HANGUP)
         self._former = {number: signal.signal(number, self._ask) for number in numbers}
 
     def _ask(self, number: int, frame: FrameType | None) -> None:
+        """Note a signal, for the end of the step; end the process if it is the second."""
         if self.number:
             os.write(2, b"stopped at once; the checkpoints before this step are whole\n")
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
         self.number = number
-        if number == _HANGUP:  # to write to the terminal would be an error, and the checkpoint is still to come
+        if number == _HANGUP:
+            # Writing to the closed terminal would fail before the checkpoint is written.
             nowhere = os.open(os.devnull, os.O_RDWR)
             for screen in self._screens:
                 os.dup2(nowhere, screen)
             os.close(nowhere)
 
     def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
     ) -> None:
-        if not stepped(trainer):  # what is accumulated is in no checkpoint
+        if not stepped(trainer):  # a checkpoint does not hold accumulated gradients
             return
         asked = bool(self.number)
         if trainer.world_size > 1:  # every rank must stop at the same step
             asked = trainer.strategy.reduce_boolean_decision(asked, all=False)
-        if asked:  # a signal may reach one machine only, while the scheduler looks at this one
+        if asked:
+            # The signal may have reached another machine only. Every process exits as if it had.
             self.status = 128 + (self.number or signal.SIGTERM)
             trainer.should_stop = True
 

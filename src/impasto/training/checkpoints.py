@@ -1,4 +1,4 @@
-"""The folder of a run: who may train in it, its checkpoints, and the one to go on from."""
+"""The folder of a run: its lock, its checkpoints, and the checkpoint to resume from."""
 
 import io
 import logging
@@ -20,23 +20,31 @@ from impasto.writing import FileError, new_file, sweep
 _LOG = logging.getLogger("impasto")
 _BEST = "best.ckpt"
 _MEGABYTE = 1e6
-_claimed: dict[Path, IO[str]] = {}  # open for as long as this process lives
+_claimed: dict[Path, IO[str]] = {}  # lock files by run, open until this process ends
 
 
 class CheckpointNotWritten(OSError):
-    """A checkpoint that could not be written; those before it are as they were."""
+    """A checkpoint could not be written; earlier checkpoints are unchanged."""
 
 
 class WholeCheckpoints(TorchCheckpointIO):
-    """Writes a checkpoint whole or not at all, whatever happens on the way: beside its place, then moved there.
+    """Writes a checkpoint whole or not at all: under a temporary name beside it, then renamed.
 
-    Lightning's own goes through the folder for temporary files, often another file system, where moving is copying.
+    Lightning's own version writes to the folder for temporary files. That is often another file
+    system, from which a move is a copy that can be interrupted.
     """
 
-    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
-        """`CheckpointNotWritten`, saying how much space it takes, where the disk is full."""
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None
+    ) -> None:
+        """Write a checkpoint; part of Lightning's interface, with `storage_options` unused.
+
+        Raises:
+            CheckpointNotWritten: the file cannot be written. The message gives the space that it
+                needs and the space that is free.
+        """
         path = Path(path)
-        buffer = io.BytesIO()  # first, since torch hides what the disk says
+        buffer = io.BytesIO()  # torch.save to a file would hide the disk's own error message
         torch.save(checkpoint, buffer)
         try:
             with new_file(path, overwrite=True, durable=True) as file:
@@ -46,35 +54,50 @@ class WholeCheckpoints(TorchCheckpointIO):
 
 
 def _why_not(path: Path, size: int, error: OSError | FileError) -> str:
+    """Return the message of CheckpointNotWritten, for a checkpoint of `size` bytes."""
     free = shutil.disk_usage(path.parent).free / _MEGABYTE if path.parent.exists() else 0
     said = error.strerror if isinstance(error, OSError) else str(error).removeprefix(f"{path}: ")
     return (
-        f"{path}: not written ({said}): it takes {size / _MEGABYTE:.1f} MB, {free:.1f} MB are free there. "
-        f"Checkpoints before it are as they were: make room, then go on with --ckpt_path last"
+        f"{path}: not written ({said}): it takes {size / _MEGABYTE:.1f} MB, {free:.1f} MB are free "
+        "there. Checkpoints before it are as they were: make room, then go on with --ckpt_path last"
     )
 
 
 class Checkpoints(Checkpoint):
-    """`checkpoints/step-N.ckpt` in the folder of a run, the newest few of them, also when the run ends or is stopped;
-    and `best.ckpt`, of the lowest validation loss.
+    """Writes `checkpoints/step-N.ckpt`, also at the end of a run or a stop, and `best.ckpt`.
+
+    `best.ckpt` is the checkpoint of the lowest validation loss.
 
     Args:
-        every_n_train_steps: how often.
-        keep: how many of the newest stay, at least 2: should one be damaged, the one before it is there.
+        every_n_train_steps: steps between checkpoints.
+        keep: how many of the newest checkpoints to keep, at least 2, in case one is damaged.
     """
 
     def __init__(self, every_n_train_steps: int = 500, keep: int = 3) -> None:
         if every_n_train_steps < 1 or keep < 2:
-            raise ValueError(f"checkpoints every {every_n_train_steps} steps, keep {keep}: steps from 1, keep from 2")
+            raise ValueError(
+                f"checkpoints every {every_n_train_steps} steps, keep {keep}: "
+                "steps from 1, keep from 2"
+            )
         self.every_n_train_steps, self.keep = every_n_train_steps, keep
         self.best = float("inf")
 
     def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
     ) -> None:
-        """Lightning calls it after those of all other callbacks, whose states are saved."""
+        """Write a checkpoint if one is due.
+
+        Lightning calls `Checkpoint` callbacks last, so the other callbacks' states are current.
+        """
         step = trainer.global_step
-        due = trainer.should_stop or step == trainer.max_steps or step % self.every_n_train_steps == 0
+        due = (
+            trainer.should_stop or step == trainer.max_steps or step % self.every_n_train_steps == 0
+        )
         if due and stepped(trainer):
             trainer.save_checkpoint(checkpoints(trainer.default_root_dir) / f"step-{step:06d}.ckpt")
             if trainer.is_global_zero:
@@ -99,26 +122,36 @@ class Checkpoints(Checkpoint):
 
 
 def checkpoints(run: str | Path) -> Path:
-    """Where a run keeps them."""
+    """Return the folder of a run's checkpoints."""
     return Path(run) / "checkpoints"
 
 
 def _newest_first(folder: Path) -> list[Path]:
-    """By time, not by step: a run may have gone on from an earlier one."""
-    found = [path for path in folder.glob("*.ckpt") if path.name != _BEST and not path.name.startswith(".")]
+    """Return all checkpoints of a folder but `best.ckpt`, newest first.
+
+    The time of the file counts, not the step: a run may have resumed from an earlier step.
+    """
+    found = [
+        path
+        for path in folder.glob("*.ckpt")
+        if path.name != _BEST and not path.name.startswith(".")
+    ]
     return sorted(found, key=lambda path: (path.stat().st_mtime_ns, path.name), reverse=True)
 
 
 def holds_run(run: Path) -> bool:
-    """Whether there is something to go on from, damaged or not."""
+    """Whether the folder holds a checkpoint, damaged or not."""
     return bool(_newest_first(checkpoints(run)))
 
 
 def newest_checkpoint(run: Path) -> Path | None:
-    """The newest whole checkpoint, saying which were passed over; None where there is none, damaged or not.
+    """Return the newest undamaged checkpoint; newer, damaged ones are named in warnings.
+
+    Returns:
+        Its path; None if the run has no checkpoint at all.
 
     Raises:
-        ValueError: all are damaged.
+        ValueError: all checkpoints are damaged.
     """
     damaged: list[str] = []
     for path in _newest_first(checkpoints(run)):
@@ -128,44 +161,52 @@ def newest_checkpoint(run: Path) -> Path | None:
             return path
         damaged.append(f"{path} is damaged ({why})")
     if damaged:
-        raise ValueError(f"{'; '.join(damaged)}: nothing to go on from; begin anew with another --run")
+        raise ValueError(
+            f"{'; '.join(damaged)}: nothing to go on from; begin anew with another --run"
+        )
     return None
 
 
 def damage(path: Path) -> str:
-    """What is wrong with a checkpoint; empty where every part of it has the checksum it was written with."""
+    """Return what is wrong with a checkpoint; empty if every part matches its checksum."""
     try:
         with zipfile.ZipFile(path) as file:
             part = file.testzip()
-    except Exception as error:  # what zipfile raises for all that can be wrong has no common class
+    except Exception as error:  # the errors of zipfile have no common class
         return str(error) or type(error).__name__
     return f"{part} is not what was written" if part else ""
 
 
 def claim(run: Path) -> None:
-    """Keeps the folder for this process until it ends, however it ends.
+    """Lock a run's folder for this process until it ends, however it ends.
+
+    Temporary files of a killed process are removed. Nothing is locked or removed on Windows, or
+    on a file system without locks.
 
     Raises:
-        ValueError: another process trains in it.
+        ValueError: another process trains in the folder.
     """
     run.mkdir(parents=True, exist_ok=True)
     try:
         import fcntl
     except ImportError:  # Windows
         return
-    if run.resolve() in _claimed:  # to open it again, and close that, would give the lock up
+    if run.resolve() in _claimed:  # opening and closing the file once more would drop the lock
         return
     file = (run / ".lock").open("a+")
     try:
-        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # not flock, which the workers would inherit, and outlive us
+        # Not flock: workers would inherit that lock, and may outlive this process.
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except (BlockingIOError, PermissionError):
         file.seek(0)
         holder = file.read().strip()
-        raise ValueError(f"{run}: process {holder} is training in it; choose another folder with --run") from None
+        raise ValueError(
+            f"{run}: process {holder} is training in it; choose another folder with --run"
+        ) from None
     except OSError:  # a file system without locks
         return
     _claimed[run.resolve()] = file
-    for folder in (run, checkpoints(run)):  # ours alone from here on
+    for folder in (run, checkpoints(run)):  # no other process writes there now
         sweep(folder)
     file.truncate(0)
     file.write(f"{os.getpid()} on {socket.gethostname()}")

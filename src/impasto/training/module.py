@@ -1,4 +1,4 @@
-"""Training of the transform network: FixedStyles learns 1…N paintings."""
+"""The Lightning module that trains the transform network on one or several paintings."""
 
 import logging
 from collections.abc import Callable
@@ -21,39 +21,44 @@ from impasto.training.objective import Objective
 from impasto.training.resume import balance_of, decided, thumbnails_of
 
 Compiled = Literal["default", "reduce-overhead", "max-autotune"]  # modes of torch.compile
-PREPROCESSING = ("canvas", "grain", "upsampling")  # arguments of the network that `start_from` takes over
-LOOK = 50  # steps between looks at the loss, where nothing is logged
-
+PREPROCESSING = ("canvas", "grain", "upsampling")  # network arguments copied from `start_from`
+LOOK = 50  # steps between checks for a non-finite loss, if logging is turned off
 
 _LOG = logging.getLogger("impasto")
 
 
 class NonFiniteLoss(ValueError):
-    """The loss, or a weight of the network, is no longer a finite number."""
+    """The loss, or a weight of the network, is NaN or infinite."""
 
 
 class FixedStyles(pl.LightningModule):
-    """One network for 1…N paintings, which the pictures of a batch take in turns.
+    """Trains one network on 1…N paintings: sample i of the photos learns style i mod N.
 
     Args:
-        styles: the paintings by name: a picture file, or one with title, artist, year, licence, source.
-        style_size: longer side of the paintings in pixels: the scale of the strokes; 0 keeps them as they are.
-        width: channels of the network at full resolution (32: Johnson's; 16: the real-time one).
+        styles: the paintings by name: a picture file, or its image, title, artist, year, licence
+            and source.
+        style_size: longer side of the paintings in pixels, the scale of the strokes; 0 keeps
+            their size.
+        width: channels of the network at full resolution (32: Johnson et al. 2016; 16: the
+            real-time network, four times cheaper).
         residual_blocks: residual blocks of the network.
-        start_from: a network of the same size, published or a file, to go on from instead of from nothing: its
-            styles keep what they learned where names agree, new ones begin as their mean. Its grain and upsampling
-            are taken over.
-        canvas: standard deviation, in grey levels, of a faint pattern under every photo, which gives parts without any
-            detail strokes; 0: none. By default as `start_from` has it, or else 3; 0 with `shift_weight`.
+        start_from: a trained network to start from, a published name or a file, of the same width
+            and residual blocks. Styles that it knows by name go on from what they learned; new
+            styles begin as the mean of its styles. Its grain and upsampling are copied.
+        canvas: standard deviation, in grey levels, of a faint pattern added to every photo, so
+            that flat areas get strokes; 0: none. If not given, that of `start_from`; without it
+            3, or 0 with `shift_weight`.
         loss: the perceptual loss.
-        learning_rate: of the convolutions (Muon), at its highest; all else has a tenth of it (Adam).
-        warmup_steps: steps over which the learning rate rises; then it falls to 0 along a cosine.
-        gap_photos: photos on which the balance is measured, once.
-        shift_weight: weight of the squared difference between a moved photo's painting and the moved painting;
-            above 0 it keeps patterns from locking to the pixel grid, as dots in flat areas do. Crops are then seen 4
-            pixels smaller, and every fourth a second time.
-        compile: compile network and loss with torch.compile, for the training steps: true, or a mode of it, such as
-            reduce-overhead, which replays CUDA graphs.
+        learning_rate: highest learning rate of Muon, for all convolutions but the last; Adam, for
+            all other parameters, has a tenth of it.
+        warmup_steps: steps over which the learning rate rises linearly; a cosine lowers it to 0
+            at the end of the run.
+        gap_photos: photos on which the balance of the loss is measured, once; at least 2.
+        shift_weight: weight of the squared difference between the painting of a shifted photo and
+            the shifted painting. It keeps patterns, such as dots in flat areas, from locking to
+            the pixel grid. Crops are then 4 pixels smaller, and every fourth is painted twice.
+        compile: compile network and loss of the training steps: true, or a mode of torch.compile
+            such as reduce-overhead, which replays CUDA graphs.
     """
 
     objective: Objective
@@ -77,9 +82,15 @@ class FixedStyles(pl.LightningModule):
         if not styles:
             raise ValueError("styles: none given; --model.styles.NAME PICTURE adds one")
         check_style_names(styles)
-        self.styles = {name: Painting(style) if isinstance(style, str) else style for name, style in styles.items()}
+        self.styles = {
+            name: Painting(style) if isinstance(style, str) else style
+            for name, style in styles.items()
+        }
         if shift_weight < 0 or gap_photos < 2:
-            raise ValueError(f"shift_weight {shift_weight}, gap_photos {gap_photos}: the first from 0, photos from 2")
+            raise ValueError(
+                f"shift_weight {shift_weight}, gap_photos {gap_photos}: the first from 0, "
+                "photos from 2"
+            )
         for name, painting in self.styles.items():
             if not Path(painting.image).is_file():
                 what = f"painting {name}: {painting.image} does not exist"
@@ -88,106 +99,156 @@ class FixedStyles(pl.LightningModule):
         before = {name: other.arguments[name] for name in PREPROCESSING} if other else {}
         if canvas is not None or (other is None and shift_weight):
             before["canvas"] = canvas or 0.0
-        self._learned: dict[str, Any] = {}  # thumbnails of the paintings that are learned already
+        self._learned: dict[str, Any] = {}  # thumbnails of paintings learned before, by style
         network = TransformNet(len(styles), width, residual_blocks, **before)
         self.network = network.to(memory_format=torch.channels_last)
         if other:
             self.network.load_state_dict(self._state_of(other, str(start_from)))
         if shift_weight and self.network.canvas:
-            what = f"shift_weight {shift_weight} with a canvas of {self.network.canvas}, which does not move"
-            raise ValueError(f"{what}: give 0 for one of them (--model.shift_weight, --model.canvas)")
+            what = (
+                f"shift_weight {shift_weight} with a canvas of {self.network.canvas}, "
+                "which does not move"
+            )
+            raise ValueError(
+                f"{what}: give 0 for one of them (--model.shift_weight, --model.canvas)"
+            )
         self.style_size, self.loss_options = style_size, loss
-        self.learning_rate, self.warmup_steps, self.gap_photos = learning_rate, warmup_steps, gap_photos
+        self.learning_rate, self.warmup_steps, self.gap_photos = (
+            learning_rate,
+            warmup_steps,
+            gap_photos,
+        )
         self.shift_weight, self.start_from = shift_weight, start_from
         self.mode = "default" if compile is True else compile
         self._compiled: Callable[..., Any] | None = None
         self._gradients_seen = False
-        self._unseen: list[tuple[int, dict[str, Tensor]]] = []  # steps and terms that nobody has looked at
-        self.run_config: dict[str, Any] = {}  # what the command was given, for the record in the published file
-        self._restored: dict[str, Any] | None = None
+        # Steps whose loss terms have not been checked for NaN yet.
+        self._unseen: list[tuple[int, dict[str, Tensor]]] = []
+        self.run_config: dict[str, Any] = {}  # set by the command, recorded in the published file
+        self._restored: dict[str, Any] | None = None  # the balance of a resumed run
 
     def _state_of(self, other: TransformNet, start_from: str) -> dict[str, Tensor]:
-        """The weights of another network, its γ and β arranged for our styles (Dumoulin et al. 2017 add a style to
-        a trained network by learning these two alone; here all goes on learning)."""
+        """Return the weights of another network, with a row of γ and β for each of our styles.
+
+        A style that `other` knows by name keeps its row. A new style gets the mean of the rows.
+        The thumbnails of the known styles are stored for a later comparison.
+
+        Dumoulin et al. 2017 add a style to a trained network by learning its γ and β alone.
+        Departure: here all weights keep learning.
+
+        Raises:
+            ValueError: `other` has another width or number of residual blocks.
+        """
         for name in ("width", "residual_blocks"):
             if (theirs := other.arguments[name]) != (ours := self.network.arguments[name]):
                 what = f"start_from {start_from}: its {name} is {theirs}, not {ours}"
                 raise ValueError(f"{what}; give --model.{name} {theirs}")
-        self._learned = {style["name"]: style.get("thumbnail") for style in other.metadata.get("styles", [])}
+        self._learned = {
+            style["name"]: style.get("thumbnail") for style in other.metadata.get("styles", [])
+        }
         known = list(self._learned)
         state = other.state_dict()
         for key, value in state.items():
             if key.endswith((".gamma", ".beta")):
-                rows = [value[known.index(name)] if name in known else value.mean(0) for name in self.styles]
+                rows = [
+                    value[known.index(name)] if name in known else value.mean(0)
+                    for name in self.styles
+                ]
                 state[key] = torch.stack(rows)
         return state
 
     def forward(self, content: Tensor, code: Tensor) -> Tensor:
-        """See TransformNet.forward; with the smaller margin, in validation too, so that its terms compare."""
+        """Return the stylized pictures (see TransformNet.forward).
+
+        Validation uses the small margin of training too, so that their loss terms compare.
+        """
         content = content.contiguous(memory_format=torch.channels_last)
-        # Validation photos have another size, for which the network would be compiled again.
+        # In validation, which has no gradients, torch.compile would compile the network again.
         network = self._compiled if self.training and self._compiled else self.network
         return network(content, code, TRAINING_MARGIN)
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
-        """Sample i of the stream learns style i mod N."""
+        """Return the loss of a batch, in which sample i of the stream learns style i mod N."""
         index = batch["index"] % len(self.styles)
         fractions, total = self.objective(self, batch["content"], index, self.global_step)
         self._unseen.append((self.global_step, {**fractions, "loss": total.detach()}))
         if (self.global_step + 1) % (self.trainer.log_every_n_steps or LOOK) == 0:  # type: ignore[attr-defined]
             self._refuse_non_finite()
-        self.log_dict({f"train/{name}": value for name, value in fractions.items()}, sync_dist=True, prog_bar=True)
+        self.log_dict(
+            {f"train/{name}": value for name, value in fractions.items()},
+            sync_dist=True,
+            prog_bar=True,
+        )
         self.log("train/loss", total, sync_dist=True, prog_bar=True)
         self._agree_on_dynamic_weights()
         return total
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
-        """Every photo in every style: mean terms, and the terms of each style."""
+        """Log the loss terms of every photo in every style: their mean, and those of each style."""
         content = batch["content"]
         for number, name in enumerate(self.styles):
             index = torch.full((len(content),), number, device=self.device)
             fractions, total = self.objective(self, content, index, self.global_step)
             for term, value in {**fractions, "loss": total}.items():
-                self.log(f"val/{term}", value, batch_size=len(content), sync_dist=True, reduce_fx="mean")
+                self.log(
+                    f"val/{term}", value, batch_size=len(content), sync_dist=True, reduce_fx="mean"
+                )
                 if len(self.styles) > 1:
                     self.log(f"val/{name}/{term}", value, batch_size=len(content), sync_dist=True)
 
     def _refuse_non_finite(self) -> None:
-        """Looks at the terms since the last look, all at once, since each look waits for what the GPU has to do: as
-        often as they are logged, and before a checkpoint is written."""
+        """Raise NonFiniteLoss if the loss of a step since the last check is NaN or infinite.
+
+        Reading a loss waits for the GPU. So the losses are collected, and checked together at
+        every logging step and before a checkpoint is written.
+        """
         unseen, self._unseen = self._unseen, []
         if not unseen or torch.stack([terms["loss"] for _, terms in unseen]).isfinite().all():
             return
         step, terms = next((step, terms) for step, terms in unseen if not terms["loss"].isfinite())
         bad = next(name for name, value in terms.items() if not value.isfinite())
         raise NonFiniteLoss(
-            f"step {step}: the {bad} term is {float(terms[bad])}; training stopped, the last checkpoint is from "
-            f"before. Go on from it with a lower --model.learning_rate, or with --trainer.precision 32-true"
+            f"step {step}: the {bad} term is {float(terms[bad])}; training stopped, the last "
+            "checkpoint is from before. Go on from it with a lower --model.learning_rate, or with "
+            "--trainer.precision 32-true"
         )
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        """Refuses a run that would train in vain, as one whose compiled network had lost its gradient (torch 2.11)."""
+        """Raise ValueError at the first step if some weight of the network gets no gradient.
+
+        Compiled by torch 2.11, the network once lost its gradient, and a run learned nothing.
+        """
         if self._gradients_seen:
             return
         self._gradients_seen = True
-        weights = {name: p.grad for name, p in self.network.named_parameters() if p.ndim > 1 and "beta" not in name}
-        if without := [name for name, gradient in weights.items() if gradient is None or not gradient.any()]:
+        weights = {
+            name: p.grad
+            for name, p in self.network.named_parameters()
+            if p.ndim > 1 and "beta" not in name
+        }
+        if without := [
+            name for name, gradient in weights.items() if gradient is None or not gradient.any()
+        ]:
             raise ValueError(
-                f"no gradient reaches {len(without)} of {len(weights)} weights, such as {without[0]} (torch "
-                f"{torch.__version__}, --model.compile {self.mode}): train with --model.compile false"
+                f"no gradient reaches {len(without)} of {len(weights)} weights, such as "
+                f"{without[0]} (torch {torch.__version__}, --model.compile {self.mode}): "
+                "train with --model.compile false"
             )
 
     def _agree_on_dynamic_weights(self) -> None:
+        """Average the weights of `balance: dynamic` over all ranks."""
         if self.loss_options.balance == "dynamic" and self.trainer.world_size > 1:
             dynamic = self.objective.loss.dynamic
             dynamic.copy_(torch.as_tensor(self.all_gather(dynamic)).mean(0))
 
     def on_fit_start(self) -> None:
         if self.device.type == "cuda" and "mixed" in str(self.trainer.precision):
-            # Of what is left in float32 Gram matrices are most; TF32 holds the half-precision features in them exactly.
+            # Under autocast, Gram matrices are most of the products left in float32. TF32
+            # represents the half-precision features in them exactly.
             torch.set_float32_matmul_precision("high")
         self._prepare_objective()
-        if self.mode:  # of functions: no names of compiled modules in the checkpoints
+        if self.mode:
+            # Functions are compiled, not modules, which would change the names in checkpoints.
             self._compiled = torch.compile(self.network.forward, mode=self.mode)
             self.objective.compile(self.mode)
 
@@ -195,11 +256,14 @@ class FixedStyles(pl.LightningModule):
         self._prepare_objective()
 
     def _prepare_objective(self) -> None:
-        """The loss network and the targets, made once, when the device is known."""
+        """Build the loss network and the targets, once, when the device is known."""
         if hasattr(self, "objective"):
             return
         pictures = [read_image(painting.image) for painting in self.styles.values()]
-        self.thumbnails = {name: thumbnail(picture.pixels) for name, picture in zip(self.styles, pictures, strict=True)}
+        self.thumbnails = {
+            name: thumbnail(picture.pixels)
+            for name, picture in zip(self.styles, pictures, strict=True)
+        }
         self._compare_with_those_learned()
         if self.style_size:
             pictures = [picture.resized(self.style_size) for picture in pictures]
@@ -208,61 +272,87 @@ class FixedStyles(pl.LightningModule):
         if self._restored is None and self.loss_options.balance != "fixed":
             first = self.trainer.datamodule.first_photos(self.gap_photos)  # type: ignore[attr-defined]
             photos = first.to(self.device)
-        self.objective = Objective(self.loss_options, paintings, photos, self._restored, self.shift_weight)
+        self.objective = Objective(
+            self.loss_options, paintings, photos, self._restored, self.shift_weight
+        )
         if self.trainer.precision == "bf16-mixed":
-            # Autocast would cast these weights, which have no gradient, anew in every forward pass.
+            # Autocast keeps a cast weight only if it has a gradient. It would cast the frozen
+            # weights again in every forward pass.
             self.objective.loss.features.network.to(torch.bfloat16)
 
     def _compare_with_those_learned(self) -> None:
-        """Refuses to go on with another picture under the name of a painting; says so where a run begins from one."""
+        """Compare each painting, by its thumbnail, with the one learned before under its name.
+
+        If they differ, a run that begins with `start_from` logs a warning.
+
+        Raises:
+            ValueError: they differ, and the run was resumed from a checkpoint.
+        """
         for name, painting in self.styles.items():
             if not other_picture(self._learned.get(name), self.thumbnails[name]):
                 continue
             if self._restored is not None:
                 raise ValueError(
-                    f"painting {name}: {painting.image} is another picture than the checkpoint was trained on: give "
-                    f"that one (--model.styles.{name}.image), or begin a new run with --model.start_from its network"
+                    f"painting {name}: {painting.image} is another picture than the checkpoint was "
+                    f"trained on: give that one (--model.styles.{name}.image), or begin a new run "
+                    "with --model.start_from its network"
                 )
             _LOG.warning(
-                "painting %s: %s is another picture than %s learned under that name, and takes its place", name,
-                painting.image, self.start_from,
-            )  # fmt: skip
+                "painting %s: %s is another picture than %s learned under that name, "
+                "and takes its place",
+                name,
+                painting.image,
+                self.start_from,
+            )
 
     def configure_optimizers(self) -> Muon:
-        """See `Muon`; the rate of each step is `Schedule`'s. Johnson et al. 2016: Adam, 1e-3, constant."""
+        """Return the optimizer, whose learning rate `Schedule` sets at every step.
+
+        Departure: Johnson et al. 2016 use Adam at a constant 1e-3.
+        """
         return Muon(self.network, self.learning_rate)
 
     @property
     def highest_rates(self) -> list[float]:
-        """The learning rate of each group of parameters, at its highest."""
+        """The highest learning rate of each group of parameters: Muon's, Adam's."""
         return [self.learning_rate, ADAM_SHARE * self.learning_rate]
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Adds what `load_network` and a resumed run need; refuses to write weights that are not finite."""
+        """Add the network's description, for `load_network`, and the balance, for a resumed run.
+
+        Raises:
+            NonFiniteLoss: a loss or a weight is not finite; no checkpoint is written.
+        """
         self._refuse_non_finite()
         for name, value in self.network.named_parameters():
             if not torch.isfinite(value).all():
-                what = f"step {self.global_step}: {name} is no longer finite; the last checkpoint was left as it is"
+                what = (
+                    f"step {self.global_step}: {name} is no longer finite; "
+                    "the last checkpoint was left as it is"
+                )
                 raise NonFiniteLoss(f"{what}. Go on from it with a lower --model.learning_rate")
         description = describe(self.network, **self.metadata())
         checkpoint["impasto"] = {"network": description, "balance": self.objective.balance()}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Takes back the balance measured when the run began, so that the loss goes on the same.
+        """Restore the balance measured when the run began, so that the loss stays the same.
 
-        ValueError where this run has other styles, or what else that balance and the weights do not fit.
+        Raises:
+            ValueError: the checkpoint is of other styles or options (`balance_of`), or damaged.
         """
         ours = decided(self.network, self.loss_options, self.style_size)
         try:
             self._restored = balance_of(checkpoint, list(self.styles), ours)
             self._learned = thumbnails_of(checkpoint)
         except (AttributeError, IndexError, KeyError, TypeError) as error:
-            raise ValueError("--ckpt_path: not a checkpoint of impasto's training, or a damaged one") from error
+            raise ValueError(
+                "--ckpt_path: not a checkpoint of impasto's training, or a damaged one"
+            ) from error
 
     def metadata(self) -> dict[str, Any]:
-        """What the published file says of its making: styles, loss and balance, training, commit."""
+        """Return what the published file records: styles, loss and balance, training, commit."""
         options = asdict(self.loss_options)
-        options.pop("weights")  # a path of the machine it was trained on
+        options.pop("weights")  # a path on this machine
         return {
             "styles": [
                 {"name": name, **painting.credits(), "thumbnail": self.thumbnails[name]}
@@ -280,5 +370,5 @@ class FixedStyles(pl.LightningModule):
         }
 
     def publish(self, path: str | Path) -> Path:
-        """Writes the network with its metadata to a `.safetensors`, in half precision."""
+        """Write the network with its metadata to a `.safetensors` file, in half precision."""
         return save_network(path, self.network, overwrite=True, half=True, **self.metadata())

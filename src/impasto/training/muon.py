@@ -1,4 +1,7 @@
-"""Muon: the optimizer of the transform network (Jordan et al. 2024, https://kellerjordan.github.io/posts/muon/)."""
+"""Muon, the optimizer of the transform network.
+
+Source: Jordan et al. 2024, https://kellerjordan.github.io/posts/muon/
+"""
 
 from collections.abc import Callable
 from typing import Any
@@ -7,28 +10,32 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-MOMENTUM = 0.95  # Jordan's, with Nesterov's look ahead
+MOMENTUM = 0.95  # Jordan's value, used as Nesterov momentum
 BETAS, EPS = (0.9, 0.999), 1e-8  # Adam's defaults (Kingma & Ba 2015)
 ADAM_SHARE = 0.1  # Adam's learning rate as a share of Muon's: 2e-3 beside 0.02
-NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)  # Jordan's quintic; five steps bring singular values to 0.7 … 1.2
+# Jordan's quintic polynomial; five steps bring singular values to 0.7 … 1.2.
+NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 
 
 class Muon(torch.optim.Optimizer):
-    """Orthogonalized momentum for convolutions, Adam for everything else, in one optimizer.
+    """Orthogonalized momentum for convolutions, Adam for all other parameters, in one optimizer.
 
-    A convolution's gradient is taken as a matrix, out × (in·k·k). Its momentum is replaced by the nearest
-    matrix with orthonormal rows, so that every direction of the weights moves equally far in a step. Biases,
-    γ and β, and the layer that makes RGB have no such matrix to speak of: they stay with Adam.
+    A convolution's gradient is read as a matrix, out × (in·k·k). Its momentum is replaced by the
+    nearest matrix with orthonormal rows, so that a step moves every direction of the weights
+    equally far. Adam trains what has no such matrix: biases, γ and β. It also trains the RGB
+    layer, whose matrix has only three rows.
 
-    `torch.optim.Muon` takes matrices only, and nothing else beside them; Lightning wants one optimizer.
+    `torch.optim.Muon` takes matrices only, and Lightning wants a single optimizer.
 
     Args:
-        network: its 4-dimensional weights are Muon's, except those in `adam`.
-        learning_rate: of the convolutions; Adam's is `ADAM_SHARE` of it.
-        adam: names of further parameters for Adam.
+        network: Muon trains its 4-dimensional weights, except those named in `adam`.
+        learning_rate: Muon's learning rate; Adam's is `ADAM_SHARE` of it.
+        adam: names of 4-dimensional weights that Adam trains.
     """
 
-    def __init__(self, network: nn.Module, learning_rate: float, adam: tuple[str, ...] = ("to_rgb.weight",)) -> None:
+    def __init__(
+        self, network: nn.Module, learning_rate: float, adam: tuple[str, ...] = ("to_rgb.weight",)
+    ) -> None:
         orthogonal: list[nn.Parameter] = []
         rest: list[nn.Parameter] = []
         for name, parameter in network.named_parameters():
@@ -41,7 +48,7 @@ class Muon(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """One step on every parameter that has a gradient."""
+        """Update every parameter that has a gradient; return the closure's loss, if any."""
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -54,19 +61,27 @@ class Muon(torch.optim.Optimizer):
                 step(parameters, gradients, group["lr"])
         return loss
 
-    def _muon(self, parameters: list[Tensor], gradients: list[Tensor], learning_rate: float) -> None:
+    def _muon(
+        self, parameters: list[Tensor], gradients: list[Tensor], learning_rate: float
+    ) -> None:
+        """Update the convolutions by their orthogonalized Nesterov momentum."""
         momenta = self._states(parameters, "momentum")
         torch._foreach_lerp_(momenta, gradients, 1 - MOMENTUM)
         ahead = [update.flatten(1) for update in torch._foreach_lerp(gradients, momenta, MOMENTUM)]
+        # Jordan's scale: a matrix with more rows than columns steps √(rows / columns) as far.
         steps = [
             (step * max(1, len(step) / step[0].numel()) ** 0.5).view_as(parameter)
             for step, parameter in zip(orthogonalized(ahead), parameters, strict=True)
         ]
         torch._foreach_add_(parameters, steps, alpha=-learning_rate)
 
-    def _adam(self, parameters: list[Tensor], gradients: list[Tensor], learning_rate: float) -> None:
+    def _adam(
+        self, parameters: list[Tensor], gradients: list[Tensor], learning_rate: float
+    ) -> None:
+        """Update the other parameters by Adam (Kingma & Ba 2015)."""
         first, second = self._states(parameters, "first"), self._states(parameters, "second")
-        counted = self.state[parameters[0]].setdefault("step", torch.zeros(()))  # all have taken as many
+        # One count of steps serves all parameters.
+        counted = self.state[parameters[0]].setdefault("step", torch.zeros(()))
         counted += 1
         step = int(counted)
         torch._foreach_lerp_(first, gradients, 1 - BETAS[0])
@@ -78,7 +93,10 @@ class Muon(torch.optim.Optimizer):
         torch._foreach_addcdiv_(parameters, first, scale, -learning_rate / (1 - BETAS[0] ** step))
 
     def _states(self, parameters: list[Tensor], name: str) -> list[Tensor]:
-        """A tensor of each parameter's own, zero at first, kept from step to step and in checkpoints."""
+        """Return each parameter's state tensor of that name, zeros at first.
+
+        Checkpoints store these tensors.
+        """
         for parameter in parameters:
             if name not in self.state[parameter]:
                 self.state[parameter][name] = torch.zeros_like(parameter)
@@ -86,10 +104,11 @@ class Muon(torch.optim.Optimizer):
 
 
 def orthogonalized(matrices: list[Float[Tensor, "_ _"]]) -> list[Float[Tensor, "_ _"]]:
-    """Matrices with the singular vectors of the given ones, and singular values near 1, by Newton–Schulz.
+    """Return matrices with the same singular vectors and singular values near 1 (Newton–Schulz).
 
-    All at once, as one batch: zeros around a smaller matrix stay zeros, and a GPU is idle between many small products.
-    In bfloat16 on a GPU (Jordan's choice); in float32 on a CPU, which may have no bfloat16.
+    The matrices are padded with zeros and computed as one batch, since a GPU is idle between many
+    small products. Zero padding stays zero. The products are in bfloat16 on a GPU (Jordan's
+    choice), and in float32 on a CPU, which may have no bfloat16.
     """
     a, b, c = NEWTON_SCHULZ
     wide = [matrix.mT if len(matrix) > matrix.shape[1] else matrix for matrix in matrices]
@@ -102,5 +121,11 @@ def orthogonalized(matrices: list[Float[Tensor, "_ _"]]) -> list[Float[Tensor, "
     for _ in range(5):
         square = x @ x.mT
         x = torch.baddbmm(x, torch.baddbmm(square, square, square, beta=b, alpha=c), x, beta=a)
-    found = [part[: len(matrix), : matrix.shape[1]].to(matrix.dtype) for part, matrix in zip(x, wide, strict=True)]
-    return [part.mT if len(matrix) > matrix.shape[1] else part for part, matrix in zip(found, matrices, strict=True)]
+    found = [
+        part[: len(matrix), : matrix.shape[1]].to(matrix.dtype)
+        for part, matrix in zip(x, wide, strict=True)
+    ]
+    return [
+        part.mT if len(matrix) > matrix.shape[1] else part
+        for part, matrix in zip(found, matrices, strict=True)
+    ]

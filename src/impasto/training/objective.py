@@ -1,4 +1,4 @@
-"""What training minimizes: the perceptual loss against the targets of its styles, and the shift term."""
+"""The objective of training: the perceptual loss of each photo in its style, and the shift term."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -12,20 +12,26 @@ from impasto.choices import LossOptions
 from impasto.perceptual.loss import PerceptualLoss
 from impasto.perceptual.target import StyleTarget, moved_error
 
-MOVED = 4  # with `shift_weight`, every fourth photo comes a second time, moved by less than 4 pixels each way
+# With `shift_weight`, crops are 4 pixels smaller, and every fourth photo is painted twice. The
+# second crop lies 1 to 3 pixels further down and right.
+MOVED = 4
 
-Paint = Callable[[Tensor, Tensor], Tensor]  # photos B×3×H×W and codes of their styles B×N, to pictures
+Paint = Callable[[Tensor, Tensor], Tensor]  # (photos B×3×H×W, style codes B×N) → pictures B×3×H×W
 
 
 class Objective:
-    """The loss of a batch. A plain object: no checkpoint holds its loss network, and DDP does not wrap it.
+    """The loss of a batch.
+
+    It is no nn.Module, so that checkpoints leave its loss network out and DDP does not wrap it.
 
     Args:
-        options: of the perceptual loss.
-        paintings: one for each style, 1×3×H×W in [0, 1], on the device to work on.
-        photos: P×3×H×W in [0, 1], on which the balance is measured; None where it is given, or fixed.
-        balance: what `balance` gave in an earlier part of the run.
-        shift_weight: weight of the squared difference between a moved photo's painting and the moved painting.
+        options: options of the perceptual loss.
+        paintings: one painting for each of N styles, 1×3×H×W in [0, 1], on the device to use.
+        photos: P×3×H×W in [0, 1], on which the balance is measured. None if `balance` is given,
+            or if the options fix the weights.
+        balance: result of `balance()` in an earlier part of a resumed run.
+        shift_weight: weight of the squared difference between the painting of a shifted photo and
+            the shifted painting.
     """
 
     loss: PerceptualLoss
@@ -49,38 +55,54 @@ class Objective:
             self.target = self.loss.style_target(paintings, gaps=balance["gaps"])
 
     def compile(self, mode: str) -> None:
-        """Compiles the loss for training steps."""
+        """Compile the loss of training steps, in a mode of torch.compile."""
         self._compiled = torch.compile(self.loss.forward, mode=mode)
 
     def balance(self) -> dict[str, Any]:
-        """What a resumed run needs for the same loss: the measured gaps, and weights that `dynamic` has moved."""
+        """Return what a resumed run needs for the same loss.
+
+        Returns:
+            The measured gaps (`StyleTarget.gaps`), and the weights that `balance: dynamic` moves.
+        """
         return {"gaps": self.target.gaps(), "dynamic": self.loss.dynamic.tolist()}
 
     def __call__(
         self, paint: Paint, content: Float[Tensor, "b 3 h w"], index: Int[Tensor, " b"], step: int
     ) -> tuple[dict[str, Tensor], Float[Tensor, ""]]:
-        """The terms without their weights, for people to read, and the weighted sum, to minimize.
+        """Return the loss terms of a batch without their weights, and their weighted sum.
 
         Args:
             paint: the network.
             content: photos in [0, 1].
-            index: the style that each of them learns.
-            step: of the training, which decides how photos are moved.
+            index: number of the style that each photo learns.
+            step: number of the training step; it decides which photos are shifted, and how far.
+
+        Returns:
+            The terms with a weight above 0, by name, detached; and the scalar to minimize.
         """
         down, right = 1 + step % 3, 1 + step // 3 % 3
-        pairs = slice(step % min(MOVED, len(content)), None, MOVED)  # other photos, and so other styles, in every step
+        # Other photos are painted twice in every step, so that the shift term sees all styles.
+        pairs = slice(step % min(MOVED, len(content)), None, MOVED)
         if self.shift_weight:
             size = content.shape[-1] - MOVED
             moved = content[pairs, :, down : down + size, right : right + size]
-            content, index = torch.cat([content[:, :, :size, :size], moved]), torch.cat([index, index[pairs]])
+            content, index = (
+                torch.cat([content[:, :, :size, :size], moved]),
+                torch.cat([index, index[pairs]]),
+            )
         stylized = paint(content, F.one_hot(index, self.number_of_styles).to(content))
-        # Only steps with a gradient: validation photos have another size, for which the loss would be compiled again.
+        # In validation, which has no gradients, torch.compile would compile the loss again.
         judge = self._compiled if self._compiled and torch.is_grad_enabled() else self.loss
         weighted = judge(stylized, content, self.target.select(index))
         weights = {**self.loss.current, "shift": self.shift_weight}
         if self.shift_weight:
-            here, there = stylized[: len(stylized) - len(moved)][pairs], stylized[len(stylized) - len(moved) :]
+            here, there = (
+                stylized[: len(stylized) - len(moved)][pairs],
+                stylized[len(stylized) - len(moved) :],
+            )
             weighted["shift"] = self.shift_weight * moved_error(here, there, down, right)
         asked = {**self.loss.options.asked, "shift": self.shift_weight}
-        fractions = {name: term.detach() / weights[name] for name, term in weighted.items() if asked[name]}
+        fractions = {
+            name: term.detach() / weights[name] for name, term in weighted.items() if asked[name]
+        }
         return fractions, torch.stack(list(weighted.values())).sum()

@@ -1,4 +1,4 @@
-"""How far a run is, by steps or by the clock, and the learning rate that goes with it."""
+"""How much of a run is done, by steps or by the clock, and the learning rate that follows it."""
 
 import math
 import time
@@ -10,31 +10,41 @@ import torch.distributed as dist
 
 
 def warmup_cosine(step: int, warmup_steps: int, share: float) -> float:
-    """The factor of the learning rate: rises linearly over `warmup_steps`, falls along a cosine to 0 at share 1."""
+    """Return the factor of the learning rate, from 0 to 1: a linear rise times a falling cosine.
+
+    Args:
+        step: number of the step, from 0.
+        warmup_steps: steps over which the factor rises.
+        share: share of the run that is done; the cosine reaches 0 at 1.
+    """
     warm = min(1.0, (step + 1) / max(1, warmup_steps))
     return warm * 0.5 * (1 + math.cos(math.pi * min(1.0, share)))
 
 
 class Schedule(pl.Callback):
-    """Sets the learning rate of every step by the share of the run that is done, and ends a run by the clock.
+    """Sets the learning rate of every step, and ends a run by the clock.
 
-    The share is step / max_steps. With `minutes` it is the time spent training, in earlier parts of the run too, over
-    `minutes`, unless steps are ahead: a run ends properly, at a learning rate of 0, on a machine of any speed.
+    The rate follows the share of the run that is done: step / max_steps. With `minutes`, the
+    share is the time spent training over `minutes`, or step / max_steps if that is larger. Time
+    before a resume counts. So a run ends at a learning rate of 0 on a machine of any speed.
 
-    The rate is set from the module's own values, not restored with the optimizer: what is asked for on resume acts.
+    The rate is computed from the module's `highest_rates`, not restored with the optimizer. A
+    learning rate given on resume therefore takes effect.
 
-    It also knows whether the last batch completed a step (`stepped`), which takes several batches where gradients are
-    accumulated: what they come to is in no checkpoint.
+    `stepped` tells whether the last batch completed a step. With gradient accumulation a step
+    takes several batches, and no checkpoint is written between them, since checkpoints do not
+    hold accumulated gradients.
 
     Args:
-        minutes: length of the run, which `trainer.max_steps` may end before; None: steps alone decide.
+        minutes: length of the run; `trainer.max_steps` may end it earlier. None: steps alone.
     """
 
     def __init__(self, minutes: float | None = None) -> None:
         if minutes is not None and not minutes > 0:
             raise ValueError(f"--minutes {minutes}: must be above 0")
         self.minutes = minutes
-        self._before, self._began = 0.0, time.monotonic()  # seconds in earlier parts; when this part began
+        # Seconds spent before the run was resumed, and the time at which this part began.
+        self._before, self._began = 0.0, time.monotonic()
         self.share = 0.0
         self.stepped, self._steps = True, 0
 
@@ -51,7 +61,12 @@ class Schedule(pl.Callback):
             group["lr"] = factor * highest
 
     def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
     ) -> None:
         self.stepped, self._steps = trainer.global_step > self._steps, trainer.global_step
         self._measure(trainer)
@@ -60,12 +75,12 @@ class Schedule(pl.Callback):
 
     @property
     def finished(self) -> bool:
-        """Whether the run has come to its end, and was not stopped before."""
+        """Whether the run reached its full length; a stopped run did not."""
         return self.share >= 1
 
     @property
     def spent(self) -> float:
-        """Seconds of training, in this part of the run and those before it."""
+        """Seconds of training so far, including the time before a resume."""
         return self._before + time.monotonic() - self._began
 
     def _measure(self, trainer: pl.Trainer) -> None:
@@ -73,7 +88,8 @@ class Schedule(pl.Callback):
         if self.minutes is None:
             return
         share = torch.tensor(self.spent / (60 * self.minutes), device=trainer.strategy.root_device)
-        if dist.is_available() and dist.is_initialized():  # one clock, or the ranks' weights would part
+        if dist.is_available() and dist.is_initialized():
+            # All ranks take rank 0's clock: with different rates their weights would diverge.
             dist.broadcast(share, 0)
         self.share = max(self.share, float(share))
 
@@ -85,10 +101,14 @@ class Schedule(pl.Callback):
 
 
 def finished(trainer: pl.Trainer) -> bool:
-    """Whether a run, with a `Schedule` among its callbacks, has come to its end."""
-    return any(callback.finished for callback in trainer.callbacks if isinstance(callback, Schedule))  # type: ignore[attr-defined]
+    """Whether the run reached its full length, as its `Schedule` callback knows."""
+    return any(
+        callback.finished
+        for callback in trainer.callbacks  # type: ignore[attr-defined]
+        if isinstance(callback, Schedule)
+    )
 
 
 def stepped(trainer: pl.Trainer) -> bool:
-    """Whether the last batch completed a step of the optimizer, in a run with a `Schedule` among its callbacks."""
+    """Whether the last batch completed an optimizer step, as the `Schedule` callback knows."""
     return all(callback.stepped for callback in trainer.callbacks if isinstance(callback, Schedule))  # type: ignore[attr-defined]
