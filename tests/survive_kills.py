@@ -110,7 +110,8 @@ def survive(folder: Path, kills: int, seed: int, steps: int) -> list[str]:
     finish(start(folder, "whole", steps))
     chance, told = random.Random(seed), []
     for number in track(range(kills), "killing", console=Console(stderr=True)):
-        (folder / "killed" / PARTIAL).unlink(missing_ok=True)  # left by the kill before
+        for partial in (folder / "killed").glob(PARTIAL):  # left by the kill before
+            partial.unlink()
         told.append(
             kill(
                 start(folder, "killed", steps),

@@ -481,8 +481,8 @@ def test_options_reach_the_tiles(infer):
 
 def test_auto_takes_what_is_a_bomb_to_the_whole(infer, monkeypatch):
     given = photo("a.png", LARGE)
-    monkeypatch.setattr("impasto.inference.tiles.WHOLE", 200 * 200)
-    monkeypatch.setattr("impasto.inference.tiles.SIDE", 112)
+    monkeypatch.setattr("impasto.inference.tiles.LARGEST_WHOLE", 200 * 200)
+    monkeypatch.setattr("impasto.inference.tiles.AUTO_SIDE", 112)
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 20_000)
     bomb = "impasto infer: a.png: more than {} pixels, refused as a decompression bomb: scale it down"
     assert infer(given, "--tile", "never") == (2, [], [bomb.format("20,000")])

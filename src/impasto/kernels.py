@@ -163,17 +163,17 @@ class _SquareProduct(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
         ctx.save_for_backward(x)
-        x = exact(x)
+        x = at_least_float32(x)
         return x.transpose(1, 2) @ x
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Tensor:
         (x,) = ctx.saved_tensors
         (d,) = gradients
-        return (exact(x) @ (d + d.transpose(1, 2))).to(x.dtype)
+        return (at_least_float32(x) @ (d + d.transpose(1, 2))).to(x.dtype)
 
 
-def exact(x: Tensor) -> Tensor:
+def at_least_float32(x: Tensor) -> Tensor:
     """Return x in float32, or in float64 if it is float64.
 
     Half precision would lose small differences and long sums.

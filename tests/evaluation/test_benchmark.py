@@ -6,14 +6,14 @@ import pytest
 from pictures import OLD_NETWORK, save
 
 from impasto.benchmark.inference import convolution_flops, inference_table
-from impasto.benchmark.loss_networks import NETWORKS, Setting, table
+from impasto.benchmark.loss_networks import NETWORKS, Setting, loss_network_table
 from impasto.benchmark.optimizers import share_for
 from impasto.benchmark.training import Step, ladder, operations, training_table
 from impasto.commands import run
 
 
 def test_a_table_has_a_row_for_each_loss_network() -> None:
-    text = "\n".join(table(Setting("cpu", 32, 1, 4, False), rounds=1))
+    text = "\n".join(loss_network_table(Setting("cpu", 32, 1, 4, False), rounds=1))
     rows = [line.split("|")[1:-1] for line in text.splitlines() if line.startswith("| ")][1:]
     assert [row[0].strip() for row in rows] == list(NETWORKS)
     assert all(float(cell.split("(")[0]) > 0 for row in rows for cell in row[1:3])

@@ -53,7 +53,7 @@ def test_the_plan_covers_every_pixel_once_and_keeps_only_what_is_exact(shape, re
 
 
 def test_rows_of_the_plan_go_down_and_none_is_almost_empty():
-    rows = plan(9000, 12000, tiles.SIDE, 68)
+    rows = plan(9000, 12000, tiles.AUTO_SIDE, 68)
     edges = [(row[0].kept[0], row[0].kept[2]) for row in rows]
     assert edges[0][0] == 0 and edges[-1][1] == 9000
     assert all(before[1] == after[0] for before, after in pairwise(edges))
@@ -117,9 +117,9 @@ def test_arrays_in_tiles(network):
 
 
 def test_auto_tiles_what_is_large_and_no_more_than_a_tile_goes_through_the_network(network, monkeypatch):
-    monkeypatch.setattr(tiles, "WHOLE", 150 * 150)
-    monkeypatch.setattr(tiles, "SIDE", SIDE)
-    monkeypatch.setattr(tiles, "MEASURED", 100 * 100)
+    monkeypatch.setattr(tiles, "LARGEST_WHOLE", 150 * 150)
+    monkeypatch.setattr(tiles, "AUTO_SIDE", SIDE)
+    monkeypatch.setattr(tiles, "MEASURED_PIXELS", 100 * 100)
     auto, seen = Stylizer(network, device="cpu"), []
     auto.painter.network.register_forward_hook(lambda _, given, __: seen.append(given[0].shape[-2:].numel()))
     auto(noise(150, 150))
@@ -133,7 +133,7 @@ def test_auto_tiles_what_is_large_and_no_more_than_a_tile_goes_through_the_netwo
 
 
 def test_larger_tiles_measure_more(network, monkeypatch):
-    monkeypatch.setattr(tiles, "MEASURED", 1000)
+    monkeypatch.setattr(tiles, "MEASURED_PIXELS", 1000)
     measured: list[torch.Tensor] = []
     for side in (76, 120):
         tiles.statistics_of(Floats(noise(200, 300)), lambda whole: measured.append(whole) or torch.zeros(1, 1), side)
@@ -143,7 +143,7 @@ def test_larger_tiles_measure_more(network, monkeypatch):
 def test_a_thumbnail_measures_nearly_what_the_whole_does_and_no_border_shows(monkeypatch):
     """As a picture of 2048×1536 pixels, where borders had 1.001 and 0.999 of the steps that the whole has there."""
     image = photo(512)
-    monkeypatch.setattr(tiles, "MEASURED", round(512 * 512 * tiles.MEASURED / (2048 * 1536)))
+    monkeypatch.setattr(tiles, "MEASURED_PIXELS", round(512 * 512 * tiles.MEASURED_PIXELS / (2048 * 1536)))
     content = images.from_pil(image).pixels
     whole = Stylizer(OLD_NETWORK, device="cpu", tile="never")(content)
     stylizer = Stylizer(OLD_NETWORK, device="cpu", tile=316)

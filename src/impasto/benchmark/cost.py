@@ -81,7 +81,8 @@ def _reference_cost(reference: Reference, size: int, device: str) -> Cost:
         device,
         before,
     )
-    return Cost(_iteration(ends[1:]), peak)
+    # `on_step` is also called with the last picture, after an evaluation that is no iteration.
+    return Cost(_iteration(ends[1:-1]), peak)
 
 
 def _plain_cost(name: LossNetwork, size: int, device: str) -> Cost:

@@ -37,7 +37,7 @@ class Setting:
     bf16: bool
 
 
-def table(setting: Setting, rounds: int) -> Iterator[str]:
+def loss_network_table(setting: Setting, rounds: int) -> Iterator[str]:
     """Yield the lines of a Markdown table: time and peak memory of each loss network.
 
     Times are milliseconds a photo, the medians of `rounds` rounds after a warm-up. Each has its

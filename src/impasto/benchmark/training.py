@@ -92,7 +92,7 @@ def batches_of(step: Step, batches: list[int], compiled: bool) -> Rows:
     With `compiled`, there are also rows with torch.compile and with CUDA graphs.
     """
     modes = {"eager": "", "torch.compile": "default", "CUDA graphs": "reduce-overhead"}
-    best = replace(step, ours=True, muon=True, bf16=True)
+    best = replace(step, channels_last=True, ours=True, muon=True, bf16=True)
     return {
         f"{batch} photos, {name}": replace(best, batch=batch, compiled=mode)
         for batch in batches

@@ -80,7 +80,7 @@ def benchmark(
     import torch
 
     from impasto.benchmark.inference import inference_table
-    from impasto.benchmark.loss_networks import Setting, table
+    from impasto.benchmark.loss_networks import Setting, loss_network_table
     from impasto.benchmark.reference import reference_table
     from impasto.benchmark.training import Step, batches_of, ladder, loader_line, training_table
 
@@ -109,7 +109,7 @@ def benchmark(
         _print(inference_table(network, files, device, rounds))
     else:
         for bf16 in (False, True):
-            _print(table(Setting(device, size, batch, width, bf16), rounds))
+            _print(loss_network_table(Setting(device, size, batch, width, bf16), rounds))
     return 0
 
 

@@ -76,17 +76,14 @@ def optimize_photo(
     if not styles:
         raise ValueError("no painting given: impasto optimize photo.jpg painting.jpg")
     paths, weights = _weighted(styles)
-    for name in [
-        path.name
-        for path in paths
-        if not path.exists() and path.name == str(path) and not path.suffix
-    ]:
+    bare = [path for path in paths if path.name == str(path) and not path.suffix]
+    if names := [path.name for path in bare if not path.exists()]:
         raise ValueError(
-            f"styles {name}: no such picture; a style that a network knows is painted with "
-            f"`impasto infer {content} --style {name}`"
+            f"styles {names[0]}: no such picture; a style that a network knows is painted with "
+            f"`impasto infer {content} --style {names[0]}`"
         )
     # Imported here because torch takes seconds to import. Mistakes above are answered without it.
-    from impasto.commands.optimizing import Job, brightness, gap_photos, read_painting
+    from impasto.commands.optimizing import Optimization, brightness, gap_photos, read_painting
     from impasto.images import Picture, keep_colors, match_colors, read_image, resize
     from impasto.inference.devices import find_device, memory_explained
     from impasto.perceptual.loss import PerceptualLoss
@@ -95,7 +92,7 @@ def optimize_photo(
     path = Path(
         output or f"optimized/{Path(content).stem}_{'+'.join(file.stem for file in paths)}.png"
     )
-    job = Job(path, options.steps, tuple(snapshots), overwrite)
+    job = Optimization(path, options.steps, tuple(snapshots), overwrite)
     torch_device = find_device(device)
     photo = read_image(content).resized(size)
     pixels = photo.pixels

@@ -80,7 +80,7 @@ def gap_photos(folder: str) -> Tensor:
 
 
 @dataclass
-class Job:
+class Optimization:
     """An optimization of one picture: its progress, and the files it writes.
 
     Args:

@@ -139,7 +139,7 @@ def _report(folder: Path, judge: Judge, grid: Grid, made: list[Cell]) -> Path:
     writer = csv.DictWriter(table, [*grid.axes, *made[0].numbers])
     writer.writeheader()
     writer.writerows(
-        {**_said(point), **cell.numbers} for point, cell in zip(points, made, strict=True)
+        {**_as_text(point), **cell.numbers} for point, cell in zip(points, made, strict=True)
     )
     write_text(folder / "numbers.csv", table.getvalue(), overwrite=True)
     columns = len(made) if len(grid.axes) == 1 else len(list(grid.axes.values())[1])
@@ -161,7 +161,7 @@ def _report(folder: Path, judge: Judge, grid: Grid, made: list[Cell]) -> Path:
     ]
     for point, cell in zip(points, made, strict=True):
         numbers = [f"{cell.numbers[name]:.3f}" if name in cell.numbers else "–" for name in NUMBERS]
-        values = [*_said(point).values(), *numbers]
+        values = [*_as_text(point).values(), *numbers]
         lines.append(f"| {' | '.join(values)} |")
     heading = (
         f"# {' × '.join(grid.axes)}\n\n"
@@ -176,14 +176,14 @@ def _report(folder: Path, judge: Judge, grid: Grid, made: list[Cell]) -> Path:
 def _label(point: Mapping[str, Any], separator: str = ", ") -> str:
     """Return the label of a point: `noise_ratio 0.3`; for a photo or painting its name alone."""
     parts = []
-    for name, said in _said(point).items():
+    for name, said in _as_text(point).items():
         parts.append(
             said if name in ("photo", "painting") else f"{name.removeprefix('loss.')} {said}"
         )
     return separator.join(parts)
 
 
-def _said(point: Mapping[str, Any]) -> dict[str, str]:
+def _as_text(point: Mapping[str, Any]) -> dict[str, str]:
     """Return the values of a point as text; layers as `relu1_1+0.5·relu2_1`."""
     return {
         name: "+".join(_weighed(*item) for item in value.items())

@@ -51,7 +51,7 @@ def export_network(
     outputs = [output, output.with_suffix(PARTS)] if options.parts else [output]
     _check(outputs, overwrite)
     _check_extra()
-    calibrating, judging = _divided(photos or [], options)
+    calibrating, judging = _split_photos(photos or [], options)
     painted = copy.deepcopy(network).half() if options.precision == "fp16" else network
     with TemporaryDirectory() as place, new_files(overwrite) as begin:
         files = [Path(place, path.name) for path in outputs]
@@ -65,7 +65,7 @@ def export_network(
     return differences
 
 
-def _divided(photos: list[Path], options: ExportOptions) -> tuple[list[Path], list[Path]]:
+def _split_photos(photos: list[Path], options: ExportOptions) -> tuple[list[Path], list[Path]]:
     """Return the photos that calibrate int8 and those that check it; no photos without int8.
 
     At most 40 are taken, at equal distances in the list; the last 8 of them check.
@@ -77,7 +77,8 @@ def _divided(photos: list[Path], options: ExportOptions) -> tuple[list[Path], li
             f"quantize int8: needs at least {2 * _JUDGING} photos (--photos FOLDER), "
             f"there are {len(photos)}"
         )
-    chosen = photos[:: max(1, len(photos) // (_CALIBRATING + _JUDGING))][: _CALIBRATING + _JUDGING]
+    count = min(len(photos), _CALIBRATING + _JUDGING)
+    chosen = [photos[number * len(photos) // count] for number in range(count)]
     return chosen[:-_JUDGING], chosen[-_JUDGING:]
 
 

@@ -110,9 +110,14 @@ def _difference(
     moments = Moments()
     pairs = [(painter.paint(content, code), network(content, code, moments=moments))]
     if options.parts:
-        statistics, origin, first, its = moments.statistics[:1], (8, 12), content[:1], code[:1]
-        part = network(first, its, origin=origin, moments=Moments(statistics))
-        pairs.append((painter.paint(first, its, statistics, origin), part))
+        statistics, origin, first, first_code = (
+            moments.statistics[:1],
+            (8, 12),
+            content[:1],
+            code[:1],
+        )
+        part = network(first, first_code, origin=origin, moments=Moments(statistics))
+        pairs.append((painter.paint(first, first_code, statistics, origin), part))
     if options.pixels == "uint8":
         pairs = [(found, (wanted * 255).round() / 255) for found, wanted in pairs]
     apart = [(found - wanted).abs() for found, wanted in pairs]

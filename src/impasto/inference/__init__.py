@@ -22,7 +22,7 @@ from impasto.inference.devices import memory_explained
 from impasto.inference.strokes import BORDER, Enlarged, check_stroke, painted_side
 from impasto.inference.styles import elsewhere
 from impasto.inference.tiles import (
-    SIDE,
+    AUTO_SIDE,
     Floats,
     Paint,
     Source,
@@ -195,17 +195,20 @@ class Stylizer:
         with self._memory_explained(scan.shape):
             if self._resizes_strokes(scan.shape):
                 yield from paint_rows(
-                    scan, plan(*scan.shape, SIDE, BORDER), self._large_brush(scan), tell
+                    scan, plan(*scan.shape, AUTO_SIDE, BORDER), self._enlarging_painter(scan), tell
                 )
                 return
-            tiles, paint = plan(*scan.shape, side, self.painter.reach), self._brush(scan, side)
+            tiles, paint = (
+                plan(*scan.shape, side, self.painter.reach),
+                self._part_painter(scan, side),
+            )
             yield from paint_rows(scan, tiles, paint, tell)
 
     def _resizes_strokes(self, shape: tuple[int, int]) -> bool:
         """Whether a picture is painted at another size, to give its strokes the size asked for."""
         return self.strength > 0 and painted_side(self.stroke, max(shape)) != max(shape)
 
-    def _large_brush(self, source: Source) -> Paint:
+    def _enlarging_painter(self, source: Source) -> Paint:
         """Paint a picture at another size, and return what gives the parts of the resized one."""
         longer, (height, width) = max(source.shape), source.shape
         side = painted_side(self.stroke, longer)
@@ -230,7 +233,7 @@ class Stylizer:
 
         return paint
 
-    def _brush(self, source: Source, side: int) -> Paint:
+    def _part_painter(self, source: Source, side: int) -> Paint:
         """Measure a picture's statistics, and return a function that paints its parts."""
         statistics = None
         if self.strength > 0:
@@ -252,9 +255,9 @@ class Stylizer:
             content = content if self.size is None else images.resize(content, self.size)
         height, width = content.shape[-2:]
         if self._resizes_strokes((height, width)):
-            tiles, pictures = plan(height, width, SIDE, BORDER), map(Floats, content.split(1))
+            tiles, pictures = plan(height, width, AUTO_SIDE, BORDER), map(Floats, content.split(1))
             return torch.cat(
-                [paint_floats(each, tiles, self._large_brush(each)) for each in pictures]
+                [paint_floats(each, tiles, self._enlarging_painter(each)) for each in pictures]
             )
         if side := tile_side(self.tile, height, width):
             tiles, pictures = (
@@ -262,7 +265,7 @@ class Stylizer:
                 map(Floats, content.split(1)),
             )
             return torch.cat(
-                [paint_floats(each, tiles, self._brush(each, side)) for each in pictures]
+                [paint_floats(each, tiles, self._part_painter(each, side)) for each in pictures]
             )
         with torch.inference_mode():
             painted = self._blended(

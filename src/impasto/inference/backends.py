@@ -90,10 +90,8 @@ class OnnxPainter:
             )
         # Pictures enter and leave on the CPU; the session itself moves them to a GPU.
         self.device = torch.device("cpu")
-        self._path, self._providers = (
-            path,
-            ["CUDAExecutionProvider"] * cuda + ["CPUExecutionProvider"],
-        )
+        self._path = path
+        self._providers = ["CUDAExecutionProvider"] * cuda + ["CPUExecutionProvider"]
         self._session = self._opened(path)
         self._parts: Any = None
         self.metadata = _metadata(path, self._session.get_modelmeta().custom_metadata_map)

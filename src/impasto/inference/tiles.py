@@ -23,15 +23,15 @@ from impasto.choices import Tiling
 from impasto.images.large import Rows, Scan
 
 # Number of pixels of the largest picture that `auto` paints whole. At width 32 it takes 3 GB.
-WHOLE = 4_000_000
+LARGEST_WHOLE = 4_000_000
 # Side, in pixels, of the tiles of `auto`. One takes 1 GB. A picture of 100 megapixels, decoded and
 # collected for a JPEG, then stays below 3 GB. Overlap and margin cost 1.4 times the arithmetic of
 # the whole; a side of 1408 would cost 1.3 times.
-SIDE = 1152
+AUTO_SIDE = 1152
 # Least number of pixels to which a picture is scaled down to measure its statistics. At 2048×1536
 # pixels, the network `gallery` painted in tiles 1.0 to 1.7 of 255 levels differently from the whole
 # with 2 megapixels, 3.2 to 4.7 with 1, and 5.0 to 7.1 with ½.
-MEASURED = 2_000_000
+MEASURED_PIXELS = 2_000_000
 
 Box = tuple[int, int, int, int]  # top, left, bottom, right; bottom and right are excluded
 # Paints a part of a picture, given the part and its origin (top, left).
@@ -104,7 +104,7 @@ def tile_side(tile: Tiling, height: int, width: int) -> int | None:
     """Return the side of the tiles for a picture, in pixels; None: paint it whole."""
     if isinstance(tile, int):
         return tile
-    return SIDE if tile == "auto" and height * width > WHOLE else None
+    return AUTO_SIDE if tile == "auto" and height * width > LARGEST_WHOLE else None
 
 
 def plan(height: int, width: int, side: int, reach: int) -> list[list[Tile]]:
@@ -152,7 +152,9 @@ def statistics_of(
         side: side of the tiles; the picture is not measured at fewer pixels than a tile has.
     """
     return (
-        None if max(source.shape) <= side else measure(source.reduced(max(MEASURED, side * side)))
+        None
+        if max(source.shape) <= side
+        else measure(source.reduced(max(MEASURED_PIXELS, side * side)))
     )
 
 

@@ -23,7 +23,7 @@ RETIRED = {"multistyle": "gallery"}
 # Files of format 1 do not record them; files of format 2 do.
 FORMAT_1: dict[str, Any] = {"canvas": 6.0, "grain": 2.0, "upsampling": "bilinear_smoothed"}
 
-_MOST = 1e6  # largest absolute value of a numeric argument that is not taken for damage
+_LARGEST_ARGUMENT = 1e6  # largest absolute value of a numeric argument that is not taken for damage
 
 
 class NetworkError(ValueError):
@@ -104,9 +104,8 @@ def load_network(name: str | Path) -> TransformNet:
             f"{path}: exported already; give the .safetensors or .ckpt it was made from"
         )
     try:
-        state, metadata = (
-            _read_checkpoint(path) if path.suffix == ".ckpt" else _read_published(path)
-        )
+        read = _read_checkpoint if path.suffix == ".ckpt" else _read_published
+        state, metadata = read(path)
     except NetworkError:
         raise
     except (
@@ -178,7 +177,9 @@ def _check_arguments(network: type[TransformNet], arguments: dict[str, Any], pat
     for name, value in arguments.items():
         kind = known[name].annotation if name in known else None
         number = (
-            isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= _MOST
+            isinstance(value, int | float)
+            and not isinstance(value, bool)
+            and abs(value) <= _LARGEST_ARGUMENT
         )
         fits = (
             number and isinstance(value, kind | int)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from impasto.choices import LossOptions
-from impasto.kernels import exact, square_products
+from impasto.kernels import at_least_float32, square_products
 from impasto.perceptual.features import Bands, FeatureNetwork, whole
 from impasto.perceptual.target import (
     ContentTarget,
@@ -36,7 +36,7 @@ _LOG = logging.getLogger("impasto")
 # photos have a likeness of 0.2 to 0.5 in relu4_2.
 _LIKENESS = 0.6
 # Such photos are too alike if a content gap is at most this share of that of drawn pictures.
-_NOTHING = 0.1
+_LEAST_GAP_SHARE = 0.1
 _DRAWN = 8  # number of drawn pictures
 
 
@@ -58,7 +58,7 @@ def total_variation(image: Float[Tensor, "b c h w"]) -> Float[Tensor, ""]:
 
     An axis of a single pixel contributes 0.
     """
-    image = exact(image)
+    image = at_least_float32(image)
     dx = (image[..., :, 1:] - image[..., :, :-1]).abs()
     dy = (image[..., 1:, :] - image[..., :-1, :]).abs()
     return sum((d.mean() for d in (dx, dy) if d.numel()), start=image.new_zeros(()))
@@ -77,7 +77,9 @@ def _gram_within(
         masks = masks * masks.square().mean((2, 3), keepdim=True).clamp(min=1e-6).rsqrt()
 
     def products(part: Tensor, rows: slice = slice(None)) -> Tensor:
-        return square_products(part if masks is None else exact(part) * masks[:, :, rows])
+        return square_products(
+            part if masks is None else at_least_float32(part) * masks[:, :, rows]
+        )
 
     total = products(features) if isinstance(features, Tensor) else features.sum(products)
     return total / features.shape[1:].numel()
@@ -209,7 +211,8 @@ class PerceptualLoss(nn.Module):
             why = "all alike"
         drawn, _ = self._measured(dead_leaves(_DRAWN, min(256, max(128, *sides))).to(photos))
         if why == "all alike" and all(
-            gap > _NOTHING * drawn.content_gaps[key] for key, gap in found.content_gaps.items()
+            gap > _LEAST_GAP_SHARE * drawn.content_gaps[key]
+            for key, gap in found.content_gaps.items()
         ):
             return found
         _LOG.warning(
@@ -238,7 +241,7 @@ class PerceptualLoss(nn.Module):
                     + (change * (gram - grams[key])).mean() / len(photos)
                 )  # fmt: skip
             for key, features in kept.items():
-                f = exact(features[0])
+                f = at_least_float32(features[0])
                 total, squares = moments.get(key, (torch.zeros_like(f), f.new_zeros(())))
                 moments[key] = (total + f, squares + f.square().mean())
         gaps = {key: pair_distance(*moment, len(photos)) for key, moment in moments.items()}

@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
-from impasto.kernels import exact
+from impasto.kernels import at_least_float32
 
 Key = tuple[float, str]  # (scale, layer)
 
@@ -140,7 +140,7 @@ def dead_leaves(number: int, size: int) -> Float[Tensor, "p 3 s s"]:
 
 def squared_error(a: Tensor, b: Tensor) -> Tensor:
     """Return the mean squared error of each sample of a batch, B."""
-    return (exact(a) - exact(b)).square().flatten(1).mean(1)
+    return (at_least_float32(a) - at_least_float32(b)).square().flatten(1).mean(1)
 
 
 def moved_error(here: Tensor, there: Tensor, down: int, right: int) -> Tensor:

@@ -73,11 +73,8 @@ class Distillation(pl.LightningModule):
     ) -> None:
         super().__init__()
         self.teacher_name, self.ranks, self.first_photos = teacher, list(ranks), first_photos
-        self.learning_rate, self.warmup_steps, self.gram_weight = (
-            learning_rate,
-            warmup_steps,
-            gram_weight,
-        )
+        self.learning_rate, self.warmup_steps = learning_rate, warmup_steps
+        self.gram_weight = gram_weight
         self.compact = FeatureNetwork("compact", COMPACT_LAYERS, network=factored(teacher, ranks))
         self.compact.requires_grad_(True)
         found = [read_image(file).resized(painting_size).pixels for file in find_images(paintings)]

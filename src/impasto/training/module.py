@@ -18,7 +18,7 @@ from impasto.networks.transform import TRAINING_MARGIN
 from impasto.shipped import commit
 from impasto.training.muon import ADAM_SHARE, Muon
 from impasto.training.objective import Objective
-from impasto.training.resume import balance_of, decided, thumbnails_of
+from impasto.training.resume import balance_of, fixed_options, thumbnails_of
 
 Compiled = Literal["default", "reduce-overhead", "max-autotune"]  # modes of torch.compile
 PREPROCESSING = ("canvas", "grain", "upsampling")  # network arguments copied from `start_from`
@@ -99,7 +99,9 @@ class FixedStyles(pl.LightningModule):
         before = {name: other.arguments[name] for name in PREPROCESSING} if other else {}
         if canvas is not None or (other is None and shift_weight):
             before["canvas"] = canvas or 0.0
-        self._learned: dict[str, Any] = {}  # thumbnails of paintings learned before, by style
+        self._known_thumbnails: dict[
+            str, Any
+        ] = {}  # thumbnails of paintings learned before, by style
         network = TransformNet(len(styles), width, residual_blocks, **before)
         self.network = network.to(memory_format=torch.channels_last)
         if other:
@@ -113,17 +115,14 @@ class FixedStyles(pl.LightningModule):
                 f"{what}: give 0 for one of them (--model.shift_weight, --model.canvas)"
             )
         self.style_size, self.loss_options = style_size, loss
-        self.learning_rate, self.warmup_steps, self.gap_photos = (
-            learning_rate,
-            warmup_steps,
-            gap_photos,
-        )
+        self.learning_rate, self.warmup_steps = learning_rate, warmup_steps
+        self.gap_photos = gap_photos
         self.shift_weight, self.start_from = shift_weight, start_from
         self.mode = "default" if compile is True else compile
         self._compiled: Callable[..., Any] | None = None
         self._gradients_seen = False
         # Steps whose loss terms have not been checked for NaN yet.
-        self._unseen: list[tuple[int, dict[str, Tensor]]] = []
+        self._unchecked: list[tuple[int, dict[str, Tensor]]] = []
         self.run_config: dict[str, Any] = {}  # set by the command, recorded in the published file
         self._restored: dict[str, Any] | None = None  # the balance of a resumed run
 
@@ -143,10 +142,10 @@ class FixedStyles(pl.LightningModule):
             if (theirs := other.arguments[name]) != (ours := self.network.arguments[name]):
                 what = f"start_from {start_from}: its {name} is {theirs}, not {ours}"
                 raise ValueError(f"{what}; give --model.{name} {theirs}")
-        self._learned = {
+        self._known_thumbnails = {
             style["name"]: style.get("thumbnail") for style in other.metadata.get("styles", [])
         }
-        known = list(self._learned)
+        known = list(self._known_thumbnails)
         state = other.state_dict()
         for key, value in state.items():
             if key.endswith((".gamma", ".beta")):
@@ -171,7 +170,7 @@ class FixedStyles(pl.LightningModule):
         """Return the loss of a batch, in which sample i of the stream learns style i mod N."""
         index = batch["index"] % len(self.styles)
         fractions, total = self.objective(self, batch["content"], index, self.global_step)
-        self._unseen.append((self.global_step, {**fractions, "loss": total.detach()}))
+        self._unchecked.append((self.global_step, {**fractions, "loss": total.detach()}))
         if (self.global_step + 1) % (self.trainer.log_every_n_steps or LOOK) == 0:  # type: ignore[attr-defined]
             self._refuse_non_finite()
         self.log_dict(
@@ -202,7 +201,7 @@ class FixedStyles(pl.LightningModule):
         Reading a loss waits for the GPU. So the losses are collected, and checked together at
         every logging step and before a checkpoint is written.
         """
-        unseen, self._unseen = self._unseen, []
+        unseen, self._unchecked = self._unchecked, []
         if not unseen or torch.stack([terms["loss"] for _, terms in unseen]).isfinite().all():
             return
         step, terms = next((step, terms) for step, terms in unseen if not terms["loss"].isfinite())
@@ -264,7 +263,7 @@ class FixedStyles(pl.LightningModule):
             name: thumbnail(picture.pixels)
             for name, picture in zip(self.styles, pictures, strict=True)
         }
-        self._compare_with_those_learned()
+        self._check_thumbnails()
         if self.style_size:
             pictures = [picture.resized(self.style_size) for picture in pictures]
         paintings = [picture.pixels.to(self.device) for picture in pictures]
@@ -280,7 +279,7 @@ class FixedStyles(pl.LightningModule):
             # weights again in every forward pass.
             self.objective.loss.features.network.to(torch.bfloat16)
 
-    def _compare_with_those_learned(self) -> None:
+    def _check_thumbnails(self) -> None:
         """Compare each painting, by its thumbnail, with the one learned before under its name.
 
         If they differ, a run that begins with `start_from` logs a warning.
@@ -289,7 +288,7 @@ class FixedStyles(pl.LightningModule):
             ValueError: they differ, and the run was resumed from a checkpoint.
         """
         for name, painting in self.styles.items():
-            if not other_picture(self._learned.get(name), self.thumbnails[name]):
+            if not other_picture(self._known_thumbnails.get(name), self.thumbnails[name]):
                 continue
             if self._restored is not None:
                 raise ValueError(
@@ -340,10 +339,10 @@ class FixedStyles(pl.LightningModule):
         Raises:
             ValueError: the checkpoint is of other styles or options (`balance_of`), or damaged.
         """
-        ours = decided(self.network, self.loss_options, self.style_size)
+        ours = fixed_options(self.network, self.loss_options, self.style_size)
         try:
             self._restored = balance_of(checkpoint, list(self.styles), ours)
-            self._learned = thumbnails_of(checkpoint)
+            self._known_thumbnails = thumbnails_of(checkpoint)
         except (AttributeError, IndexError, KeyError, TypeError) as error:
             raise ValueError(
                 "--ckpt_path: not a checkpoint of impasto's training, or a damaged one"

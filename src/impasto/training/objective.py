@@ -12,9 +12,10 @@ from impasto.choices import LossOptions
 from impasto.perceptual.loss import PerceptualLoss
 from impasto.perceptual.target import StyleTarget, moved_error
 
-# With `shift_weight`, crops are 4 pixels smaller, and every fourth photo is painted twice. The
-# second crop lies 1 to 3 pixels further down and right.
-MOVED = 4
+# With `shift_weight`, every fourth photo is painted twice. Crops are then 4 pixels smaller, so that
+# the second crop of such a photo can lie 1 to 3 pixels further down and right.
+SHIFTED_EVERY = 4  # photos
+SHIFT_MARGIN = 4  # pixels
 
 Paint = Callable[[Tensor, Tensor], Tensor]  # (photos B×3×H×W, style codes B×N) → pictures B×3×H×W
 
@@ -82,24 +83,20 @@ class Objective:
         """
         down, right = 1 + step % 3, 1 + step // 3 % 3
         # Other photos are painted twice in every step, so that the shift term sees all styles.
-        pairs = slice(step % min(MOVED, len(content)), None, MOVED)
+        pairs = slice(step % min(SHIFTED_EVERY, len(content)), None, SHIFTED_EVERY)
         if self.shift_weight:
-            size = content.shape[-1] - MOVED
+            size = content.shape[-1] - SHIFT_MARGIN
             moved = content[pairs, :, down : down + size, right : right + size]
-            content, index = (
-                torch.cat([content[:, :, :size, :size], moved]),
-                torch.cat([index, index[pairs]]),
-            )
+            content = torch.cat([content[:, :, :size, :size], moved])
+            index = torch.cat([index, index[pairs]])
         stylized = paint(content, F.one_hot(index, self.number_of_styles).to(content))
         # In validation, which has no gradients, torch.compile would compile the loss again.
         judge = self._compiled if self._compiled and torch.is_grad_enabled() else self.loss
         weighted = judge(stylized, content, self.target.select(index))
         weights = {**self.loss.current, "shift": self.shift_weight}
         if self.shift_weight:
-            here, there = (
-                stylized[: len(stylized) - len(moved)][pairs],
-                stylized[len(stylized) - len(moved) :],
-            )
+            unmoved = len(stylized) - len(moved)
+            here, there = stylized[:unmoved][pairs], stylized[unmoved:]
             weighted["shift"] = self.shift_weight * moved_error(here, there, down, right)
         asked = {**self.loss.options.asked, "shift": self.shift_weight}
         fractions = {

@@ -7,7 +7,7 @@ from impasto.choices import LossOptions
 from impasto.networks import TransformNet
 
 # Options of the loss that the measured balance depends on.
-MEASURED_UNDER = (
+BALANCE_OPTIONS = (
     "network",
     "content_layers",
     "style_layers",
@@ -17,13 +17,13 @@ MEASURED_UNDER = (
 )
 
 
-def decided(network: TransformNet, loss: LossOptions, style_size: int) -> dict[str, Any]:
+def fixed_options(network: TransformNet, loss: LossOptions, style_size: int) -> dict[str, Any]:
     """Return the options, by name, that a run cannot change on resume."""
     options = asdict(loss)
     return {
         **network.arguments,
         "style_size": style_size,
-        **{f"loss.{name}": options[name] for name in MEASURED_UNDER},
+        **{f"loss.{name}": options[name] for name in BALANCE_OPTIONS},
     }
 
 
@@ -35,7 +35,7 @@ def balance_of(
     Args:
         checkpoint: the checkpoint as Lightning loads it.
         styles: names of the styles of this run, in order.
-        ours: the `decided` options of this run.
+        ours: the `fixed_options` options of this run.
 
     Returns:
         What `Objective.balance` gave; None if the checkpoint holds none.
