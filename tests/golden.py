@@ -70,15 +70,8 @@ def photo(height: int, width: int, seed: int = 0) -> np.ndarray:
     It is computed in integers only, so that it is the same on every machine.
     """
     y, x = np.indices((height, width))
-    slopes = [
-        (x * (2 + channel) + y * (5 + seed - channel) + 37 * seed + 90 * channel) % 512
-        for channel in range(3)
-    ]
-    picture = (
-        abs(np.stack(slopes, 2) - 256) // 2
-        + 40
-        + ((x * x + 7 * y + seed * x * y) % 17 * 4)[..., None]
-    )
+    slopes = [(x * (2 + channel) + y * (5 + seed - channel) + 37 * seed + 90 * channel) % 512 for channel in range(3)]
+    picture = abs(np.stack(slopes, 2) - 256) // 2 + 40 + ((x * x + 7 * y + seed * x * y) % 17 * 4)[..., None]
     disc = (2 * x - width) ** 2 + (2 * y - height) ** 2 < min(height, width) ** 2 // 2
     picture[disc] = 255 - picture[disc]
     picture[: height // 4] = (90 + 11 * seed, 150, 200 - 11 * seed)
@@ -87,10 +80,7 @@ def photo(height: int, width: int, seed: int = 0) -> np.ndarray:
 
 def photos(*seeds: int, side: int = 48) -> torch.Tensor:
     """Return a batch of drawn pictures, one for each seed, B×3×S×S in [0, 1]."""
-    return (
-        torch.from_numpy(np.stack([photo(side, side, seed) for seed in seeds])).permute(0, 3, 1, 2)
-        / 255
-    )
+    return torch.from_numpy(np.stack([photo(side, side, seed) for seed in seeds])).permute(0, 3, 1, 2) / 255
 
 
 def run_script(name: str, *arguments: str | Path) -> None:
@@ -113,9 +103,7 @@ def run_script(name: str, *arguments: str | Path) -> None:
             runpy.run_path(str(script), run_name="__main__")
         except SystemExit as stopped:
             if stopped.code:
-                raise RuntimeError(
-                    f"scripts/{name}: exit status {stopped.code}: {said.getvalue()}"
-                ) from None
+                raise RuntimeError(f"scripts/{name}: exit status {stopped.code}: {said.getvalue()}") from None
 
 
 def block_means(picture: np.ndarray) -> list[float]:
@@ -126,9 +114,7 @@ def block_means(picture: np.ndarray) -> list[float]:
     """
     rows, columns = (range(0, side, BLOCK) for side in picture.shape[:2])
     blocks = [picture[y : y + BLOCK, x : x + BLOCK] for y in rows for x in columns]
-    return [
-        round(float(mean), 1) for block in blocks for mean in block.mean((0, 1), dtype=np.float64)
-    ]
+    return [round(float(mean), 1) for block in blocks for mean in block.mean((0, 1), dtype=np.float64)]
 
 
 def sha256(file: Path) -> str:
@@ -152,9 +138,7 @@ def pictures(file: Path) -> Entries:
     tiles = Stylizer(file, names[-1], tile=272, **how)(Image.fromarray(photo(32, 288, 3)))
     painted = {"odd": odd.permute(1, 2, 0).numpy() * 255, "alpha": _with_alpha(file, names),
                "small": small, "tiles": np.asarray(tiles)}  # fmt: skip
-    means = {
-        f"picture {file.name} {case}": block_means(picture) for case, picture in painted.items()
-    }
+    means = {f"picture {file.name} {case}": block_means(picture) for case, picture in painted.items()}
     return {f"picture {file.name} sha256": sha256(file), **means}
 
 
@@ -166,9 +150,7 @@ def _with_alpha(file: Path, names: list[str]) -> np.ndarray:
     style = f"{names[0]}=0.4,{names[-1]}=0.6" if len(names) > 1 else names[0]
     with TemporaryDirectory() as folder:
         given, output = Path(folder, "photo.png"), Path(folder, "painted.png")
-        Image.merge(
-            "LA", [Image.fromarray(photo(40, 53, 1)[..., channel]) for channel in (0, 2)]
-        ).save(given)
+        Image.merge("LA", [Image.fromarray(photo(40, 53, 1)[..., channel]) for channel in (0, 2)]).save(given)
         run_script("infer.py", given, "--output", output, "--network", file, "--style", style,
                    "--strength=0.8", "--size=60", "--device=cpu", "--backend=torch")  # fmt: skip
         return np.asarray(Image.open(output))
@@ -190,10 +172,7 @@ def losses(network: str) -> Entries:
         for _ in range(2):  # `dynamic` moves its weights after the first time
             terms = loss(output, photos(1, 2), target)
         (gradient,) = torch.autograd.grad(torch.stack(list(terms.values())).sum(), output)
-        found |= {
-            f"loss {network} {balance} {name}": [_digits(term.detach())]
-            for name, term in terms.items()
-        }
+        found |= {f"loss {network} {balance} {name}": [_digits(term.detach())] for name, term in terms.items()}
         found[f"gradient {network} {balance}"] = [_digits(gradient.norm())]
     return found
 
@@ -297,12 +276,8 @@ def difference(name: str, before: list[float] | str | None, now: list[float] | s
     kind, apart = name.split()[0], np.abs(np.subtract(now, before))
     if kind in SHARES:
         apart = apart / np.abs(before)
-    allowed, unit = (
-        (LEVELS[kind], " grey levels") if kind in LEVELS else (SHARES[kind], " of the recorded")
-    )
-    return (
-        "" if apart.max() <= allowed else f"off by {apart.max():.2g}{unit}, allowed is {allowed:g}"
-    )
+    allowed, unit = (LEVELS[kind], " grey levels") if kind in LEVELS else (SHARES[kind], " of the recorded")
+    return "" if apart.max() <= allowed else f"off by {apart.max():.2g}{unit}, allowed is {allowed:g}"
 
 
 def differences(before: Entries, now: Entries) -> dict[str, str]:
@@ -317,10 +292,7 @@ def record() -> None:
     changed = differences(before, now)
     for name, how in changed.items():
         print(f"{name}: {how}")
-    lines = [
-        f"{json.dumps(name)}: {json.dumps(now[name] if name in changed else before[name])}"
-        for name in now
-    ]
+    lines = [f"{json.dumps(name)}: {json.dumps(now[name] if name in changed else before[name])}" for name in now]
     RECORD.write_text("{\n" + ",\n".join(lines) + "\n}\n")
     print(f"{len(changed)} entries changed, of {len(now)}")
 
@@ -330,14 +302,9 @@ def keep(name: str) -> None:
 
     Exits with an error if a file of that name exists: files of earlier versions stay.
     """
-    checkpoint, network, graph = (
-        KEPT / f"{name}.{suffix}" for suffix in ("ckpt", "safetensors", "onnx")
-    )
+    checkpoint, network, graph = (KEPT / f"{name}.{suffix}" for suffix in ("ckpt", "safetensors", "onnx"))
     if there := [file.name for file in (checkpoint, network, graph) if file.exists()]:
-        sys.exit(
-            f"--keep {name}: {there[0]} is there, and what earlier versions wrote stays: "
-            "give another name"
-        )
+        sys.exit(f"--keep {name}: {there[0]} is there, and what earlier versions wrote stays: give another name")
     with TemporaryDirectory() as folder:
         train(Path(folder), KEPT_RATE)
         shutil.copy(Path(folder, "run", "checkpoints", "step-000005.ckpt"), checkpoint)
@@ -346,12 +313,8 @@ def keep(name: str) -> None:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(
-        description="Records the numbers of tests/test_golden.py anew."
-    )
-    parser.add_argument(
-        "--keep", metavar="NAME", help="first add NAME.ckpt, .safetensors and .onnx of this version"
-    )
+    parser = argparse.ArgumentParser(description="Records the numbers of tests/test_golden.py anew.")
+    parser.add_argument("--keep", metavar="NAME", help="first add NAME.ckpt, .safetensors and .onnx of this version")
     if name := parser.parse_args().keep:
         keep(name)
     record()

@@ -88,9 +88,7 @@ def kill(process: subprocess.Popen, run: Path, moment: str, chance: random.Rando
         time.sleep(chance.uniform(0, SAVING))
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate()
-    written = "".join(
-        f", {file.stat().st_size / 1e6:.1f} MB of the next written" for file in run.glob(PARTIAL)
-    )
+    written = "".join(f", {file.stat().st_size / 1e6:.1f} MB of the next written" for file in run.glob(PARTIAL))
     return f"newest checkpoint before {had}, after {newest(run)}{written}"
 
 
@@ -129,9 +127,7 @@ def differences(folder: Path, steps: int) -> list[str]:
     made = [torch.load(folder / name / f"checkpoints/step-{steps:06d}.ckpt", weights_only=True)
             for name in ("whole", "killed")]  # fmt: skip
     weights = [
-        name
-        for name, value in made[0]["state_dict"].items()
-        if not torch.equal(value, made[1]["state_dict"][name])
+        name for name, value in made[0]["state_dict"].items() if not torch.equal(value, made[1]["state_dict"][name])
     ]
     moments = [made[i]["optimizer_states"][0]["state"] for i in (0, 1)]
     optimizer = [
@@ -155,9 +151,7 @@ def main() -> int:
     parser.add_argument("--steps", type=int, default=600, help="length of the run")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        for number, text in enumerate(
-            survive(Path(folder), given.kills, given.seed, given.steps), 1
-        ):
+        for number, text in enumerate(survive(Path(folder), given.kills, given.seed, given.steps), 1):
             print(f"kill {number}: {text}")
         different = differences(Path(folder), given.steps)
     print(

@@ -117,3 +117,11 @@ def test_a_process_that_measures_for_another_leaves_ctrl_c_to_it() -> None:
     """As the one that is begun to begin others does, which imports torch for seconds, in the same process group."""
     assert signal.SIGINT in alone(signal.pthread_sigmask, signal.SIG_BLOCK, [])
     assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, [])
+
+
+def test_a_process_that_measures_and_is_killed_is_said() -> None:
+    """As Linux does where memory is short; waiting for it would never end."""
+    with pytest.raises(ValueError, match="ended, with status 7; is there too little memory"):
+        alone(os._exit, 7)
+    with pytest.raises(ZeroDivisionError):
+        alone(divmod, 1, 0)

@@ -8,8 +8,9 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from multiprocessing import resource_tracker
+from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from rich.console import Console
@@ -94,28 +95,57 @@ def alone(function: Callable[..., Found], *arguments: object) -> Found:
     Args:
         function: a function at the top level of a module.
         arguments: its arguments, which are pickled.
+
+    Raises:
+        ValueError: the process was ended from outside, as by a system that is short of memory.
     """
-    context = multiprocessing.get_context(FRESH)
+    context: Any = multiprocessing.get_context(FRESH)  # its type lacks `Process`
     if FRESH == "forkserver":
         # The fork server imports these once, for all processes.
         context.set_forkserver_preload([function.__module__, "torchvision"])
-    threads = torch.get_num_threads()
+    here, there = context.Pipe(duplex=False)
+    work = (there, torch.get_num_threads(), function, arguments)
+    process = context.Process(target=_answer, args=work, daemon=True)
     with _ctrl_c_left_to_this_process():
-        pool = context.Pool(1, torch.set_num_threads, (threads,))
-    with pool:
-        return pool.apply(function, arguments)
+        process.start()
+    there.close()
+    try:
+        found, error = here.recv()
+    except EOFError:
+        process.join()
+        raise ValueError(
+            f"the process that measured was ended, with status {process.exitcode}; is there too "
+            f"little memory?"
+        ) from None
+    finally:
+        process.kill()
+        process.join()
+    if error:
+        raise error
+    return found
+
+
+def _answer(
+    there: Connection, threads: int, function: Callable[..., object], arguments: tuple[object, ...]
+) -> None:
+    """Send what the function returns, or raises."""
+    torch.set_num_threads(threads)
+    try:
+        there.send((function(*arguments), None))
+    except Exception as error:
+        there.send((None, error))
 
 
 @contextmanager
 def _ctrl_c_left_to_this_process() -> Iterator[None]:
     """Make processes that start meanwhile ignore Ctrl-C.
 
-    Otherwise each would print a traceback. They end when this process closes their pool.
+    Otherwise each would print a traceback. This process ends them.
     """
     if not hasattr(signal, "pthread_sigmask"):  # Windows
         yield
         return
-    # Starting the tracker unblocks SIGINT. Start it now, or the first pool starts it.
+    # Starting the tracker unblocks SIGINT. Start it now, or the first process starts it.
     resource_tracker.ensure_running()
     former = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
