@@ -23,6 +23,7 @@ from impasto.images import read_image
 from impasto.images.paintings import thumbnail
 from impasto.kernels import by_columns
 from impasto.networks import load_network
+from impasto.networks.preprocess import canvas
 from impasto.perceptual.target import StyleTarget
 from impasto.training import callbacks
 from impasto.training.module import FixedStyles
@@ -366,7 +367,7 @@ def test_the_shift_term_sees_what_is_locked_to_the_pixel_grid(
     objective = Objective(LossOptions("compact", balance="fixed"), [torch.rand(1, 3, 64, 64)], shift_weight=1.0)
     objective.loss, objective.target = NoLoss(), StyleTarget({}, {}, {})
     content, index = torch.rand(photos, 3, 68, 68), torch.zeros(photos, dtype=torch.long)
-    fractions, total = objective(lambda content, style: network(content, style, 8), content, index, step=0)
+    fractions, total = objective(lambda content, code, origin: network(content, code, 8), content, index, step=0)
     assert float(total) == pytest.approx(expected, rel=0.05, abs=1e-6)
     assert float(fractions["shift"]) == pytest.approx(expected, rel=0.05, abs=1e-6)
 
@@ -382,6 +383,23 @@ def test_a_checkpoint_of_adam_is_refused_by_name_and_its_network_taken(capsys: p
     error = capsys.readouterr().err
     assert "with Adam alone: begin a new run" in error and "Traceback" not in error
     assert fit("--model.start_from", "old.ckpt", "--run", "on") == 0
+
+
+def test_the_canvas_moves_with_the_photo_and_is_no_pattern_of_the_grid() -> None:
+    objective = Objective(LossOptions("compact", balance="fixed"), [torch.rand(1, 3, 64, 64)], shift_weight=1.0)
+    objective.loss, objective.target = NoLoss(), StyleTarget({}, {}, {})
+    content, index = torch.rand(1, 3, 68, 68), torch.zeros(1, dtype=torch.long)
+
+    def term(follow: int) -> float:
+        """The shift term where all that is painted is a canvas, which moves with the photo or stays."""
+
+        def paint(content: torch.Tensor, code: torch.Tensor, origin: tuple[int, int]) -> torch.Tensor:
+            rows, columns = (follow * start + torch.arange(64) for start in origin)
+            return content + canvas(rows, columns, 6.0)
+
+        return float(objective(paint, content, index, step=4)[1])
+
+    assert term(1) < 1e-10 and term(0) > 1e-5
 
 
 def test_the_shift_term_is_part_of_the_loss() -> None:
@@ -418,7 +436,6 @@ def test_training_lowers_the_validation_loss() -> None:
         (("--data.crop", "8"), "crop"),
         (("--model.shift_weight", "-1"), "shift_weight -1.0, gap_photos 4: the first from 0"),
         (("--model.gap_photos", "1"), "photos from 2"),
-        (("--model.shift_weight", "1", "--model.canvas", "3"), "with a canvas of 3.0, which does not move"),
         (("--model.canvas", "-3"), "canvas -3.0: must be at least 0"),
         (("--trainer.accelerator", "gpu", "--trainer.devices", "99"), "gpu"),
         (("--model.loss.weights", "nowhere.pth"), "nowhere.pth"),

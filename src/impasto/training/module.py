@@ -14,6 +14,7 @@ from impasto.choices import LossOptions
 from impasto.images import read_image
 from impasto.images.paintings import Painting, check_style_names, other_picture, thumbnail
 from impasto.networks import TransformNet, describe, load_network, save_network
+from impasto.networks.preprocess import Origin
 from impasto.networks.transform import TRAINING_MARGIN
 from impasto.shipped import commit
 from impasto.training.muon import ADAM_SHARE, Muon
@@ -46,8 +47,7 @@ class FixedStyles(pl.LightningModule):
             and residual blocks. Styles that it knows by name go on from what they learned; new
             styles begin as the mean of its styles. Its grain and upsampling are copied.
         canvas: standard deviation, in grey levels, of a faint pattern added to every photo, so
-            that flat areas get strokes; 0: none. If not given, that of `start_from`; without it
-            3, or 0 with `shift_weight`.
+            that flat areas get strokes; 0: none. If not given, that of `start_from`, or else 3.
         loss: the perceptual loss.
         learning_rate: highest learning rate of Muon, for all convolutions but the last; Adam, for
             all other parameters, has a tenth of it.
@@ -97,23 +97,14 @@ class FixedStyles(pl.LightningModule):
                 raise ValueError(f"{what}; give --model.styles.{name}.image PICTURE")
         other = load_network(start_from) if start_from else None
         before = {name: other.arguments[name] for name in PREPROCESSING} if other else {}
-        if canvas is not None or (other is None and shift_weight):
-            before["canvas"] = canvas or 0.0
-        self._known_thumbnails: dict[
-            str, Any
-        ] = {}  # thumbnails of paintings learned before, by style
+        if canvas is not None:
+            before["canvas"] = canvas
+        # Thumbnails of the paintings that `start_from` learned, by style.
+        self._known_thumbnails: dict[str, Any] = {}
         network = TransformNet(len(styles), width, residual_blocks, **before)
         self.network = network.to(memory_format=torch.channels_last)
         if other:
             self.network.load_state_dict(self._state_of(other, str(start_from)))
-        if shift_weight and self.network.canvas:
-            what = (
-                f"shift_weight {shift_weight} with a canvas of {self.network.canvas}, "
-                "which does not move"
-            )
-            raise ValueError(
-                f"{what}: give 0 for one of them (--model.shift_weight, --model.canvas)"
-            )
         self.style_size, self.loss_options = style_size, loss
         self.learning_rate, self.warmup_steps = learning_rate, warmup_steps
         self.gap_photos = gap_photos
@@ -156,7 +147,7 @@ class FixedStyles(pl.LightningModule):
                 state[key] = torch.stack(rows)
         return state
 
-    def forward(self, content: Tensor, code: Tensor) -> Tensor:
+    def forward(self, content: Tensor, code: Tensor, origin: Origin = (0, 0)) -> Tensor:
         """Return the stylized pictures (see TransformNet.forward).
 
         Validation uses the small margin of training too, so that their loss terms compare.
@@ -164,7 +155,7 @@ class FixedStyles(pl.LightningModule):
         content = content.contiguous(memory_format=torch.channels_last)
         # In validation, which has no gradients, torch.compile would compile the network again.
         network = self._compiled if self.training and self._compiled else self.network
-        return network(content, code, TRAINING_MARGIN)
+        return network(content, code, TRAINING_MARGIN, origin)
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
         """Return the loss of a batch, in which sample i of the stream learns style i mod N."""

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from impasto.choices import LossOptions
+from impasto.networks.preprocess import Origin
 from impasto.perceptual.loss import PerceptualLoss
 from impasto.perceptual.target import StyleTarget, moved_error
 
@@ -17,7 +18,8 @@ from impasto.perceptual.target import StyleTarget, moved_error
 SHIFTED_EVERY = 4  # photos
 SHIFT_MARGIN = 4  # pixels
 
-Paint = Callable[[Tensor, Tensor], Tensor]  # (photos B×3×H×W, style codes B×N) → pictures B×3×H×W
+# (photos B×3×H×W, style codes B×N, position in a larger picture) → pictures B×3×H×W
+Paint = Callable[[Tensor, Tensor, Origin], Tensor]
 
 
 class Objective:
@@ -84,20 +86,23 @@ class Objective:
         down, right = 1 + step % 3, 1 + step // 3 % 3
         # Other photos are painted twice in every step, so that the shift term sees all styles.
         pairs = slice(step % min(SHIFTED_EVERY, len(content)), None, SHIFTED_EVERY)
+        code = F.one_hot(index, self.number_of_styles).to(content)
         if self.shift_weight:
             size = content.shape[-1] - SHIFT_MARGIN
             moved = content[pairs, :, down : down + size, right : right + size]
-            content = torch.cat([content[:, :, :size, :size], moved])
-            index = torch.cat([index, index[pairs]])
-        stylized = paint(content, F.one_hot(index, self.number_of_styles).to(content))
+            content = content[:, :, :size, :size]
+            # The canvas moves with the photo. Otherwise its strokes would count as locked.
+            there = paint(moved, code[pairs], (down, right))
+            stylized = torch.cat([here := paint(content, code, (0, 0)), there])
+            content, index = torch.cat([content, moved]), torch.cat([index, index[pairs]])
+        else:
+            stylized = paint(content, code, (0, 0))
         # In validation, which has no gradients, torch.compile would compile the loss again.
         judge = self._compiled if self._compiled and torch.is_grad_enabled() else self.loss
         weighted = judge(stylized, content, self.target.select(index))
         weights = {**self.loss.current, "shift": self.shift_weight}
         if self.shift_weight:
-            unmoved = len(stylized) - len(moved)
-            here, there = stylized[:unmoved][pairs], stylized[unmoved:]
-            weighted["shift"] = self.shift_weight * moved_error(here, there, down, right)
+            weighted["shift"] = self.shift_weight * moved_error(here[pairs], there, down, right)
         asked = {**self.loss.options.asked, "shift": self.shift_weight}
         fractions = {
             name: term.detach() / weights[name] for name, term in weighted.items() if asked[name]
