@@ -161,6 +161,7 @@ def page(gallery: Page) -> Page:
     """The same for every test, in its first style and at full strength."""
     gallery.set("#strength", "100")
     gallery.check("keep", False)
+    gallery.set("#strokes", "1")
     gallery.mix({0: 100})
     return gallery
 
@@ -222,6 +223,21 @@ def test_strength_blends_with_the_photo(page: Page, photo: Path) -> None:
     assert_same(page.painted(), Stylizer("gallery", "starry_night", strength=0.4), photo, mean=0.2)
     page.set("#strength", "0")
     assert np.array_equal(page.painted(), np.asarray(Image.open(photo)))
+
+
+def test_strokes_are_enlarged_as_python_does_it(page: Page, photo: Path) -> None:
+    """The browser scales the photo down by a filter of its own, so the two are near and not the same."""
+    page.give(photo)
+    trained = page.painted().astype(int)
+    page.set("#strokes", "2")
+    page.until(lambda: not page.js("return document.getElementById('download').disabled"))
+    twice = page.painted().astype(int)
+    expected = np.asarray(Stylizer("gallery", "starry_night", stroke=2.0)(Image.open(photo))).astype(int)
+    assert twice.shape == expected.shape
+    apart, before = (float(np.abs(shown - expected).mean()) for shown in (twice, trained))
+    assert apart < 6 and apart < 0.4 * before, (apart, before)
+    page.click("download")
+    page.until((page.driver.downloads / "astronaut_starry_night_stroke-2.png").exists)
 
 
 def test_the_colours_of_the_photo_are_kept(page: Page, photo: Path) -> None:
