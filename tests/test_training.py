@@ -226,6 +226,7 @@ def test_stopped_by_a_signal_it_says_how_to_go_on(number: int) -> None:
     step = torch.load(newest("stopped"), weights_only=True)["global_step"]
     assert step == max(losses("stopped"))
     assert [file.name for file in Path("stopped/checkpoints").glob("step*")] == [f"step-{step:06d}.ckpt"]
+    assert "val/loss" not in Path("stopped/losses.csv").read_text(), "nobody waits for a validation"
     assert not Path("stopped/smoke.safetensors").exists()
 
 

@@ -295,6 +295,7 @@ class StopSafely(pl.Callback):
         if asked:
             # The signal may have reached another machine only. Every process exits as if it had.
             self.status = 128 + (self.number or signal.SIGTERM)
+            trainer.limit_val_batches = 0  # Lightning would validate first, which takes minutes
             trainer.should_stop = True
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
