@@ -40,7 +40,12 @@ QUALITY: dict[str, dict[str, Any]] = {"JPEG": {"quality": 95, "subsampling": 0},
 _LONGEST = {"JPEG": 65500, "WEBP": 16383}  # JPEG's own limit is 65535, libjpeg's is 65500
 _REASONS = {**REASONS, errno.EISDIR: "is a folder: give the name of an image file"}
 _LEAST = 1 / 10  # of its bytes in memory, what a picture takes on disk at least
-_TURNS = {"TRANSPOSE": (5, 6, 7, 8), "FLIP_LEFT_RIGHT": (2, 3, 6, 7), "FLIP_TOP_BOTTOM": (3, 4, 7, 8)}
+# By EXIF's orientation. Not by ImageOps.exif_transpose: it writes the EXIF anew, and fails where that is damaged.
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}  # fmt: skip
 _GREY = "impasto_profile"  # in `info`: what the greys of a deep image mean
 _DAMAGED = "damaged, get the file again"
 
@@ -253,7 +258,9 @@ def decoded(image: Image.Image) -> tuple[Image.Image, bytes | None, str]:
 
     Pixels are sRGB, in RGB or in RGBA without hidden colours; or greyscale of a mode in `DEEP`, for `tensors`.
     """
-    note, profile = _note(image), colors.profile_of(image)
+    note = _note(image)
+    with _quiet():
+        profile = colors.profile_of(image)
     with _quiet() if image.format == "TIFF" else nullcontext():  # TIFF alone parses metadata while decoding
         loaded = samples.load(image)
     image = _upright(loaded, image)
@@ -279,12 +286,10 @@ def _upright(image: Image.Image, file: Image.Image) -> Image.Image:
     """Turned as the EXIF of the file says."""
     try:
         with _quiet():
-            orientation = file.getexif().get(ExifTags.Base.Orientation)
+            turn = _TURNS.get(file.getexif().get(ExifTags.Base.Orientation))
     except Exception:  # damaged EXIF, whatever it raises, says nothing, and the pixels are fine
         return image
-    for turn, orientations in _TURNS.items():  # in this order
-        image = image.transpose(Image.Transpose[turn]) if orientation in orientations else image
-    return image
+    return image if turn is None else image.transpose(turn)
 
 
 def tensors(image: Image.Image, brightest: float | None = None) -> tuple[Tensor, Tensor | None]:
