@@ -1,6 +1,7 @@
 """Files that are written whole or not at all: beside their place under another name, then given their own."""
 
 import errno
+import io
 import os
 import secrets
 import shutil
@@ -24,6 +25,16 @@ class FileError(ValueError):
     """A file cannot be written; the message is one line, "<path>: <reason>"."""
 
 
+class _Draft(io.BufferedRandom):
+    """A file without a public descriptor, so that Pillow writes through Python.
+
+    Pillow itself ignores short writes: on a full disk it would lose the end of a file and report no error.
+    """
+
+    def fileno(self) -> int:
+        raise io.UnsupportedOperation("fileno")
+
+
 @contextmanager
 def new_file(path: str | Path, overwrite: bool = False, *, durable: bool = False) -> Iterator[BinaryIO]:
     """A file to fill, in a folder made for it, that gets the name `path` at the end: whole or not at all.
@@ -44,7 +55,7 @@ def new_file(path: str | Path, overwrite: bool = False, *, durable: bool = False
 @contextmanager
 def new_files(overwrite: bool = False, *, durable: bool = False) -> Iterator[Begin]:
     """Gives a function that begins a file, as `new_file`; at the end all of them get their names, or none does."""
-    drafts: list[tuple[BinaryIO, Path, Path]] = []
+    drafts: list[tuple[_Draft, Path, Path]] = []
     with ExitStack() as undo:
 
         def begin(path: str | Path) -> BinaryIO:
@@ -54,7 +65,8 @@ def new_files(overwrite: bool = False, *, durable: bool = False) -> Iterator[Beg
                     undo.callback(_remove_empty, folder)
                 temporary = path.parent / _TEMPORARY.format(secrets.token_hex(8))
                 undo.callback(_remove, temporary)
-                file = undo.enter_context(temporary.open("x+b"))  # follows the umask, which tempfile does not
+                raw = io.FileIO(temporary, "x+")  # follows the umask, which tempfile does not
+                file = undo.enter_context(_Draft(raw))
                 # Runs before the file is closed, which would otherwise write once more what a full disk refused.
                 undo.callback(file.raw.close)
             drafts.append((file, temporary, path))
@@ -71,7 +83,7 @@ def new_files(overwrite: bool = False, *, durable: bool = False) -> Iterator[Beg
             with _explained(path):
                 file.flush()
                 if durable:
-                    os.fsync(file.fileno())
+                    os.fsync(file.raw.fileno())
                 file.close()
         named: list[Path] = []
         try:
