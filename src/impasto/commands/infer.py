@@ -54,8 +54,8 @@ def stylize_photos(
         strength: from 0 (the photo) to 1 (fully stylized)
         keep_colors: keep the colours of the photo, paint its brightness only
         size: longer side of the result in pixels; the size of the photo if not given
-        tile: auto paints photos of more than 4 megapixels in tiles, without seams, in memory that hardly grows with the
-            photo; never paints them whole; a number, in tiles of that side in pixels
+        tile: auto paints photos of more than 4 megapixels in tiles, without seams, in memory that grows by 8 bytes a
+            pixel only; never paints them whole; a number, in tiles of that side in pixels
         output: a folder, or for one photo a file; - is standard output, as PNG
         device: auto (cuda, else mps, else cpu), cpu, cuda, cuda:N or mps
         backend: torch, or onnx for exported files; auto: whichever the file is for, and on a CPU the faster ONNX

@@ -16,7 +16,7 @@ from torch import Tensor
 from impasto import images
 from impasto.choices import Backend, Tiling
 from impasto.images import Picture
-from impasto.images.large import LARGEST, Rows, Scan, read_scan, scan
+from impasto.images.large import LARGEST, Rows, Scan, blank, paste_rows, read_scan, scan
 from impasto.inference.backends import open_painter
 from impasto.inference.devices import memory_explained
 from impasto.inference.styles import Number, style_weights
@@ -47,7 +47,7 @@ class Stylizer:
         strength: from 0, exactly the photo, to 1, fully stylized.
         keep_colors: take the luminance from the stylized picture, the colours from the photo.
         size: the longer side, in pixels, to work at and to return; None: that of the photo.
-        tile: auto: what is larger than 4 megapixels is painted in tiles, in memory that does not grow with the picture,
+        tile: auto: what is larger than 4 megapixels is painted in tiles, in memory that grows by 8 bytes a pixel only,
             under statistics of the picture scaled down (see `impasto.inference.tiles`), which makes it a little another
             picture than painted whole; a number: in tiles of that side, whatever the size; never: always whole.
         device: auto (cuda, else mps, else cpu), cpu, cuda, cuda:N or mps.
@@ -204,12 +204,8 @@ class Stylizer:
         if isinstance(photo, Picture):
             return images.to_pil(self.stylize(photo))
         with self._memory_explained(photo.shape):
-            painted = Image.new(photo.image.mode, photo.image.size)
-        painted.info = {"icc_profile": photo.icc_profile} if photo.icc_profile else {}
-        top = 0
-        for rows in self.rows(photo):
-            painted.paste(images.in_space(Image.fromarray(rows), photo.icc_profile), (0, top))
-            top += len(rows)
+            painted = blank(photo.image.mode, photo.image.size)
+        paste_rows(painted, self.rows(photo), photo.icc_profile)
         return painted
 
     def _tensor(self, image: Tensor) -> Tensor:

@@ -18,8 +18,8 @@ from impasto.choices import Tiling
 from impasto.images.large import Rows, Scan
 
 WHOLE = 4_000_000  # pixels of the largest picture that auto paints whole: 3 GB of memory at width 32
-# Of auto's tiles, in pixels: 1 GB, so that 100 megapixels, decoded, and collected for a JPEG, stay below 3 GB. Overlap
-# and margin make 1.4 times the arithmetic of the whole; 1408 would make 1.3.
+# Of auto's tiles, in pixels: 1 GB, so that 100 megapixels, decoded, and collected to be written, stay below 3 GB.
+# Overlap and margin make 1.4 times the arithmetic of the whole; 1408 would make 1.3.
 SIDE = 1152
 # Pixels of the picture that statistics are measured on, however small the tiles are. At 2048×1536 pixels, what gallery
 # painted was 1.0 to 1.7 levels of 255 from the whole if measured on 2 megapixels, 3.2 to 4.7 on 1, 5.0 to 7.1 on ½.
