@@ -5,8 +5,10 @@ import shutil
 import subprocess
 import sys
 import tarfile
-import tempfile
 from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from impasto.writing import new_files
 
 VERSION = "1.30.0"
 FILES = (
@@ -45,17 +47,15 @@ def _missing(folder: Path) -> list[str]:
 
 
 def _fill(cache: Path) -> None:
-    """Packs with npm beside the cache and moves it there whole: one that is interrupted leaves no half of it."""
+    """All files from npm, or none."""
     print(f"fetching {_PACKAGE} with npm, once, into {cache}", file=sys.stderr, flush=True)
-    cache.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=cache.parent) as beside:
-        packed, unpacked = _packed(Path(beside)), Path(beside) / "dist"
-        unpacked.mkdir()
-        with tarfile.open(packed) as package:
-            for name in FILES:
-                _unpack(package, name, unpacked)
-        shutil.rmtree(cache, ignore_errors=True)
-        unpacked.rename(cache)
+    with (
+        TemporaryDirectory() as place,
+        tarfile.open(_packed(Path(place))) as package,
+        new_files(overwrite=True) as begin,
+    ):
+        for name in FILES:
+            begin(cache / name).write(_packed_file(package, name))
 
 
 def _packed(folder: Path) -> Path:
@@ -77,7 +77,7 @@ def _packed(folder: Path) -> Path:
     return packed
 
 
-def _unpack(package: tarfile.TarFile, name: str, folder: Path) -> None:
+def _packed_file(package: tarfile.TarFile, name: str) -> bytes:
     """One file of the package; `ValueError` where it is not there."""
     try:
         source = package.extractfile(f"package/dist/{name}")
@@ -85,5 +85,4 @@ def _unpack(package: tarfile.TarFile, name: str, folder: Path) -> None:
         source = None
     if source is None:
         raise ValueError(f"{_PACKAGE} has no dist/{name}; --runtime names a folder that has it")
-    with source, (folder / name).open("wb") as file:
-        shutil.copyfileobj(source, file)
+    return source.read()
