@@ -7,6 +7,7 @@ import socket
 import struct
 import subprocess
 import sys
+import tarfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -206,16 +207,39 @@ def test_without_npm_both_ways_out_are_said(
     assert "install npm" in said and "--runtime" in said
 
 
-def test_npm_that_fails_leaves_no_half_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    npm = tmp_path / "bin" / "npm"
+def install_npm(folder: Path, script: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    npm = folder / "bin" / "npm"
     npm.parent.mkdir()
-    npm.write_text("#!/bin/sh\necho 'npm error network: no way out' >&2\nexit 1\n")
+    npm.write_text(f"#!/bin/sh\n{script}\n")
     npm.chmod(0o755)
     monkeypatch.setenv("PATH", f"{npm.parent}{os.pathsep}{os.environ['PATH']}")
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
+
+
+def test_npm_that_fails_leaves_no_half_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    install_npm(tmp_path, "echo 'npm error network: no way out' >&2; exit 1", monkeypatch)
     with pytest.raises(ValueError, match=r"npm pack onnxruntime-web@.*no way out.*--runtime"):
         find_runtime()
-    assert list((tmp_path / "cache" / "impasto").iterdir()) == []
+    assert not (tmp_path / "cache").exists()
+
+
+def test_the_cache_is_filled_with_all_files_or_none(
+    runtime: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install_npm(tmp_path, f"cp {tmp_path}/package.tgz .", monkeypatch)
+    for files in (FILES[:-1], FILES):
+        with tarfile.open(tmp_path / "package.tgz", "w:gz") as package:
+            for name in files:
+                package.add(runtime / name, f"package/dist/{name}")
+        if files == FILES:
+            found = find_runtime()
+            assert {path.name: path.read_bytes() for path in found.iterdir()} == {
+                name: (runtime / name).read_bytes() for name in FILES
+            }
+        else:
+            with pytest.raises(ValueError, match=f"has no dist/{FILES[-1]}"):
+                find_runtime()
+            assert not (tmp_path / "cache").exists()
 
 
 def test_a_filled_cache_needs_no_npm(runtime: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

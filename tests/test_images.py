@@ -89,6 +89,14 @@ def test_damaged_exif_does_not_hide_the_pixels(tmp_path: Path) -> None:
     assert torch.equal(bytes_of(picture.pixels), levels(noise()))
 
 
+def test_an_orientation_is_heeded_in_exif_that_pillow_cannot_write_again(tmp_path: Path) -> None:
+    maker, orientation = struct.pack("<HHLf", 0x010F, 11, 1, 0.5), struct.pack("<HHLL", 0x0112, 3, 1, 6)
+    path = saved(tmp_path, "a.png", noise(), exif=b"Exif\0\0II*\0\x08\0\0\0\x02\0" + maker + orientation + bytes(4))
+    with Image.open(path) as image, pytest.raises(AttributeError):
+        ImageOps.exif_transpose(image)
+    assert torch.equal(bytes_of(read_image(path).pixels), levels(noise().transpose(Image.Transpose.ROTATE_270)))
+
+
 def test_metadata_warnings_are_silent_and_filters_come_back(tmp_path: Path) -> None:
     broken = b"II*\0\x08\0\0\0" + struct.pack("<HHHLL", 1, 0x0112, 3, 9000, 9000) + b"\0\0\0\0"
     path = saved(tmp_path, "a.jpg", noise(), exif=b"Exif\0\0" + broken)

@@ -2,11 +2,13 @@
 
 import errno
 import os
+import resource
 import signal
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from PIL import Image
 
 from impasto import commands as cli
 from impasto import writing
@@ -57,6 +59,20 @@ def test_a_full_disk_names_the_file_and_leaves_nothing(tmp_path: Path) -> None:
         file.write(b"some")
         raise OSError(errno.ENOSPC, "No space left on device")
     assert found(tmp_path) == {}
+
+
+def test_a_disk_that_takes_all_but_the_last_byte_is_full(tmp_path: Path) -> None:
+    """Pillow writes to a descriptor by itself, and takes a part of its last block for the whole."""
+    image, before = Image.effect_noise((300, 200), 100), resource.getrlimit(resource.RLIMIT_FSIZE)
+    with new_file(tmp_path / "a") as file:
+        image.save(file, "TIFF")
+    resource.setrlimit(resource.RLIMIT_FSIZE, ((tmp_path / "a").stat().st_size - 1, before[1]))
+    try:
+        with pytest.raises(FileError, match=r"b: File too large$"), new_file(tmp_path / "b") as file:
+            image.save(file, "TIFF")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert [*found(tmp_path)] == ["a"]
 
 
 def test_a_disk_that_shows_full_only_at_the_end_leaves_none_of_several(tmp_path: Path, monkeypatch) -> None:

@@ -4,6 +4,7 @@ A file is written under a temporary name in its folder, and renamed when it is c
 """
 
 import errno
+import io
 import os
 import secrets
 import shutil
@@ -25,6 +26,16 @@ Begin = Callable[[str | Path], BinaryIO]  # begins a file with this path
 
 class FileError(ValueError):
     """A file cannot be written; the message is one line, "<path>: <reason>"."""
+
+
+class _Draft(io.BufferedRandom):
+    """A file without a public descriptor, so that Pillow writes through Python.
+
+    Pillow itself ignores short writes: on a full disk it would lose the end of a file and report no error.
+    """
+
+    def fileno(self) -> int:
+        raise io.UnsupportedOperation("fileno")
 
 
 @contextmanager
@@ -61,7 +72,7 @@ def new_files(overwrite: bool = False, *, durable: bool = False) -> Iterator[Beg
     Raises:
         FileError: as in `new_file`.
     """
-    drafts: list[tuple[BinaryIO, Path, Path]] = []
+    drafts: list[tuple[_Draft, Path, Path]] = []
     with ExitStack() as undo:
 
         def begin(path: str | Path) -> BinaryIO:
@@ -71,10 +82,11 @@ def new_files(overwrite: bool = False, *, durable: bool = False) -> Iterator[Beg
                     undo.callback(_remove_empty, folder)
                 temporary = path.parent / _TEMPORARY.format(secrets.token_hex(8))
                 undo.callback(_remove, temporary)
-                # `open` follows the umask; tempfile would not.
-                file = undo.enter_context(temporary.open("x+b"))
-                # Close the raw file first. Otherwise closing `file` would try once more to write
-                # what a full disk has refused.
+                # `io.FileIO` follows the umask; tempfile would not.
+                raw = io.FileIO(temporary, "x+")
+                file = undo.enter_context(_Draft(raw))
+                # This runs before the file is closed. Otherwise closing it would try once more to
+                # write what a full disk has refused.
                 undo.callback(file.raw.close)
             drafts.append((file, temporary, path))
             return file
@@ -91,7 +103,7 @@ def new_files(overwrite: bool = False, *, durable: bool = False) -> Iterator[Beg
             with _explained(path):
                 file.flush()
                 if durable:
-                    os.fsync(file.fileno())
+                    os.fsync(file.raw.fileno())
                 file.close()
         named: list[Path] = []
         try:

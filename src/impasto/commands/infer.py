@@ -76,7 +76,7 @@ def stylize_photos(
         stroke: auto: strokes are as large, relative to the picture, as at 1024 pixels; a number:
             that many times larger; pixels: they have a fixed number of pixels
         tile: auto: photos above 4 megapixels are painted in tiles, without seams, in memory that
-            hardly grows with the photo; never: photos are painted whole; a number: side of the
+            grows by 8 bytes a pixel only; never: photos are painted whole; a number: side of the
             tiles in pixels
         output: a folder; for one photo, also a file, or - for standard output, as PNG
         device: auto (cuda, else mps, else cpu), cpu, cuda, cuda:N or mps

@@ -37,7 +37,7 @@ from impasto.training.distillation import Distillation, faithfulness
 from impasto.training.modes import batches_between_validations, check_options, check_precision
 from impasto.training.module import FixedStyles
 from impasto.training.schedule import Schedule
-from impasto.writing import write_text
+from impasto.writing import check_folder, write_text
 
 PROFILERS = {
     "simple": pl.profilers.SimpleProfiler,
@@ -332,13 +332,8 @@ def _refuse_bad_run(config: Any, run: Path) -> None:
             f"{run} holds a run already: go on with --ckpt_path last, or choose another folder "
             "with --run"
         )
-    new = [folder for folder in (run, *run.parents) if not folder.exists()]
     try:
-        run.mkdir(parents=True, exist_ok=True)
-        (run / ".writable").touch()
-        (run / ".writable").unlink()
-        for folder in new:  # a start that fails for another reason should leave no empty folder
-            folder.rmdir()
+        check_folder(run)
     except OSError as error:
         raise ValueError(
             f"--run {run}: cannot be written ({error.strerror}); choose another folder"

@@ -5,8 +5,10 @@ import shutil
 import subprocess
 import sys
 import tarfile
-import tempfile
 from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from impasto.writing import new_files
 
 VERSION = "1.30.0"
 FILES = (
@@ -54,21 +56,15 @@ def _missing(folder: Path) -> list[str]:
 
 
 def _fill(cache: Path) -> None:
-    """Fill the cache with npm.
-
-    The files are unpacked beside the cache and then moved as one folder. An interruption therefore
-    leaves no incomplete cache.
-    """
+    """Fill the cache with all files from npm, or with none."""
     print(f"fetching {_PACKAGE} with npm, once, into {cache}", file=sys.stderr, flush=True)
-    cache.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=cache.parent) as beside:
-        packed, unpacked = _packed(Path(beside)), Path(beside) / "dist"
-        unpacked.mkdir()
-        with tarfile.open(packed) as package:
-            for name in FILES:
-                _unpack(package, name, unpacked)
-        shutil.rmtree(cache, ignore_errors=True)
-        unpacked.rename(cache)
+    with (
+        TemporaryDirectory() as place,
+        tarfile.open(_packed(Path(place))) as package,
+        new_files(overwrite=True) as begin,
+    ):
+        for name in FILES:
+            begin(cache / name).write(_packed_file(package, name))
 
 
 def _packed(folder: Path) -> Path:
@@ -97,13 +93,12 @@ def _packed(folder: Path) -> Path:
     return packed
 
 
-def _unpack(package: tarfile.TarFile, name: str, folder: Path) -> None:
-    """Copy one file of the package's `dist` into the folder; `ValueError` if it is missing."""
+def _packed_file(package: tarfile.TarFile, name: str) -> bytes:
+    """Return one file of the package's `dist`; raise `ValueError` if it is missing."""
     try:
         source = package.extractfile(f"package/dist/{name}")
     except KeyError:
         source = None
     if source is None:
         raise ValueError(f"{_PACKAGE} has no dist/{name}; --runtime names a folder that has it")
-    with source, (folder / name).open("wb") as file:
-        shutil.copyfileobj(source, file)
+    return source.read()

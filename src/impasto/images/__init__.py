@@ -36,11 +36,16 @@ _OTHER_SUFFIXES = (
 
 # Named, because Pillow would otherwise try everything it knows, and for EPS start Ghostscript.
 _READABLE = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "AVIF")
-QUALITY: dict[str, dict[str, Any]] = {"JPEG": {"quality": 95, "subsampling": 0}, "WEBP": {"quality": 95}}
+_QUALITY: dict[str, dict[str, Any]] = {"JPEG": {"quality": 95, "subsampling": 0}, "WEBP": {"quality": 95}}
 _LONGEST = {"JPEG": 65500, "WEBP": 16383}  # JPEG's own limit is 65535, libjpeg's is 65500
 _REASONS = {**REASONS, errno.EISDIR: "is a folder: give the name of an image file"}
 _LEAST = 1 / 10  # of its bytes in memory, what a picture takes on disk at least
-_TURNS = {"TRANSPOSE": (5, 6, 7, 8), "FLIP_LEFT_RIGHT": (2, 3, 6, 7), "FLIP_TOP_BOTTOM": (3, 4, 7, 8)}
+# By EXIF's orientation. Not by ImageOps.exif_transpose: it writes the EXIF anew, and fails where that is damaged.
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}  # fmt: skip
 _GREY = "impasto_profile"  # in `info`: what the greys of a deep image mean
 _DAMAGED = "damaged, get the file again"
 
@@ -156,9 +161,23 @@ def write_image(path: str | Path, picture: Picture, *, overwrite: bool = False) 
 
 def encode(picture: Picture, kind: str, file: BinaryIO) -> None:
     """Write into an open file, in the format that `writable` named. JPEG has no alpha: it is laid on white."""
-    if kind == "JPEG" and picture.alpha is not None:
-        picture = Picture(picture.pixels * picture.alpha + 1 - picture.alpha, None, picture.icc_profile)
-    to_pil(picture).save(file, kind, icc_profile=picture.icc_profile, **QUALITY.get(kind, {}))
+    image = to_pil(picture)
+    save(on_white(image) if kind == "JPEG" else image, kind, file)
+
+
+def on_white(image: Image.Image) -> Image.Image:
+    """RGB or RGBA, as RGB."""
+    if image.mode == "RGB":
+        return image
+    white = Image.new("RGB", image.size, "white")
+    white.paste(image, mask=image)
+    white.info = image.info
+    return white
+
+
+def save(image: Image.Image, kind: str, file: BinaryIO) -> None:
+    """Write an image that the format can hold into an open file, with the profile in its `.info`."""
+    image.save(file, kind, icc_profile=image.info.get("icc_profile"), **_QUALITY.get(kind, {}))
 
 
 def resize(image: Float[Tensor, "b c h w"], size: int) -> Float[Tensor, "b c h2 w2"]:
@@ -253,7 +272,9 @@ def decoded(image: Image.Image) -> tuple[Image.Image, bytes | None, str]:
 
     Pixels are sRGB, in RGB or in RGBA without hidden colours; or greyscale of a mode in `DEEP`, for `tensors`.
     """
-    note, profile = _note(image), colors.profile_of(image)
+    note = _note(image)
+    with _quiet():
+        profile = colors.profile_of(image)
     with _quiet() if image.format == "TIFF" else nullcontext():  # TIFF alone parses metadata while decoding
         loaded = samples.load(image)
     image = _upright(loaded, image)
@@ -279,12 +300,10 @@ def _upright(image: Image.Image, file: Image.Image) -> Image.Image:
     """Turned as the EXIF of the file says."""
     try:
         with _quiet():
-            orientation = file.getexif().get(ExifTags.Base.Orientation)
+            turn = _TURNS.get(file.getexif().get(ExifTags.Base.Orientation, 1))
     except Exception:  # damaged EXIF, whatever it raises, says nothing, and the pixels are fine
         return image
-    for turn, orientations in _TURNS.items():  # in this order
-        image = image.transpose(Image.Transpose[turn]) if orientation in orientations else image
-    return image
+    return image if turn is None else image.transpose(turn)
 
 
 def tensors(image: Image.Image, brightest: float | None = None) -> tuple[Tensor, Tensor | None]:
@@ -349,6 +368,8 @@ def writable(path: Path, size: Sequence[int], overwrite: bool) -> str:
         raise _error(path, f"suffix '{path.suffix}' cannot be written: choose one of {', '.join(WRITABLE)}")
     if max(size) > _LONGEST.get(kind, max(size)):
         raise _error(path, f"{size[0]}×{size[1]} pixels, {kind} holds {_LONGEST[kind]} a side: use .png or .tif")
+    if kind == "TIFF" and 4 * size[0] * size[1] >= 2**32:
+        raise _error(path, f"{size[0]}×{size[1]} pixels, a TIFF holds 4 GB: use .png")
     if not overwrite and os.path.lexists(path):
         raise _error(path, _REASONS[errno.EEXIST])
     check_room(path, round(3 * size[0] * size[1] * (1 if kind == "TIFF" else _LEAST)))

@@ -61,7 +61,7 @@ def profile_of(image: Image.Image) -> bytes | None:
     tags: Any = getattr(image, "tag_v2", {}) if image.format == "TIFF" else {}
     if chromaticities := tags.get(ExifTags.Base.PrimaryChromaticities):
         return _of_tiff(tags, chromaticities)
-    if image.mode in ("RGB", "RGBA") and _is_adobe_rgb(image.getexif()):
+    if image.mode in ("RGB", "RGBA") and _is_adobe_rgb(image):
         return matrix_profile(_ADOBE_RGB, _gamma(563 / 256))
     if "gamma" not in image.info or "srgb" in image.info:
         return None
@@ -193,10 +193,18 @@ def _nclx(image: Any) -> tuple[int, int] | None:
     return struct.unpack_from(">2H", head, at + 8) if 0 <= at <= len(head) - 12 else None
 
 
-def _is_adobe_rgb(exif: Image.Exif) -> bool:
+def _is_adobe_rgb(image: Image.Image) -> bool:
     """As cameras mark it (DCF 2.0): a space that is not calibrated, and the index of interoperability R03."""
-    space = exif.get_ifd(ExifTags.IFD.Exif).get(ExifTags.Base.ColorSpace)
-    return space == 0xFFFF and str(exif.get_ifd(ExifTags.IFD.Interop).get(1, "")).startswith("R03")
+    if (
+        image.format == "PNG" and "exif" not in image.info
+    ):  # Pillow would decode the pixels, to look for EXIF after them
+        return False
+    try:
+        exif = image.getexif()
+        space = exif.get_ifd(ExifTags.IFD.Exif).get(ExifTags.Base.ColorSpace)
+        return space == 0xFFFF and str(exif.get_ifd(ExifTags.IFD.Interop).get(1, "")).startswith("R03")
+    except Exception:  # damaged EXIF, whatever it raises, says nothing
+        return False
 
 
 def _of_tiff(tags: Any, chromaticities: Sequence[Any]) -> bytes | None:

@@ -1,16 +1,13 @@
-"""Pictures too large to be held as floats: read as 8 bit and given out in parts, written row by row.
+"""Pictures too large to be held as floats: read as 8 bit, given out in parts, and collected row by row.
 
-A `Scan` takes 4 bytes a pixel, Pillow's way to keep RGB, where `images.Picture` takes 12 and more. PNG and TIFF are
-written as the rows come; JPEG and WebP cannot be, by Pillow: their rows are collected, at 4 more bytes a pixel."""
+A `Scan` takes 4 bytes a pixel, Pillow's way to keep RGB, where `images.Picture` takes 12 and more. The picture made of
+it takes as many, since Pillow writes a file at once, at the end."""
 
 import math
-import struct
-import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 from jaxtyping import Float, UInt8
@@ -21,8 +18,8 @@ from impasto import images
 from impasto.images import ImageError, explained, transparency
 from impasto.writing import new_file
 
-# More are taken for a decompression bomb. These are 4 GB decoded, twice that while EXIF turns them, and, with alpha,
-# what a TIFF just holds; the largest cameras make a sixth.
+# More are taken for a decompression bomb. These are 4 GB decoded, twice that while EXIF turns them or once they are
+# painted, and, with alpha, what a TIFF just holds; the largest cameras make a sixth.
 LARGEST = 1_000_000_000
 _STRIP = 4_000_000  # pixels that are converted at a time, so that copies stay small
 
@@ -134,135 +131,47 @@ def write_rows(
     path: str | Path, rows: Iterable[Rows], size: tuple[int, int], *,
     alpha: bool = False, icc_profile: bytes | None = None, overwrite: bool = False,
 ) -> None:  # fmt: skip
-    """Write a picture as its rows come, whole or not at all, with the refusals of `images.write_image`.
+    """Collect the rows of a picture, then write it, whole or not at all, with the refusals of `images.write_image`.
 
     Args:
-        rows: h×W×3 (sRGB), or h×W×4 with `alpha`, any h, from top to bottom, H altogether. None is asked for before
-            everything that can be refused has been; their errors come through as they are.
+        rows: as for `paste_rows`. None is asked for before everything that can be refused has been; their errors come
+            through as they are.
         size: width and height of the whole.
+        alpha: whether the rows have it.
         icc_profile: the space to write it in.
 
     Raises:
         ImageError: another suffix, an existing file (unless `overwrite`), too many pixels.
         FileError: an unfit place.
     """
-    path = Path(path)
     unwritable = partial(explained, path, "cannot be written")
     with unwritable():
-        kind = images.writable(path, size, overwrite)
-        if kind == "TIFF" and math.prod(size) * (3 + alpha) > _Tiff.MOST:
-            raise ImageError(f"{path}: {size[0]}×{size[1]} pixels, a TIFF holds 4 GB: use .png")
+        kind = images.writable(Path(path), size, overwrite)
     with new_file(path, overwrite) as file:
         with unwritable():
-            encoder = _ENCODERS.get(kind, _Collected)(file, kind, size, 3 + alpha, icc_profile)
-        written = 0
-        for band in rows:
-            with unwritable():
-                encoder.add(np.asarray(images.in_space(Image.fromarray(band), icc_profile)) if icc_profile else band)
-            written += len(band)
-            del band  # or it would be kept while the next is made
-        assert written == size[1], f"{written} rows of {size[1]}"
+            picture = blank("RGBA" if alpha and kind != "JPEG" else "RGB", size)
+        paste_rows(picture, rows, icc_profile)
         with unwritable():
-            encoder.finish()
+            images.save(picture, kind, file)
 
 
-class _Collected:
-    """What Pillow writes at once, at the end; JPEG on white, as it has no alpha. An encoder, as the others below."""
-
-    def __init__(self, file: BinaryIO, kind: str, size: tuple[int, int], channels: int, profile: bytes | None) -> None:
-        self._file, self._kind, self._profile, self._top = file, kind, profile, 0
-        self._mode, self._size = "RGBA" if channels == 4 and kind != "JPEG" else "RGB", size
-        self._image: Image.Image | None = None
-
-    def add(self, rows: Rows) -> None:
-        part = Image.fromarray(rows)
-        # Not before: while a picture is measured, memory is needed for that.
-        self._image = self._image or Image.new(self._mode, self._size, "white")
-        blend = part.mode == "RGBA" and self._image.mode == "RGB"
-        self._image.paste(part, (0, self._top), part if blend else None)
-        self._top += len(rows)
-
-    def finish(self) -> None:
-        assert self._image is not None
-        self._image.save(self._file, self._kind, icc_profile=self._profile, **images.QUALITY.get(self._kind, {}))
+def blank(mode: str, size: tuple[int, int]) -> Image.Image:
+    """An image to fill. It takes memory only as it is filled, so none while the photo is still being measured."""
+    return Image.new(mode, size, None)
 
 
-class _Tiff:
-    """Baseline TIFF, uncompressed, as Pillow writes it (TIFF 6.0, Adobe 1992): pixels first, then what they are."""
+def paste_rows(picture: Image.Image, rows: Iterable[Rows], icc_profile: bytes | None) -> None:
+    """Fill a picture with rows, from top to bottom; RGBA rows are laid on white where it is RGB.
 
-    MOST = 2**32 - 2**24  # bytes of pixels: places in the file have 32 bits, and the tables follow
-
-    def __init__(self, file: BinaryIO, kind: str, size: tuple[int, int], channels: int, profile: bytes | None) -> None:
-        (width, height), self._file = size, file
-        rows = max(1, 2**16 // (width * channels))
-        starts = range(0, height, rows)
-        counts = [(min(start + rows, height) - start) * width * channels for start in starts]
-        self._end = 8 + height * width * channels
-        self._tags: dict[int, tuple[int, str, list[int]]] = {
-            256: (4, "I", [width]), 257: (4, "I", [height]), 258: (3, "H", [8] * channels),
-            259: (3, "H", [1]), 262: (3, "H", [2]),  # no compression, RGB
-            273: (4, "I", [8 + start * width * channels for start in starts]), 277: (3, "H", [channels]),
-            278: (4, "I", [rows]), 279: (4, "I", counts), 284: (3, "H", [1]),
-        }  # fmt: skip
-        self._tags |= {338: (3, "H", [2])} if channels == 4 else {}  # alpha, not multiplied in
-        self._tags |= {34675: (7, "B", list(profile))} if profile else {}
-        file.write(struct.pack("<2sHI", b"II", 42, self._end + self._end % 2))
-
-    def add(self, rows: Rows) -> None:
-        self._file.write(np.ascontiguousarray(rows).data)
-
-    def finish(self) -> None:
-        self._file.write(bytes(self._end % 2))
-        after = self._end + self._end % 2 + 2 + 12 * len(self._tags) + 4
-        table, values = struct.pack("<H", len(self._tags)), b""
-        for tag, (code, letter, numbers) in sorted(self._tags.items()):
-            data = struct.pack(f"<{len(numbers)}{letter}", *numbers)
-            place = struct.pack("<I", after + len(values)) if len(data) > 4 else data.ljust(4, b"\0")
-            values += data + bytes(len(data) % 2) if len(data) > 4 else b""
-            table += struct.pack("<HHI", tag, code, len(numbers)) + place
-        self._file.write(table + bytes(4) + values)
-
-
-class _Png:
-    """PNG (W3C, third edition, 2025), every row under the Paeth filter, which suits pictures of paint."""
-
-    def __init__(self, file: BinaryIO, kind: str, size: tuple[int, int], channels: int, profile: bytes | None) -> None:
-        self._file, self._channels = file, channels
-        self._above = np.zeros((1, size[0] + 1, channels), np.int16)  # the row above, one black pixel before it
-        self._compressor = zlib.compressobj()
-        file.write(b"\x89PNG\r\n\x1a\n")
-        self._chunk(b"IHDR", struct.pack(">IIBBBBB", *size, 8, 6 if channels == 4 else 2, 0, 0, 0))
-        if profile:
-            self._chunk(b"iCCP", b"ICC Profile\0\0" + zlib.compress(profile))
-
-    def add(self, rows: Rows) -> None:
-        step = _strip(rows.shape[1] * 4)
-        for top in range(0, len(rows), step):
-            part = np.pad(rows[top : top + step].astype(np.int16), ((0, 0), (1, 0), (0, 0)))
-            part = np.concatenate([self._above, part])
-            self._above = part[-1:]
-            filtered = np.full((len(part) - 1, 1 + rows[0].size), 4, np.uint8)  # each row begins with its filter
-            filtered[:, 1:] = _without_paeth(part).reshape(len(filtered), -1)
-            self._chunk(b"IDAT", self._compressor.compress(filtered.data))
-
-    def finish(self) -> None:
-        self._chunk(b"IDAT", self._compressor.flush())
-        self._chunk(b"IEND", b"")
-
-    def _chunk(self, name: bytes, data: bytes) -> None:
-        if data or name == b"IEND":
-            checksum = zlib.crc32(data, zlib.crc32(name))
-            self._file.write(struct.pack(">I", len(data)) + name + data + struct.pack(">I", checksum))
-
-
-def _without_paeth(x: np.ndarray) -> np.ndarray:
-    """Each value less the nearest to left + above − corner of these three, in that order; mod 256, when stored."""
-    left, above, corner = x[1:, :-1], x[:-1, 1:], x[:-1, :-1]
-    from_left, from_above = np.abs(above - corner), np.abs(left - corner)
-    from_corner = np.abs(left + above - 2 * corner)
-    second = np.where(from_above <= from_corner, above, corner)
-    nearest = np.where((from_left <= from_above) & (from_left <= from_corner), left, second)
-    return (x[1:, 1:] - nearest).astype(np.uint8)
-
-
-_ENCODERS: dict[str, type[_Collected] | type[_Tiff] | type[_Png]] = {"PNG": _Png, "TIFF": _Tiff}
+    Args:
+        rows: h×W×3 or h×W×4 (sRGB), any h, H altogether.
+        icc_profile: the space that the picture is to be in.
+    """
+    top = 0
+    for band in rows:
+        part = images.in_space(Image.fromarray(band), icc_profile)
+        picture.paste(part if part.mode == picture.mode else images.on_white(part), (0, top))
+        top += len(band)
+        del band, part  # or they would be kept while the next are made
+    assert top == picture.height, f"{top} rows of {picture.height}"
+    picture.info = {"icc_profile": icc_profile} if icc_profile else {}

@@ -16,7 +16,7 @@ from torch import Tensor
 from impasto import images
 from impasto.choices import Backend, Stroke, Tiling
 from impasto.images import Picture
-from impasto.images.large import LARGEST, Rows, Scan, read_scan, scan
+from impasto.images.large import LARGEST, Rows, Scan, blank, paste_rows, read_scan, scan
 from impasto.inference.backends import open_painter
 from impasto.inference.devices import memory_explained
 from impasto.inference.strokes import BORDER, Enlarged, check_stroke, painted_side
@@ -304,12 +304,8 @@ class Stylizer:
         if isinstance(photo, Picture):
             return images.to_pil(self.stylize(photo))
         with self._memory_explained(photo.shape):
-            painted = Image.new(photo.image.mode, photo.image.size)
-        painted.info = {"icc_profile": photo.icc_profile} if photo.icc_profile else {}
-        top = 0
-        for rows in self.rows(photo):
-            painted.paste(images.in_space(Image.fromarray(rows), photo.icc_profile), (0, top))
-            top += len(rows)
+            painted = blank(photo.image.mode, photo.image.size)
+        paste_rows(painted, self.rows(photo), photo.icc_profile)
         return painted
 
     def _tensor(self, image: Tensor) -> Tensor:
