@@ -1,1 +1,5 @@
-"""Photos for training: where they are read from (`sources`, `streams`) and how they reach the trainer (`modules`)."""
+"""Photos for training.
+
+`sources` and `streams` read photos, `crops` cuts squares, `batches` collects them, and `modules`
+hands them to the trainer. `files` finds photos on disk.
+"""

@@ -1,7 +1,9 @@
-"""Endless batches, made by the workers of every rank, and the loader that asks for them.
+"""Endless batches, made by the workers of every rank, and their loader.
 
-`modules` says what a batch holds. Here each also has "skipped": (name, reason) of every photo that could not be read.
-Batches of a stream have "cursor" too: the number of the batch, and its worker's cursor after it.
+A batch has the entries that `modules` documents, and two more, which `modules` removes:
+
+    "skipped"   (name, reason) of every photo that could not be read
+    "cursor"    streams only: the number of the batch, and its worker's cursor after the batch
 """
 
 import atexit
@@ -22,10 +24,22 @@ from impasto.data.streams import BEGIN, Cursor
 
 
 class Batches(IterableDataset[dict[str, Any]]):
-    """Endless whole batches from number `start`. Batch k of a rank holds samples (k·world + rank)·batch_size + i.
+    """Endless batches of full size.
 
-    So two ranks with batches of B see what one process with batches of 2B sees. Worker w of W makes batches w,
-    w + W, …: the order in which `DataLoader(batch_size=None)` asks its workers.
+    Batch k of a rank holds the samples (k·world + rank)·batch_size + i. Together, two ranks with
+    batches of B therefore have the sample numbers of one process with batches of 2B.
+
+    Worker w of W makes every W-th batch, because `DataLoader(batch_size=None)` asks its workers in
+    turn.
+
+    Args:
+        photos: a `PhotoCollection`; a `StreamedPhotos` for `StreamBatches`.
+        size: side of the square crops, in pixels.
+        batch_size: samples per batch and rank.
+        seed: decides the order of the photos and the crops.
+        start: number of the first batch.
+        rank: number of this rank.
+        world: number of ranks.
     """
 
     def __init__(
@@ -47,28 +61,38 @@ class Batches(IterableDataset[dict[str, Any]]):
 
 
 class PhotoBatches(Batches):
-    """Batches of a collection."""
+    """Batches of a collection with random access. Sample n depends on the seed and n only."""
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         worker, workers = _worker()
         for k in itertools.count(self.start + worker, workers):
             skipped: Skipped = []
-            drawn = [sources.draw(self.photos, self.size, self.seed, n, skipped) for n in self._numbers(k)]
+            drawn = [
+                sources.draw(self.photos, self.size, self.seed, n, skipped)
+                for n in self._numbers(k)
+            ]
             yield _batch(drawn, self._numbers(k), skipped)
 
 
 class StreamBatches(Batches):
-    """Batches of a stream: one item, one sample. They depend on the number of ranks and workers.
+    """Batches of a stream. Each record of the stream gives one sample.
 
-    An unreadable item is replaced by another crop of the last good photo of its batch, or else of the first good photo
-    of its worker. Neither depends on where a run was interrupted.
+    The batches depend on the number of ranks and workers, because each worker reads a part of the
+    stream.
 
-    Each worker keeps its part of the stream. So on resume the first batch is a multiple of the number of workers, at or
-    below `start`, and `Loader` drops the batches before `start`. A worker seeks to its cursor in `cursors`, which are
-    stored by batch. Without one it rereads the stream up to there.
+    An unreadable record is replaced by another crop of the last good photo of its batch, or else of
+    the first good photo of its worker's part. Both are the same whether or not a run was
+    interrupted.
+
+    A worker must make the same batches after a resume. So the first batch is a multiple of the
+    number of workers, at or below `start`, and `Loader` drops the batches before `start`. On
+    resume, a worker seeks to its cursor; without one, it rereads its part up to there.
+
+    Attributes:
+        cursors: for each batch number, the cursor of the batch's worker after that batch.
     """
 
-    cursors: dict[int, dict[str, int]] = {}  # noqa: RUF012 - replaced, not changed
+    cursors: dict[int, dict[str, int]] = {}  # noqa: RUF012 - replaced, never changed in place
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         worker, workers = _worker()
@@ -83,7 +107,9 @@ class StreamBatches(Batches):
 
     def _records(self, seed: int | None = None, **options: Any) -> Iterator[tuple[Any, Cursor]]:
         worker, workers = _worker()
-        return self.photos.records(seed, self.rank * workers + worker, self.world * workers, **options)
+        return self.photos.records(
+            seed, self.rank * workers + worker, self.world * workers, **options
+        )
 
     def _next(self, records: Iterator[tuple[Any, Cursor]], k: int) -> dict[str, Any]:
         samples: list[Tensor] = []
@@ -99,11 +125,24 @@ class StreamBatches(Batches):
             good = good if failed else [record]
         return _batch(samples, self._numbers(k), skipped) | {"cursor": (k, cursor._asdict())}
 
-    def first_crop(self, records: Iterable[Any], n: int, skipped: Skipped) -> Float[Tensor, "3 s s"]:
-        """The crop for sample n, of the first record that can be read. `ValueError` if dozens cannot."""
+    def first_crop(
+        self, records: Iterable[Any], n: int, skipped: Skipped
+    ) -> Float[Tensor, "3 s s"]:
+        """Return the crop for sample n, from the first readable record.
+
+        Args:
+            records: encoded photos, tried in order, at most `sources.TRIES` of them.
+            n: number of the sample, which decides the crop.
+            skipped: gets (name, reason) of every unreadable record.
+
+        Raises:
+            ValueError: none of these records can be read.
+        """
         for record in itertools.islice(records, sources.TRIES):
             with sources.noting(self.photos.title(record), skipped):
-                return crops.crop(sources.opened(record), self.size, sources.seeded("crop", self.seed, n))
+                return crops.crop(
+                    sources.opened(record), self.size, sources.seeded("crop", self.seed, n)
+                )
         raise sources.unreadable(self.photos.origin, skipped)
 
 
@@ -117,48 +156,84 @@ def _worker() -> tuple[int, int]:
 
 
 def _leave_signals_to_the_trainer(worker: int) -> None:
-    """Ctrl-C, `timeout` and a closed terminal signal the whole process group.
+    """Make a worker ignore the signals that stop a run.
 
-    Without its workers a run could write no checkpoint.
+    Ctrl-C, `timeout` and a closed terminal signal the whole process group. If workers ended too,
+    the trainer could not finish its step and write a checkpoint.
     """
     for name in ("SIGINT", "SIGTERM", "SIGHUP"):
-        if hasattr(signal, name):  # Windows lacks the last
+        if hasattr(signal, name):  # Windows has no SIGHUP
             signal.signal(getattr(signal, name), signal.SIG_IGN)
 
 
 @atexit.register
 def _end_workers() -> None:
-    """Kills workers that an error left behind. Multiprocessing would send SIGTERM, which they ignore, and wait."""
+    """Kill the workers that an error left behind.
+
+    Multiprocessing itself would send SIGTERM, which they ignore, and then wait for them.
+    """
     for process in multiprocessing.active_children():
         process.kill()
 
 
 class Cursors:
-    """The cursors of this rank's workers after the latest batches, for checkpoints."""
+    """The cursors of this rank's workers after the latest batches, for checkpoints.
+
+    Args:
+        workers: `num_workers` of the loader; 0, reading in the main process, counts as one worker.
+    """
 
     def __init__(self, workers: int) -> None:
         self.workers = max(1, workers)
         self._after: dict[int, dict[str, int]] = {}
 
     def note(self, batch: int, cursor: dict[str, int]) -> None:
-        self._after = {k: other for k, other in self._after.items() if k >= batch - 2 * self.workers}
+        """Store the cursor of a batch's worker after that batch, and drop the old ones."""
+        self._after = {
+            k: other for k, other in self._after.items() if k >= batch - 2 * self.workers
+        }
         self._after[batch] = cursor
 
     def before(self, batch: int) -> dict[int, dict[str, int]]:
-        """The cursors, by batch, that resuming at `batch` needs: of its round so far, and of the round before."""
+        """Return the cursors, by batch number, that a resume at `batch` needs.
+
+        In a round, every worker makes one batch. The resume needs the cursors of the round before,
+        and of the round of `batch` up to `batch`.
+        """
         first = (batch // self.workers - 1) * self.workers
         return {k: cursor for k, cursor in sorted(self._after.items()) if first <= k < batch}
 
 
 class Loader(DataLoader):
-    """Asks where to start at every `iter`, which `limit_train_batches` calls once per Lightning epoch."""
+    """Loader that begins with batch number `where()`.
+
+    It asks anew at every `iter`. Lightning calls `iter` once per Lightning epoch, which
+    `limit_train_batches` can make shorter than the run.
+
+    Args:
+        batches: makes the batches; its `start` is set here.
+        where: returns the number of the next batch.
+        cursors: positions in a stream, to resume from.
+        workers: number of worker processes; 0: the main process reads.
+        pinned: whether to copy batches to pinned memory, for a GPU.
+    """
 
     def __init__(
-        self, batches: Batches, where: Callable[[], int], cursors: Cursors, workers: int, pinned: bool
+        self,
+        batches: Batches,
+        where: Callable[[], int],
+        cursors: Cursors,
+        workers: int,
+        pinned: bool,
     ) -> None:
-        # Not persistent: a worker learns where to start when it is started, and it lives for a whole epoch.
+        # Workers are not persistent: a worker gets `start` only when it is started. It lives for a
+        # whole Lightning epoch, so starting anew costs little.
         super().__init__(
-            batches, None, num_workers=workers, pin_memory=pinned, worker_init_fn=_leave_signals_to_the_trainer
+            batches,
+            None,
+            num_workers=workers,
+            pin_memory=pinned,
+            worker_init_fn=_leave_signals_to_the_trainer,
         )
         self.where, self.cursors = where, cursors
 
@@ -172,8 +247,13 @@ class Loader(DataLoader):
 
 
 def _plainly(batches: Iterator[Any]) -> Iterator[Any]:
-    """The error of a worker without the traceback that torch puts into its message."""
+    """Yield the batches, and reduce the message of a worker's ValueError to its last line.
+
+    Torch puts the worker's whole traceback into the message.
+    """
     try:
         yield from batches
     except ValueError as error:
-        raise ValueError(str(error).strip().splitlines()[-1].removeprefix("ValueError: ")) from error
+        raise ValueError(
+            str(error).strip().splitlines()[-1].removeprefix("ValueError: ")
+        ) from error

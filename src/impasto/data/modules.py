@@ -1,10 +1,10 @@
-"""LightningDataModules: photos in batches.
+"""The LightningDataModule that hands photos to the trainer in batches.
 
-The batch, for training and validation alike, is a dictionary:
+A batch is a dictionary, in training and in validation:
 
-    "content"   B×3×S×S float32 in [0, 1]: random crops for training, centre crops for validation
-    "index"     B int64: the numbers of the samples, counted over all ranks from the beginning of the run
-                (for validation: the number among the validation photos)
+    "content"   B×3×S×S float32 in [0, 1]: random crops in training, centre crops in validation
+    "index"     B int64: the number of each sample. Training counts over all ranks, from the
+                beginning of the run. Validation counts its photos.
 """
 
 import logging
@@ -30,18 +30,18 @@ _LOG = logging.getLogger("impasto")
 
 
 class Photos(pl.LightningDataModule):
-    """Random crops of photos, without end: in `fit`, one Lightning epoch is the whole run.
+    """Endless random crops of photos: in `fit`, one Lightning epoch is the whole run.
 
     Args:
-        photos: a folder of photos; a list of folders and files; Parquet: a file, a folder, a pattern; or a dataset
-            of the Hugging Face hub, by its id, owner/name
-        split: the part of a dataset of the hub to use
-        image_column: the column that holds the images, where a dataset has several
-        streaming: read a dataset while it downloads, instead of first; no effect on a folder of photos
+        photos: a folder of photos; a list of folders and files; a Parquet file, a folder or a
+            pattern of them; or the id, owner/name, of a dataset of the Hugging Face hub
+        split: the split of a hub dataset to use
+        image_column: the column that holds the images, if a dataset has several
+        streaming: read a dataset while it downloads; no effect on a folder of photos
         crop: side of the square crops in pixels, at least 16
         batch_size: photos per batch and device
-        val_photos: photos kept from training for validation, a tenth of all at most; the same for every seed
-        num_workers: processes that read photos, per device; 0 reads them between the steps
+        val_photos: photos kept for validation, at most a tenth of all; the same for every seed
+        num_workers: processes per device that read photos; 0: photos are read between the steps
         seed: decides the order of the photos and the crops
     """
 
@@ -75,27 +75,40 @@ class Photos(pl.LightningDataModule):
         self._skipped: Counter[str] = Counter()
 
     def setup(self, stage: str | None = None) -> None:
-        """Find the photos and read those for validation. `ValueError` if there is none that can be read."""
-        self._resumed, self._cursors = 0, Cursors(self.num_workers)  # of this run: a checkpoint is loaded after this
+        """Find the photos, and read those for validation.
+
+        Raises:
+            ValueError: no photo can be read.
+        """
+        # A new run starts at 0. Lightning loads a checkpoint only after `setup`.
+        self._resumed, self._cursors = 0, Cursors(self.num_workers)
         if self._source is not None:
             return
         found = self._find()
         if isinstance(found, StreamedPhotos):
             held, self._source = list(range(len(found))), found
         else:
-            order = sources.shuffled(len(found), "validation")  # not the seed's: runs are compared on these
+            # Independent of the seed: runs are compared on these photos.
+            order = sources.shuffled(len(found), "validation")
             kept = min(self.val_photos, len(found) // 10)
             held, self._source = order[:kept], found.only(sorted(order[kept:]))
         self._val = self._read(found, held)
         self._give_back_what_training_needs(found)
         if self.val_photos and not len(self._val):
-            why = "none of its photos can be read" if held else f"it takes one photo of ten, and there are {len(found)}"
+            why = (
+                "none of its photos can be read"
+                if held
+                else f"it takes one photo of ten, and there are {len(found)}"
+            )
             if self._source is found and not isinstance(found, StreamedPhotos):
                 why = "training needs the few photos that can be read"
             _LOG.warning("no validation: %s", why)
 
     def _give_back_what_training_needs(self, found: sources.PhotoCollection) -> None:
-        """Among many damaged files, validation may have taken every readable one."""
+        """Give all photos to training if validation has taken the only readable ones.
+
+        This can happen among many damaged files.
+        """
         try:
             self.first_photos(1)
         except ValueError:
@@ -105,7 +118,9 @@ class Photos(pl.LightningDataModule):
 
     def _find(self) -> sources.PhotoCollection:
         if not self.photos:
-            raise ValueError("photos is empty: give a folder of photos, Parquet files, or a dataset of the hub")
+            raise ValueError(
+                "photos is empty: give a folder of photos, Parquet files, or a dataset of the hub"
+            )
         source: sources.Source = []
         if isinstance(self.photos, str):
             source = self.photos if is_hub_id(self.photos) else find_parquet(self.photos)
@@ -135,19 +150,28 @@ class Photos(pl.LightningDataModule):
         return kind(self._source, self.crop, self.batch_size, self.seed, rank=rank, world=world)
 
     def first_photos(self, n: int) -> Float[Tensor, "n 3 s s"]:
-        """The first n samples of training (of a stream, as stored), the same for every rank and batch size."""
+        """Return the first n samples of training, n×3×S×S in [0, 1].
+
+        They are the same for every rank and batch size. For a stream, they are crops of its first
+        readable photos in stored order.
+
+        Raises:
+            ValueError: no readable photo is found.
+        """
         skipped: Skipped = []
         batches = self._batches(0, 1)
         if isinstance(batches, StreamBatches):
             records = (record for record, _ in batches.photos.records())
             samples = [batches.first_crop(records, i, skipped) for i in range(n)]
         else:
-            samples = [sources.draw(batches.photos, self.crop, self.seed, i, skipped) for i in range(n)]
+            samples = [
+                sources.draw(batches.photos, self.crop, self.seed, i, skipped) for i in range(n)
+            ]
         self._report(skipped)
         return torch.stack(samples)
 
     def preview_photos(self, n: int) -> Float[Tensor, "m 3 s s"]:
-        """At most n photos of validation; without validation, the first n of training."""
+        """Return the first photos of validation, at most n; without validation, `first_photos`."""
         return self._val[:n] if len(self._val) else self.first_photos(n)
 
     def train_dataloader(self) -> DataLoader:
@@ -155,7 +179,7 @@ class Photos(pl.LightningDataModule):
         return Loader(batches, self._done, self._cursors, self.num_workers, pinned=self._on_gpu())
 
     def val_dataloader(self) -> DataLoader | list[Any]:
-        # They are in memory, cropped: workers would only copy them.
+        # The crops are in memory already. Workers would only copy them.
         warnings.filterwarnings("ignore", "The 'val_dataloader' does not have many workers")
         samples: Any = [{"content": pixels, "index": i} for i, pixels in enumerate(self._val)]
         return DataLoader(samples, self.batch_size, pin_memory=self._on_gpu()) if samples else []
@@ -166,7 +190,10 @@ class Photos(pl.LightningDataModule):
     def _rank_of_world(self) -> tuple[int, int]:
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
 
-    def on_before_batch_transfer(self, batch: dict[str, Any], dataloader_idx: int) -> dict[str, Any]:
+    def on_before_batch_transfer(
+        self, batch: dict[str, Any], dataloader_idx: int
+    ) -> dict[str, Any]:
+        """Take the unreadable photos and the cursor out of a batch, report and store them."""
         self._report(batch.pop("skipped", ()))
         if "cursor" in batch:
             self._cursors.note(*batch.pop("cursor"))
@@ -175,40 +202,54 @@ class Photos(pl.LightningDataModule):
     def teardown(self, stage: str) -> None:
         if stage == "fit" and self._skipped:
             times = self._skipped.total()
-            _LOG.warning("photos that could not be read: %d, met and replaced %d times", len(self._skipped), times)
+            _LOG.warning(
+                "photos that could not be read: %d, met and replaced %d times",
+                len(self._skipped),
+                times,
+            )
 
     def _done(self) -> int:
-        # `processed`, because `completed` is counted only after on_train_batch_end, where checkpoints are
-        # written; `total`, because `current` begins again with every Lightning epoch. And the number in our
-        # own state, because the loops are restored too late where configure_optimizers asks for the length
-        # of the run, which starts the loader.
+        """Return the number of batches that the run has trained on."""
+        # Checkpoints are written in on_train_batch_end. `completed` is counted only after that, so
+        # read `processed`. `current` restarts with every Lightning epoch, so read `total`.
+        # `_resumed` is needed where configure_optimizers asks for the length of the run. That
+        # starts the loader before Lightning has restored its loops.
         progress: Any = self.trainer.fit_loop.epoch_loop.batch_progress if self.trainer else None
         return max(self._resumed, progress.total.processed if progress else 0)
 
     def state_dict(self) -> dict[str, Any]:
-        """How many batches are done; of a stream, also where all workers of all ranks were, which ask each other."""
+        """Return the number of batches done and, for a stream, the cursors of all ranks' workers.
+
+        For a stream, all ranks must call this together: they exchange their cursors, because only
+        the first rank's state is written.
+        """
         done = self._done()
         if not isinstance(self._source, StreamedPhotos):
             return {"batches": done}
         ranks = [self._cursors.before(done)]
         if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
             (mine,), ranks = ranks, [{}] * dist.get_world_size()
-            dist.all_gather_object(ranks, mine)  # only the first rank's state is written
+            dist.all_gather_object(ranks, mine)
         return {"batches": done, "stream": {"workers": self._cursors.workers, "ranks": ranks}}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """`ValueError` for a stream that other numbers of ranks or workers shared."""
+        """Resume at the batch, and for a stream at the cursors, that `state_dict` stored.
+
+        Raises:
+            ValueError: the stream was read by another number of ranks or workers.
+        """
         self._resumed = state_dict["batches"]
         stream = state_dict.get("stream")
         if not stream or not isinstance(self._source, StreamedPhotos):
-            return  # such a stream is read again up to there
+            return  # without stored cursors, the workers reread a stream up to the batch
         rank, world = self._rank_of_world()
         was, now = (len(stream["ranks"]), stream["workers"]), (world, self._cursors.workers)
         if was != now:
             shared = "{} devices with {} workers each"
             raise ValueError(
                 f"the stream of photos was shared by {shared.format(*was)}, and cannot go on with "
-                f"{shared.format(*now)}: set --trainer.devices and --data.num_workers as before, or begin a new run"
+                f"{shared.format(*now)}: set --trainer.devices and --data.num_workers as before, "
+                "or begin a new run"
             )
         for batch, cursor in stream["ranks"][rank].items():
             self._cursors.note(batch, cursor)

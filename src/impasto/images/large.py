@@ -1,7 +1,9 @@
-"""Pictures too large to be held as floats: read as 8 bit, given out in parts, and collected row by row.
+"""Pictures too large to hold as floats: read in 8 bits, cut into parts, and written from rows.
 
-A `Scan` takes 4 bytes a pixel, Pillow's way to keep RGB, where `images.Picture` takes 12 and more. The picture made of
-it takes as many, since Pillow writes a file at once, at the end."""
+A `Scan` takes 4 bytes a pixel, because Pillow pads RGB to 4. `images.Picture` takes 12 or more. The
+painted picture takes another 4 bytes a pixel: it is collected whole, since Pillow writes a file in
+one go.
+"""
 
 import math
 from collections.abc import Iterable
@@ -18,19 +20,23 @@ from impasto import images
 from impasto.images import ImageError, explained, transparency
 from impasto.writing import new_file
 
-# More are taken for a decompression bomb. These are 4 GB decoded, twice that while EXIF turns them or once they are
-# painted, and, with alpha, what a TIFF just holds; the largest cameras make a sixth.
+# Most pixels of a picture; a larger one is refused as a decompression bomb. A picture of this size
+# takes 4 GB decoded, and twice that while EXIF turns it or once it is painted. With alpha, it just
+# fits into a TIFF. The largest cameras make pictures of a sixth of it.
 LARGEST = 1_000_000_000
-_STRIP = 4_000_000  # pixels that are converted at a time, so that copies stay small
+_STRIP = 4_000_000  # pixels converted at a time, so that copies stay small
 
 Rows = UInt8[np.ndarray, "h w c"]
 
 
 @dataclass(frozen=True)
 class Scan:
-    """A decoded picture with an RGB profile to write it with and a note for people, if any.
+    """A decoded picture in 8 bits.
 
-    `image` is sRGB, in RGB, or in RGBA without hidden colours (`transparency.fill_hidden`).
+    Attributes:
+        image: sRGB, in mode RGB or RGBA. RGBA has no hidden colours; see `transparency`.
+        icc_profile: RGB profile to write the result with; None: sRGB.
+        note: what the user should know, such as that only the first page was read; may be empty.
     """
 
     image: Image.Image
@@ -48,16 +54,23 @@ class Scan:
         return self.image.mode == "RGBA"
 
     def crop(self, top: int, left: int, bottom: int, right: int) -> Float[Tensor, "1 3 h w"]:
-        """The part from `top`, `left` up to before `bottom`, `right`, in [0, 1]."""
-        return images.channels(self.image.crop((left, top, right, bottom)).convert("RGB"))[None].float() / 255
+        """Return a part as RGB in [0, 1]; `bottom` and `right` are exclusive."""
+        return images.channels(
+            self.image.crop((left, top, right, bottom)).convert("RGB")
+        )[None].float() / 255  # fmt: skip
 
     def alpha(self, top: int, bottom: int) -> UInt8[np.ndarray, "h w 1"]:
-        """Alpha of the rows from `top` up to before `bottom`."""
-        return np.asarray(self.image.crop((0, top, self.image.width, bottom)).getchannel("A"))[..., None]
+        """Return alpha, 0 to 255, of the rows from `top` to `bottom` (exclusive)."""
+        return np.asarray(
+            self.image.crop((0, top, self.image.width, bottom)).getchannel("A")
+        )[..., None]  # fmt: skip
 
     def reduced(self, pixels: int) -> Float[Tensor, "1 3 h w"]:
-        """The whole, scaled down to about that number of pixels, if it has more; antialiased: by averaging, then
-        bicubic."""
+        """Return the whole picture as RGB in [0, 1], with about `pixels` pixels at most.
+
+        A larger picture is scaled down with antialiasing. Blocks of pixels are averaged first, down
+        to twice the wanted size or a little more. Bicubic interpolation does the rest.
+        """
         height, width = self.shape
         if height * width <= pixels:
             return self.crop(0, 0, height, width)
@@ -69,30 +82,37 @@ class Scan:
             part = self.image.crop((0, top, width, min(top + rows, height)))
             small.paste(part.convert("RGB").reduce(factor), (0, top // factor))
         shape = max(1, round(width * scale)), max(1, round(height * scale))
-        box = 0, 0, width / factor, height / factor  # the last averages may be of fewer pixels
-        return images.channels(small.resize(shape, Image.Resampling.BICUBIC, box))[None].float() / 255
+        # The last row and column may average fewer pixels than the others.
+        box = 0, 0, width / factor, height / factor
+        return (
+            images.channels(small.resize(shape, Image.Resampling.BICUBIC, box))[None].float() / 255
+        )
 
 
 def read_scan(path: str | Path, data: bytes | None = None, size: int | None = None) -> Scan:
-    """As `images.read_image`, in 8 bit, up to `LARGEST` pixels.
+    """Read a picture of up to `LARGEST` pixels, as `images.read_image` does, but in 8 bits.
 
     Args:
-        data: what the file holds, if it has been read already.
-        size: the longer side to scale to; None: as it is.
+        path: the file.
+        data: its bytes, if they have been read already.
+        size: longer side, in pixels, to scale to; None: keep the size.
 
     Raises:
-        ImageError: missing, damaged, no image, too large, now or at `size`.
+        ImageError: the file is missing, damaged, no image, or too large as it is or at `size`.
     """
     image = images.open_image(path, data, LARGEST)
     height, width = images.scaled((image.height, image.width), size or max(image.size))
     if height * width > LARGEST:
-        raise ImageError(f"{path}: {width}×{height} pixels at size {size}, at most {LARGEST:,} can be made: scale less")
+        raise ImageError(
+            f"{path}: {width}×{height} pixels at size {size}, "
+            f"at most {LARGEST:,} can be made: scale less"
+        )
     with explained(path):
         return _scan(image, size)
 
 
 def scan(image: Image.Image, size: int | None = None) -> Scan:
-    """An image that is already open, as `Scan`, its longer side scaled to `size` if one is given."""
+    """Return an open image as a `Scan`; arguments and errors as for `read_scan`."""
     with explained(getattr(image, "filename", "") or "image", "cannot be converted"):
         return _scan(image, size)
 
@@ -104,26 +124,32 @@ def _scan(image: Image.Image, size: int | None) -> Scan:
 
 
 def _shallow(image: Image.Image) -> Image.Image:
-    """Greyscale of more than 8 bits as RGB or RGBA, strip by strip, all with the white of the whole."""
+    """Return greyscale of more than 8 bits as RGB or RGBA.
+
+    It is converted strip by strip. All strips share the white of the whole picture.
+    """
     rows = _strip(image.width)
-    boxes = [(0, top, image.width, min(top + rows, image.height)) for top in range(0, image.height, rows)]
+    boxes = [
+        (0, top, image.width, min(top + rows, image.height)) for top in range(0, image.height, rows)
+    ]
     brightest = max(float(images.deep_values(image.crop(box)).max()) for box in boxes)
     transparent = isinstance(image.info.get("transparency"), int)
     shallow = Image.new("RGBA" if transparent else "RGB", image.size)
     for box in boxes:
         part = images.Picture(*images.tensors(image.crop(box), brightest))
         shallow.paste(images.to_pil(part), box[:2])
-    return transparency.fill_hidden(shallow) if transparent else shallow  # by the whole, not strip by strip
+    # Hidden colours come from the whole picture, not from each strip.
+    return transparency.fill_hidden(shallow) if transparent else shallow
 
 
 def _resized(image: Image.Image, size: int) -> Image.Image:
-    """As `images.Picture.resized`."""
+    """Return the image with its longer side scaled to `size`, as `images.Picture.resized` does."""
     height, width = images.scaled((image.height, image.width), size)
     return transparency.resize_image(image, (width, height), Image.Resampling.BICUBIC)
 
 
 def _strip(width: int, multiple: int = 1) -> int:
-    """How many rows of that width make a strip."""
+    """Return how many rows of that width make a strip, as a multiple of `multiple`."""
     return multiple * max(1, _STRIP // (width * multiple))
 
 
@@ -131,18 +157,22 @@ def write_rows(
     path: str | Path, rows: Iterable[Rows], size: tuple[int, int], *,
     alpha: bool = False, icc_profile: bytes | None = None, overwrite: bool = False,
 ) -> None:  # fmt: skip
-    """Collect the rows of a picture, then write it, whole or not at all, with the refusals of `images.write_image`.
+    """Collect the rows of a picture, then write it, whole or not at all.
+
+    Everything that can be refused is refused before the first row is asked for.
 
     Args:
-        rows: as for `paste_rows`. None is asked for before everything that can be refused has been; their errors come
-            through as they are.
-        size: width and height of the whole.
-        alpha: whether the rows have it.
-        icc_profile: the space to write it in.
+        path: the file to write; its suffix decides the format.
+        rows: as for `paste_rows`. Errors that they raise pass through unchanged.
+        size: width and height of the whole, in pixels.
+        alpha: whether the rows have alpha.
+        icc_profile: colour space to write the picture in; None: sRGB.
+        overwrite: replace an existing file.
 
     Raises:
-        ImageError: another suffix, an existing file (unless `overwrite`), too many pixels.
-        FileError: an unfit place.
+        ImageError: unknown suffix, existing file (unless `overwrite`), too many pixels, or too
+            little room on the disk.
+        FileError: the file cannot be written there.
     """
     unwritable = partial(explained, path, "cannot be written")
     with unwritable():
@@ -156,22 +186,28 @@ def write_rows(
 
 
 def blank(mode: str, size: tuple[int, int]) -> Image.Image:
-    """An image to fill. It takes memory only as it is filled, so none while the photo is still being measured."""
+    """Return an image to fill, of undefined content.
+
+    It takes memory only as it is filled, so it takes none while the photo is still being measured.
+    """
     return Image.new(mode, size, None)
 
 
 def paste_rows(picture: Image.Image, rows: Iterable[Rows], icc_profile: bytes | None) -> None:
-    """Fill a picture with rows, from top to bottom; RGBA rows are laid on white where it is RGB.
+    """Fill a picture with bands of rows, from top to bottom.
+
+    RGBA rows are laid on white if the picture is RGB.
 
     Args:
-        rows: h×W×3 or h×W×4 (sRGB), any h, H altogether.
-        icc_profile: the space that the picture is to be in.
+        picture: H×W pixels, filled in place; its `.info` gets the profile.
+        rows: bands h×W×3 or h×W×4, sRGB, of any height h, with H rows in all.
+        icc_profile: colour space that the picture gets; None: sRGB.
     """
     top = 0
     for band in rows:
         part = images.in_space(Image.fromarray(band), icc_profile)
         picture.paste(part if part.mode == picture.mode else images.on_white(part), (0, top))
         top += len(band)
-        del band, part  # or they would be kept while the next are made
+        del band, part  # free the memory before the next band is made
     assert top == picture.height, f"{top} rows of {picture.height}"
     picture.info = {"icc_profile": icc_profile} if icc_profile else {}
