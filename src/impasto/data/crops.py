@@ -1,4 +1,7 @@
-"""Square crops of photos: which part at which scale, decoding no more of a JPEG than that takes."""
+"""Square crops of photos, at a random or fixed scale and position.
+
+A JPEG is decoded at the least resolution that the crop needs.
+"""
 
 from collections.abc import Sequence
 
@@ -11,21 +14,37 @@ from torch.nn.functional import interpolate
 from impasto.images import DEEP, ImageError, channels, decoded, explained, tensors
 from impasto.images.transparency import resize_image, resize_tensor
 
-UNNAMED = "image"  # what the errors of pictures without a name begin with
-_MIDDLE = 0.5 - 1e-9  # of an odd number of pixels too many, the smaller half is cut off before the middle
-ENLARGED = 2  # times, at most
-_MARGIN = 2  # pixels around a crop that its own depend on: bilinear, at most doubled in size
+UNNAMED = "image"  # the name, in error messages, of a picture without a name
+# Position of the middle. If an odd number of pixels is cut off, the start loses one pixel less than
+# the end.
+_MIDDLE = 0.5 - 1e-9
+ENLARGED = 2  # largest factor by which a photo is enlarged
+# Width, in pixels, of the border around a crop that affects it. Bilinear scaling reaches one pixel
+# of the photo, which is two pixels if the photo is doubled in size.
+_MARGIN = 2
 
-Photo = Image.Image | Float[Tensor, "3 h w"]  # just opened, by `open_image`; or pixels in [0, 1]
-Sides = Sequence[int | float]
+Photo = Image.Image | Float[Tensor, "3 h w"]  # from `open_image`, not decoded; or pixels in [0, 1]
+Sides = Sequence[int | float]  # two sides of a picture, in pixels
 
 
 def crop(photo: Photo, size: int, generator: torch.Generator) -> Float[Tensor, "3 s s"]:
-    """A square at a random scale (shorter side `size` to four times that), position and mirroring.
+    """Return a square crop of a photo at a random scale, position and mirroring.
 
-    A photo of less than 2 · `size` is enlarged up to that, at most twofold: a network sees smooth surfaces in large
-    photos, and crops that are whole small photos hold hardly any. `ImageError` if the photo's shorter side is less than
-    half of `size`, or if it cannot be decoded.
+    The photo is scaled so that its shorter side is between `size` and 4·`size`. A photo is enlarged
+    only if its shorter side is less than 2·`size`: then up to 2·`size`, and at most twofold.
+    Networks paint large photos, which have smooth surfaces. Crops that are whole small photos show
+    hardly any.
+
+    Args:
+        photo: an open image, or pixels in [0, 1].
+        size: side of the square, in pixels.
+        generator: source of the random numbers.
+
+    Returns:
+        RGB in [0, 1].
+
+    Raises:
+        ImageError: the photo's shorter side is less than half of `size`, or it cannot be decoded.
     """
     scale, down, right, mirror = torch.rand(4, generator=generator, dtype=torch.float64).tolist()
     short = _short_side(photo, size)
@@ -35,12 +54,13 @@ def crop(photo: Photo, size: int, generator: torch.Generator) -> Float[Tensor, "
 
 
 def center_crop(photo: Photo, size: int) -> Float[Tensor, "3 s s"]:
-    """The largest square in the middle, scaled to `size`. `ImageError` as for `crop`."""
+    """Return the largest square in the middle, scaled to `size`; errors as in `crop`."""
     _short_side(photo, size)
     return _square(photo, size, size, _MIDDLE, _MIDDLE)
 
 
 def _short_side(photo: Photo, size: int) -> int:
+    """Return the photo's shorter side, after checking that it is large enough for crops."""
     width, height = photo.size if isinstance(photo, Image.Image) else photo.shape[:0:-1]
     if 2 * min(height, width) < size:
         least = f"at least {(size + 1) // 2} needed"
@@ -48,10 +68,22 @@ def _short_side(photo: Photo, size: int) -> int:
     return min(height, width)
 
 
-def _square(photo: Photo, size: int, short: int, down: float, right: float) -> Float[Tensor, "3 s s"]:
-    """Of the photo scaled to a shorter side of `short`, the square at a position, both 0 (first) to 1 (last)."""
+def _square(
+    photo: Photo, size: int, short: int, down: float, right: float
+) -> Float[Tensor, "3 s s"]:
+    """Return a square of the photo, after scaling the photo to a shorter side of `short`.
+
+    Args:
+        photo: an open image, or pixels in [0, 1].
+        size: side of the square, in pixels.
+        short: shorter side of the scaled photo, in pixels, at least `size`.
+        down: vertical position: 0 for the topmost square, 1 (exclusive) for the lowest.
+        right: horizontal position, likewise.
+    """
     if isinstance(photo, Tensor):
-        return _of_pixels(photo[None], None, size, *_layout(photo.shape[1:], size, short, down, right))
+        return _of_pixels(
+            photo[None], None, size, *_layout(photo.shape[1:], size, short, down, right)
+        )
     with explained(UNNAMED):
         image, (width, height) = _reduced(photo, short)
         layout = _layout((height, width), size, short, down, right)
@@ -60,13 +92,21 @@ def _square(photo: Photo, size: int, short: int, down: float, right: float) -> F
         return _of_image(image, (height, width), size, *layout)
 
 
-def _layout(sides: Sides, size: int, short: int, down: float, right: float) -> tuple[list[int], list[int]]:
-    """Height and width of the scaled photo; the first row and column of the square."""
+def _layout(
+    sides: Sides, size: int, short: int, down: float, right: float
+) -> tuple[list[int], list[int]]:
+    """Return height and width of the scaled photo, and the first row and column of the square."""
     scaled = [max(short, round(side * short / min(sides))) for side in sides]
-    return scaled, [int(position * (side - size + 1)) for position, side in zip((down, right), scaled, strict=True)]
+    return scaled, [
+        int(position * (side - size + 1))
+        for position, side in zip((down, right), scaled, strict=True)
+    ]
 
 
-def _of_pixels(photo: Tensor, alpha: Tensor | None, size: int, scaled: list[int], first: list[int]) -> Tensor:
+def _of_pixels(
+    photo: Tensor, alpha: Tensor | None, size: int, scaled: list[int], first: list[int]
+) -> Tensor:
+    """Return the square at `first` (row, column) of a photo 1×3×H×W scaled to `scaled`."""
     if alpha is None:
         pixels = interpolate(photo, size=scaled, mode="bilinear", antialias=True).clamp(0, 1)
     else:
@@ -75,24 +115,36 @@ def _of_pixels(photo: Tensor, alpha: Tensor | None, size: int, scaled: list[int]
 
 
 def _reduced(photo: Image.Image, short: int) -> tuple[Image.Image, Sides]:
-    """The pixels, upright, of a JPEG at the least of 1/8, 1/4, 1/2 and 1 that keeps the shorter side at `short`.
+    """Decode a photo; a JPEG only at the resolution that the crop needs.
 
-    The width and height that they cover come with them: in a reduced JPEG the last row or column may be a part
-    of a pixel (turned by EXIF, the first: such a photo lies less than a pixel aside).
+    A JPEG can be decoded at 1/8, 1/4, 1/2 or all of its size. The least is taken that leaves the
+    shorter side at `short` pixels or more. Other formats are decoded in full.
+
+    Returns:
+        The upright image, and the width and height that it covers. In a reduced JPEG, these may be
+        fractional, because its last row and column may be part of a pixel only. If EXIF turns the
+        photo, that may be the first row or column. The crop is then off by less than a pixel.
     """
-    drafted = photo.draft(None, (short, short))  # None, where the format knows no such thing
+    drafted = photo.draft(None, (short, short))  # None if the format cannot be reduced
     extent = drafted[1][2:] if drafted else photo.size
     stored = photo.size
     image = decoded(photo)[0]
     return image, extent if image.size == stored else extent[::-1]
 
 
-def _of_image(image: Image.Image, sides: Sides, size: int, scaled: list[int], first: list[int]) -> Tensor:
-    """`_of_pixels` in 8 bits, which is several times faster: nothing is scaled but the square."""
+def _of_image(
+    image: Image.Image, sides: Sides, size: int, scaled: list[int], first: list[int]
+) -> Tensor:
+    """Return the square as `_of_pixels` does, but in 8 bits.
+
+    This is several times faster, because only the square is scaled.
+    """
     start = [max(0, at - _MARGIN) for at in first]
     stop = [min(at + size + _MARGIN, side) for at, side in zip(first, scaled, strict=True)]
     y, x = (side / whole for side, whole in zip(sides, scaled, strict=True))
     box = (start[1] * x, start[0] * y, stop[1] * x, stop[0] * y)
-    part = resize_image(image, (stop[1] - start[1], stop[0] - start[0]), Image.Resampling.BILINEAR, box)
+    part = resize_image(
+        image, (stop[1] - start[1], stop[0] - start[0]), Image.Resampling.BILINEAR, box
+    )
     top, left = (at - begin for at, begin in zip(first, start, strict=True))
     return channels(part)[:3, top : top + size, left : left + size].float() / 255

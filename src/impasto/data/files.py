@@ -1,6 +1,8 @@
-"""Photos and Parquet files on disk, and inside installed Python packages.
+"""Find photos and Parquet files on disk, and files inside installed Python packages.
 
-Commands read their command line with these. What imports torch, as `images` does, is imported where it is needed."""
+Commands use this module to read their command line. So modules that import torch, such as `images`,
+are imported inside the functions that need them.
+"""
 
 import re
 from importlib.util import find_spec
@@ -14,32 +16,56 @@ def _files(folder: str | Path) -> list[Path]:
     from impasto.images.folders import walk
 
     if not Path(folder).is_dir():
-        raise ValueError(f"{not_there(folder, 'folder')}; give a folder of photos, or a Parquet file")
+        raise ValueError(
+            f"{not_there(folder, 'folder')}; give a folder of photos, or a Parquet file"
+        )
     return sorted(walk(folder), key=lambda path: path.relative_to(folder).as_posix())
 
 
 def find_images(folder: str | Path) -> list[Path]:
-    """The image files below a folder, sorted, nothing hidden. `ValueError` if there is none."""
+    """Return the image files below a folder, at any depth, sorted, without hidden ones.
+
+    Raises:
+        ValueError: there is no such folder, or no image in it.
+    """
     from impasto.images import named_images
 
     if not (found := list(named_images(_files(folder)))):
-        raise ValueError(f"{folder}: holds no image; looked at any depth for {', '.join(IMAGE_SUFFIXES)}")
+        raise ValueError(
+            f"{folder}: holds no image; looked at any depth for {', '.join(IMAGE_SUFFIXES)}"
+        )
     return found
 
 
 def located(path: str | Path) -> Path:
-    """A path; `package:skimage/data/coffee.png` is one inside an installed Python package, which is not imported."""
+    """Return the path that a user's text means.
+
+    `package:skimage/data/coffee.png` means a file inside the installed Python package skimage,
+    which is found without importing it. `~` is expanded.
+
+    Raises:
+        ValueError: the package is not installed.
+    """
     if not str(path).startswith("package:"):
         return Path(path).expanduser()
     name, _, inside = str(path).removeprefix("package:").partition("/")
     spec = find_spec(name)
     if spec is None or not spec.submodule_search_locations:
-        raise ValueError(f"{path}: no package {name} is installed; pip install -e '.[quickstart]' brings those we use")
+        raise ValueError(
+            f"{path}: no package {name} is installed; "
+            "pip install -e '.[quickstart]' brings those we use"
+        )
     return Path(spec.submodule_search_locations[0], inside)
 
 
 def find_parquet(photos: str | Path) -> list[str]:
-    """The Parquet files of a file name, a pattern or a folder without images; else none."""
+    """Return the Parquet files that a file name, a pattern or a folder means.
+
+    The list is empty if nothing matches, and for a folder that also holds images.
+
+    Raises:
+        ValueError: a matching file is not a Parquet file.
+    """
     from impasto.images.folders import search
 
     path = Path(photos)
@@ -49,11 +75,20 @@ def find_parquet(photos: str | Path) -> list[str]:
         return [] if any(file.suffix.lower() in IMAGE_SUFFIXES for file in inside) else tables
     found = [str(file) for file in ([path] if path.exists() else search(path))]
     if others := [file for file in found if not file.endswith(".parquet")]:
-        raise ValueError(f"{others[0]}: not a Parquet file; give a folder of photos, or Parquet files")
+        raise ValueError(
+            f"{others[0]}: not a Parquet file; give a folder of photos, or Parquet files"
+        )
     return found
 
 
 def is_hub_id(photos: str) -> bool:
-    """Whether it can only be a dataset of the Hugging Face hub, `owner/name`: no path that exists, and no file's."""
+    """Whether `photos` is the id, `owner/name`, of a dataset of the Hugging Face hub.
+
+    A path that exists, or that ends as an image or Parquet file does, is none.
+    """
     of_file = photos.lower().endswith((*IMAGE_SUFFIXES, ".parquet"))
-    return not of_file and bool(re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", photos)) and not Path(photos).exists()
+    return (
+        not of_file
+        and bool(re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", photos))
+        and not Path(photos).exists()
+    )

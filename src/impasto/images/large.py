@@ -68,8 +68,8 @@ class Scan:
     def reduced(self, pixels: int) -> Float[Tensor, "1 3 h w"]:
         """Return the whole picture as RGB in [0, 1], with about `pixels` pixels at most.
 
-        A larger picture is scaled down with antialiasing. Blocks of pixels are averaged first, down
-        to twice the wanted size or a little more. Bicubic interpolation does the rest.
+        A larger picture is scaled down with antialiasing. Blocks of pixels are averaged first, to
+        no less than twice the wanted size. Bicubic interpolation does the rest.
         """
         height, width = self.shape
         if height * width <= pixels:
