@@ -1,7 +1,8 @@
-"""Paints the pictures of this folder: python configs/paintings/paint.py [FOLDER]. Seeded; MIT licence like the project.
+"""Paint the pictures of this folder: python configs/paintings/paint.py [FOLDER].
 
-Two styles that are nobody's but ours, so that a network can be trained without a download:
-`currents.jpg`, brush strokes along a flow field over a setting sun, and `window.jpg`, stained glass.
+They are two styles of our own, so that a network can be trained without a download:
+`currents.jpg` shows brush strokes along a flow field over a setting sun, `window.jpg` stained
+glass. Both are seeded, and under the project's MIT licence.
 """
 
 import colorsys
@@ -13,23 +14,23 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
-WIDTH, HEIGHT = 1280, 1024  # painted; saved at half of it
+WIDTH, HEIGHT = 1280, 1024  # size in pixels while painting; files have half of it
 Array = np.ndarray
 
 
 def smooth_noise(rng: np.random.Generator, cells: int) -> Array:
-    """Random values between 0 and 1 that vary over WIDTH / cells pixels."""
+    """Return random values of about 0 to 1, HEIGHT×WIDTH, that vary over WIDTH / cells pixels."""
     grid = rng.random((math.ceil(cells * HEIGHT / WIDTH) + 1, cells + 1)).astype(np.float32)
     return np.asarray(Image.fromarray(grid).resize((WIDTH, HEIGHT), Image.Resampling.BICUBIC))
 
 
 def at(field: Array, x: float, y: float) -> float:
-    """The value at a place, or at the nearest inside."""
+    """Return the field's value at a place; outside the field, the nearest value."""
     return float(field[min(HEIGHT - 1, max(0, int(y))), min(WIDTH - 1, max(0, int(x)))])
 
 
 def shaded(color: str, rnd: random.Random, spread: float) -> tuple[int, int, int]:
-    """The colour #rrggbb, a little lighter or darker, in a neighbouring hue."""
+    """Return the colour #rrggbb with a small random change of lightness and hue."""
     red, green, blue = (int(color[i : i + 2], 16) / 255 for i in (1, 3, 5))
     hue, light, saturation = colorsys.rgb_to_hls(red, green, blue)
     light = min(0.97, max(0.03, light + rnd.gauss(0, spread)))
@@ -38,13 +39,21 @@ def shaded(color: str, rnd: random.Random, spread: float) -> tuple[int, int, int
 
 
 def sunset(x: float, y: float, wave: float) -> list[str]:
-    """The palette at a place: sky in bands around a low sun, then the sea with its reflection."""
+    """Return the palette at a place, x and y in [0, 1].
+
+    The sky has bands around a low sun. Below is the sea with the sun's reflection.
+    """
     distance = math.hypot(x - 0.64, (y - 0.45) * 0.8)
     if y < 0.58 + 0.02 * wave:
-        rings = [(0.09, ["#fff3b0", "#ffe066"]), (0.2, ["#ffc145", "#ff9f1c", "#fff3b0"]),
-                 (0.34, ["#f3722c", "#ff9f1c", "#d1495b"]), (0.52, ["#b23a6b", "#7b2d8b", "#f3722c"])]  # fmt: skip
+        rings = [
+            (0.09, ["#fff3b0", "#ffe066"]),
+            (0.2, ["#ffc145", "#ff9f1c", "#fff3b0"]),
+            (0.34, ["#f3722c", "#ff9f1c", "#d1495b"]),
+            (0.52, ["#b23a6b", "#7b2d8b", "#f3722c"]),
+        ]
         return next(
-            (colors for radius, colors in rings if distance < radius + 0.03 * wave), ["#3a2a7d", "#27408b", "#7b2d8b"]
+            (colors for radius, colors in rings if distance < radius + 0.03 * wave),
+            ["#3a2a7d", "#27408b", "#7b2d8b"],
         )
     if abs(x - 0.64) < 0.05 + 0.35 * (y - 0.58) and wave > -0.08:
         return ["#ffc145", "#f3722c", "#ffe066", "#0f7173"]
@@ -52,9 +61,11 @@ def sunset(x: float, y: float, wave: float) -> list[str]:
 
 
 def currents(seed: int = 1) -> Image.Image:
-    """Short curved brush strokes, broad ones first, along a turbulent flow."""
+    """Paint short curved brush strokes, broad ones first, along a turbulent flow."""
     rnd, rng = random.Random(seed), np.random.default_rng(seed)
-    angle = 2.2 * (smooth_noise(rng, 5) - 0.5) * math.pi + 0.7 * (smooth_noise(rng, 14) - 0.5) * math.pi
+    angle = (
+        2.2 * (smooth_noise(rng, 5) - 0.5) * math.pi + 0.7 * (smooth_noise(rng, 14) - 0.5) * math.pi
+    )
     wave = smooth_noise(rng, 7) - 0.5
     image = Image.new("RGB", (WIDTH, HEIGHT), "#1d2140")
     draw = ImageDraw.Draw(image)
@@ -67,10 +78,10 @@ def currents(seed: int = 1) -> Image.Image:
 
 
 def brush_stroke(
-    draw: ImageDraw.ImageDraw, angle: Array, start: tuple[float, float], breadth: float, length: float, color: str,
-    rnd: random.Random,
+    draw: ImageDraw.ImageDraw, angle: Array, start: tuple[float, float],
+    breadth: float, length: float, color: str, rnd: random.Random,
 ) -> None:  # fmt: skip
-    """A stroke of parallel bristles, each in a shade of its own."""
+    """Draw a stroke of parallel bristles, each in its own shade."""
     path = [start]
     while len(path) * 5 < length:
         x, y = path[-1]
@@ -89,7 +100,7 @@ def brush_stroke(
 
 
 def window(seed: int = 5) -> Image.Image:
-    """Panes of coloured glass in lead, around a rose."""
+    """Paint panes of coloured glass in lead, around a rose."""
     rnd, rng = random.Random(seed), np.random.default_rng(seed)
     points, colors = panes(rnd)
     ys, xs = np.mgrid[0:HEIGHT, 0:WIDTH].astype(np.float32)
@@ -104,13 +115,17 @@ def window(seed: int = 5) -> Image.Image:
     glass = np.asarray(colors, np.float32)[owner]
     light = 0.72 + 0.5 * smooth_noise(rng, 24) + 0.25 * (smooth_noise(rng, 90) - 0.5) - near / 420
     lead = np.clip((second - near - 5) / 5, 0, 1)
-    ridge = 34 * np.clip(1 - np.abs(second - near - 1.5) / 3, 0, 1)  # light on the lead
-    picture = glass * light[..., None] * lead[..., None] + (18 + ridge[..., None]) * (1 - lead[..., None])
-    return Image.fromarray(picture.clip(0, 255).astype(np.uint8)).filter(ImageFilter.GaussianBlur(0.8))
+    ridge = 34 * np.clip(1 - np.abs(second - near - 1.5) / 3, 0, 1)  # a highlight on the lead
+    picture = glass * light[..., None] * lead[..., None] + (18 + ridge[..., None]) * (
+        1 - lead[..., None]
+    )
+    return Image.fromarray(picture.clip(0, 255).astype(np.uint8)).filter(
+        ImageFilter.GaussianBlur(0.8)
+    )
 
 
 def panes(rnd: random.Random) -> tuple[list[tuple[float, float]], list[tuple[int, int, int]]]:
-    """Centres and colours: rings of a rose, then blue and green ground."""
+    """Return centres and colours of the panes: the rings of a rose, then a blue and green ground."""
     points, colors = [], []
     rings = [
         (1, 0, ["#ffd23f"]),
@@ -121,7 +136,9 @@ def panes(rnd: random.Random) -> tuple[list[tuple[float, float]], list[tuple[int
     for count, radius, palette in rings:
         for k in range(count):
             a = 2 * math.pi * (k + 0.5 * (radius > 100)) / count
-            points.append((WIDTH * 0.44 + radius * math.cos(a), HEIGHT * 0.5 + radius * math.sin(a)))
+            points.append(
+                (WIDTH * 0.44 + radius * math.cos(a), HEIGHT * 0.5 + radius * math.sin(a))
+            )
             colors.append(shaded(palette[k % len(palette)], rnd, 0.04))
     while len(points) < 190:
         x, y = rnd.uniform(-20, WIDTH + 20), rnd.uniform(-20, HEIGHT + 20)
@@ -131,7 +148,11 @@ def panes(rnd: random.Random) -> tuple[list[tuple[float, float]], list[tuple[int
         ):
             points.append((x, y))
             colors.append(
-                shaded(rnd.choice(["#1446a0", "#0ead69", "#3bceac", "#2541b2", "#06457a", "#7c3aed"]), rnd, 0.06)
+                shaded(
+                    rnd.choice(["#1446a0", "#0ead69", "#3bceac", "#2541b2", "#06457a", "#7c3aed"]),
+                    rnd,
+                    0.06,
+                )
             )
     return points, colors
 
@@ -139,4 +160,6 @@ def panes(rnd: random.Random) -> tuple[list[tuple[float, float]], list[tuple[int
 if __name__ == "__main__":
     folder = Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).parent
     for name, picture in (("currents", currents()), ("window", window())):
-        picture.resize((WIDTH // 2, HEIGHT // 2), Image.Resampling.LANCZOS).save(folder / f"{name}.jpg", quality=90)
+        picture.resize((WIDTH // 2, HEIGHT // 2), Image.Resampling.LANCZOS).save(
+            folder / f"{name}.jpg", quality=90
+        )

@@ -31,7 +31,8 @@ class FileError(ValueError):
 class _Draft(io.BufferedRandom):
     """A file without a public descriptor, so that Pillow writes through Python.
 
-    Pillow itself ignores short writes: on a full disk it would lose the end of a file and report no error.
+    Pillow itself ignores short writes: on a full disk it would lose the end of a file and report no
+    error.
     """
 
     def fileno(self) -> int:

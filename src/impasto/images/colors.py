@@ -1,8 +1,9 @@
-"""Colour spaces: the numbers of a picture as sRGB, and sRGB as the numbers of the picture's own space.
+"""Convert pictures from their colour spaces to sRGB, and back.
 
-A space is an ICC profile. Where a file says it otherwise, such a profile is made here: by PNG's cICP or gAMA and cHRM,
-AVIF's nclx, TIFF's primaries, or EXIF's mark of Adobe RGB. Little CMS converts, with its default intent, in 8 bit; what
-lies outside sRGB is clipped."""
+A colour space is an ICC profile. If a file names its space in another way, a profile is made from
+PNG's cICP or gAMA and cHRM, AVIF's and HEIF's nclx, TIFF's primaries, or EXIF's mark of Adobe RGB.
+Little CMS converts in 8 bits, with its default intent. Colours outside sRGB are clipped.
+"""
 
 import io
 import struct
@@ -25,19 +26,26 @@ _PRIMARIES = {
     12: (*_D65, 0.680, 0.320, 0.265, 0.690, 0.150, 0.060),
 }
 _ADOBE_RGB = (*_D65, 0.640, 0.330, 0.210, 0.710, 0.150, 0.060)
-_GAMMAS = {4: 2.2, 5: 2.8, 8: 1.0}  # transfer functions, by the same codes
-_LIKE_SRGB = (1, 6, 13, 14, 15)  # 13 is sRGB's; pictures of video, which has the others, are shown like sRGB
-_PQ, _HLG = 16, 18
-_STEEPEST = 32767  # exponent of a profile, which has 16 bits for it
-_HDR_WHITE = 203  # cd/m²: white of a page in ITU-R BT.2408; what is brighter is clipped
+# Codes of transfer functions in H.273. First, those that are a power, with its exponent.
+_GAMMAS = {4: 2.2, 5: 2.8, 8: 1.0}
+# 13 is sRGB's own. The others are those of video, whose pictures are shown like sRGB.
+_LIKE_SRGB = (1, 6, 13, 14, 15)
+_PQ, _HLG = 16, 18  # those of HDR
+_STEEPEST = 32767  # largest exponent in a profile, which has 16 bits for its integer part
+_HDR_WHITE = 203  # cd/m², reference white of ITU-R BT.2408; brighter light is clipped
 
-_BRADFORD = np.array([[0.8951, 0.2664, -0.1614], [-0.7502, 1.7135, 0.0367], [0.0389, -0.0685, 1.0296]])
+_BRADFORD = np.array(
+    [[0.8951, 0.2664, -0.1614], [-0.7502, 1.7135, 0.0367], [0.0389, -0.0685, 1.0296]]
+)
 _D50 = np.array([0.9642, 1.0, 0.8249])  # white of ICC profiles
 
-_SAME = 1  # level: a space in which no colour is further from sRGB is taken for sRGB
-# Levels that greys, and colours, of sRGB may lose in a space of 8 bits and back. ProPhoto, the widest in use, takes 1
-# and 15; linear light 6 of the greys; a space that lacks colours of sRGB, 70 and more.
+# A space counts as sRGB if no colour differs by more than this, in levels of 255.
+_SAME = 1
+# Largest errors, in levels, of sRGB greys and of sRGB colours after conversion to a space in 8 bits
+# and back. A space with larger errors is not written. ProPhoto, the widest space in use, has 1 and
+# 15. Linear light has 6 for greys. A space that lacks colours of sRGB has 70 or more.
 _HELD = (3, 24)
+# Pillow's modes that fit each kind of profile.
 _OF_MODES = {
     b"RGB ": ("RGB", "RGBA", "RGBX", "RGBa", "P", "PA", "YCbCr"),
     b"GRAY": ("1", "L", "LA", "La", "I", "I;16", "I;16L", "I;16B", "I;16N", "F"),
@@ -46,9 +54,14 @@ _OF_MODES = {
 
 
 def profile_of(image: Image.Image) -> bytes | None:
-    """The profile of an opened image, before it is loaded; None: nothing is said, or it is sRGB by name.
+    """Return the profile of an opened image.
 
-    PNG's own order (W3C, third edition): cICP, ICC profile, sRGB, gAMA with cHRM.
+    Call it before the pixels are loaded: cICP and nclx are read from the open file. If a PNG names
+    its space in several ways, the first of cICP, ICC profile, sRGB, gAMA with cHRM counts (PNG,
+    third edition, W3C).
+
+    Returns:
+        An ICC profile. None if the file names no space, or sRGB without a profile.
     """
     codes = _png_codes(image) if image.format == "PNG" else None
     if codes and (made := _of_codes(*codes)):
@@ -65,11 +78,20 @@ def profile_of(image: Image.Image) -> bytes | None:
         return matrix_profile(_ADOBE_RGB, _gamma(563 / 256))
     if "gamma" not in image.info or "srgb" in image.info:
         return None
-    return _of_gamma(image.info["gamma"], image.info.get("chromaticity"))  # of PNG, also after a `convert`
+    # Only PNG sets these. They survive `convert`, which forgets the format.
+    return _of_gamma(image.info["gamma"], image.info.get("chromaticity"))
 
 
 def to_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
-    """RGB, or RGBA, of an image in L, LA, RGB, RGBA or CMYK with that profile; without one, in its own mode."""
+    """Return an image in sRGB.
+
+    Args:
+        image: in mode L, LA, RGB, RGBA or CMYK.
+        profile: the image's profile; None: it is sRGB already.
+
+    Returns:
+        RGB or RGBA; the image itself if the profile is None or makes no difference.
+    """
     if profile is None or is_srgb(profile):
         return image
     if profile[16:20] == b"GRAY":
@@ -81,12 +103,15 @@ def to_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
 
 
 def from_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
-    """RGB or RGBA in the space of an RGB profile; without one, or with a broken one, as it is."""
+    """Return an sRGB image, RGB or RGBA, in the space of an RGB profile.
+
+    It is returned unchanged if there is no profile, or an unreadable one.
+    """
     return image if profile is None or is_srgb(profile) else _converted(image, profile, back=True)
 
 
 def grey_curve(profile: bytes) -> np.ndarray:
-    """sRGB levels, in [0, 1], of the 256 levels of grey in the space of a profile of grey or RGB."""
+    """Return the sRGB levels, in [0, 1], of the 256 grey levels in a profile of grey or RGB."""
     ramp = Image.frombytes("L", (256, 1), bytes(range(256)))
     ramp = ramp if profile[16:20] == b"GRAY" else ramp.convert("RGB")
     return np.asarray(to_srgb(ramp, profile).convert("L"), np.float32)[0] / 255
@@ -94,7 +119,7 @@ def grey_curve(profile: bytes) -> np.ndarray:
 
 @lru_cache(16)
 def is_srgb(profile: bytes) -> bool:
-    """Whether it makes no difference: of sRGB, or unreadable."""
+    """Whether a profile makes no difference, because it is sRGB or unreadable."""
     if not _readable(profile):
         return True
     if profile[16:20] != b"RGB ":
@@ -104,23 +129,29 @@ def is_srgb(profile: bytes) -> bool:
 
 @lru_cache(16)
 def holds(profile: bytes) -> bool:
-    """Whether a picture can be written in that space: one for RGB, of a screen or a working space, that loses little
-    of sRGB. Linear light in 8 bit, for one, has too few levels in the dark."""
+    """Whether an sRGB picture can be written in that space with little loss.
+
+    The profile must be RGB, of a screen or a working space. Linear light in 8 bits, for example,
+    has too few dark levels.
+    """
     if profile[16:20] != b"RGB " or not _readable(profile):
         return False
     if is_srgb(profile) or profile[12:16] not in (b"mntr", b"spac"):
         return is_srgb(profile)
     try:
         again = _converted(_converted(_lattice(), profile, back=True), profile)
-    except ImageCms.PyCMSError:  # there is a way from it only
+    except ImageCms.PyCMSError:  # the profile converts from its space, but not to it
         return False
     greys = (again.width - 256, 0, again.width, 1)
-    return _apart(again.crop(greys), _lattice().crop(greys)) <= _HELD[0] and _apart(again, _lattice()) <= _HELD[1]
+    return (
+        _apart(again.crop(greys), _lattice().crop(greys)) <= _HELD[0]
+        and _apart(again, _lattice()) <= _HELD[1]
+    )
 
 
 @lru_cache(1)
 def _lattice() -> Image.Image:
-    """Colours all over sRGB, and all greys."""
+    """Return an image, one pixel high, of 729 colours all over sRGB, then all 256 greys."""
     steps = np.linspace(0, 255, 9).round().astype(np.uint8)
     colors = np.stack(np.meshgrid(steps, steps, steps), -1).reshape(-1, 3)
     greys = np.arange(256, dtype=np.uint8)[:, None].repeat(3, 1)
@@ -128,14 +159,16 @@ def _lattice() -> Image.Image:
 
 
 def _apart(one: Image.Image, other: Image.Image) -> int:
+    """Return the largest difference between two images, in levels."""
     extrema: Any = ImageChops.difference(one, other).getextrema()
     return max(high for _, high in extrema)
 
 
 def _converted(image: Image.Image, profile: bytes, back: bool = False) -> Image.Image:
+    """Return the image converted from the profile to sRGB, or from sRGB to the profile (`back`)."""
     mode = "RGBA" if image.mode == "RGBA" else "RGB"
     converted = ImageCms.applyTransform(image, _transform(profile, image.mode, mode, back))
-    assert converted is not None  # as it would be in place
+    assert converted is not None  # it is None only for a conversion in place
     converted.info.pop("icc_profile", None)
     return converted
 
@@ -144,13 +177,13 @@ def _converted(image: Image.Image, profile: bytes, back: bool = False) -> Image.
 def _transform(profile: bytes, mode: str, target: str, back: bool) -> ImageCms.ImageCmsTransform:
     own, srgb = ImageCms.ImageCmsProfile(io.BytesIO(profile)), ImageCms.createProfile("sRGB")
     source, destination = (srgb, own) if back else (own, srgb)
-    # Threads share it, so it is not to remember the last colour.
+    # Threads share the transform. Little CMS's cache of the last colour is not safe for that.
     return ImageCms.buildTransform(source, destination, mode, target, flags=ImageCms.Flags.NOCACHE)
 
 
 @lru_cache(16)
 def _readable(profile: bytes) -> bool:
-    """Whether Little CMS can convert from it."""
+    """Whether Little CMS can convert from this profile to sRGB."""
     mode = {b"RGB ": "RGB", b"GRAY": "L", b"CMYK": "CMYK"}.get(profile[16:20])
     try:
         return mode is not None and _transform(profile, mode, "RGB", False) is not None
@@ -159,7 +192,7 @@ def _readable(profile: bytes) -> bool:
 
 
 def _png_codes(image: Any) -> tuple[int, int] | None:
-    """Primaries and transfer function in the cICP chunk of a PNG, which Pillow passes over."""
+    """Return primaries and transfer function from a PNG's cICP chunk, which Pillow ignores."""
     file = image.fp
     if file is None or file.closed:
         return None
@@ -180,8 +213,11 @@ def _png_codes(image: Any) -> tuple[int, int] | None:
 
 
 def _nclx(image: Any) -> tuple[int, int] | None:
-    """The same of AVIF and HEIF: in the box `colr`, where Pillow has not read it."""
-    if told := image.info.get("nclx_profile"):  # by pillow-heif
+    """Return primaries and transfer function of an AVIF or HEIF file.
+
+    For AVIF, they are read from the box `colr`, which Pillow ignores.
+    """
+    if told := image.info.get("nclx_profile"):  # pillow-heif has read them
         return int(told["color_primaries"]), int(told["transfer_characteristics"])
     if image.format != "AVIF" or image.fp is None or image.fp.closed:
         return None
@@ -194,21 +230,28 @@ def _nclx(image: Any) -> tuple[int, int] | None:
 
 
 def _is_adobe_rgb(image: Image.Image) -> bool:
-    """As cameras mark it (DCF 2.0): a space that is not calibrated, and the index of interoperability R03."""
-    if (
-        image.format == "PNG" and "exif" not in image.info
-    ):  # Pillow would decode the pixels, to look for EXIF after them
+    """Whether the EXIF marks Adobe RGB.
+
+    Cameras do so with an uncalibrated colour space and the interoperability index R03 (DCF 2.0).
+    """
+    # Pillow would decode all pixels of such a PNG, to look for EXIF after them.
+    if image.format == "PNG" and "exif" not in image.info:
         return False
     try:
         exif = image.getexif()
         space = exif.get_ifd(ExifTags.IFD.Exif).get(ExifTags.Base.ColorSpace)
-        return space == 0xFFFF and str(exif.get_ifd(ExifTags.IFD.Interop).get(1, "")).startswith("R03")
-    except Exception:  # damaged EXIF, whatever it raises, says nothing
+        return space == 0xFFFF and str(exif.get_ifd(ExifTags.IFD.Interop).get(1, "")).startswith(
+            "R03"
+        )
+    except Exception:  # damaged EXIF can raise anything
         return False
 
 
 def _of_tiff(tags: Any, chromaticities: Sequence[Any]) -> bytes | None:
-    """A profile of TIFF's primaries (TIFF 6.0, section 20). Its transfer function is for red, green and blue."""
+    """Return a profile from TIFF's primaries, or None if they are invalid (TIFF 6.0, section 20).
+
+    TIFF's transfer function has tables for red, green and blue. The first is used for all three.
+    """
     white = tags.get(ExifTags.Base.WhitePoint, _D65)
     places = [float(value) for value in (*white, *chromaticities)]
     table = np.array(tags.get(ExifTags.Base.TransferFunction, ()))[:256]
@@ -218,11 +261,12 @@ def _of_tiff(tags: Any, chromaticities: Sequence[Any]) -> bytes | None:
 
 @lru_cache(16)
 def _of_codes(primaries: int, transfer: int) -> bytes | None:
-    """A profile of the codes of H.273; None for sRGB, and for codes that say nothing."""
+    """Return a profile for codes of H.273; None for sRGB, and for unknown codes."""
     places = _PRIMARIES.get(primaries)
     if places is None or (primaries == 1 and transfer in _LIKE_SRGB):
         return None
-    if transfer in (_PQ, _HLG):  # of the class of cameras, as nothing of ours is written in it
+    # HDR profiles get the class of a camera, so that `holds` refuses them: we write no HDR.
+    if transfer in (_PQ, _HLG):
         return matrix_profile(places, _table(_light(transfer, np.linspace(0, 1, 4096))), b"scnr")
     if transfer in _LIKE_SRGB:
         return matrix_profile(places, _SRGB_CURVE)
@@ -230,7 +274,7 @@ def _of_codes(primaries: int, transfer: int) -> bytes | None:
 
 
 def _light(transfer: int, signal: np.ndarray) -> np.ndarray:
-    """Linear light of a signal of ITU-R BT.2100, 1 for white."""
+    """Return the linear light of a PQ or HLG signal in [0, 1] (ITU-R BT.2100); 1 is white."""
     if transfer == _PQ:
         m, n, a, b, c = 2610 / 16384, 2523 / 32, 3424 / 4096, 2413 / 128, 2392 / 128
         root = signal ** (1 / n)
@@ -243,16 +287,24 @@ def _light(transfer: int, signal: np.ndarray) -> np.ndarray:
 
 @lru_cache(16)
 def _of_gamma(gamma: float | None, chromaticity: tuple[float, ...] | None) -> bytes | None:
-    """A profile of PNG's gAMA and cHRM; None where they say nothing, or sRGB in the words of its second edition."""
+    """Return a profile from PNG's gAMA and cHRM.
+
+    None if they are invalid, or if they have the values that PNG's second edition gives for sRGB.
+    """
     places = tuple(chromaticity or _PRIMARIES[1])
     ordinary = max(abs(a - b) for a, b in zip(places, _PRIMARIES[1], strict=False)) < 0.002
-    if not gamma or 1 / gamma > _STEEPEST or len(places) != 8 or (ordinary and abs(gamma - 0.45455) < 0.001):
+    if (
+        not gamma
+        or 1 / gamma > _STEEPEST
+        or len(places) != 8
+        or (ordinary and abs(gamma - 0.45455) < 0.001)
+    ):
         return None
     return _made(places, _gamma(1 / gamma))
 
 
 def _made(chromaticities: Sequence[float], curve: bytes) -> bytes | None:
-    """A profile of what a file said; None where no colours lie there."""
+    """Return a profile for what a file says, or None if that is no valid colour space."""
     try:
         with np.errstate(all="ignore"):
             made = matrix_profile(chromaticities, curve)
@@ -262,40 +314,61 @@ def _made(chromaticities: Sequence[float], curve: bytes) -> bytes | None:
 
 
 def _gamma(exponent: float) -> bytes:
+    """Return the profile tag of a transfer function v^exponent."""
     return struct.pack(">4s4xHxxi", b"para", 0, round(exponent * 65536))
 
 
 def _table(values: np.ndarray) -> bytes:
-    return struct.pack(">4s4xL", b"curv", len(values)) + (values * 65535).round().astype(">u2").tobytes()
+    """Return the profile tag of a transfer function given by its values, in [0, 1]."""
+    return (
+        struct.pack(">4s4xL", b"curv", len(values))
+        + (values * 65535).round().astype(">u2").tobytes()
+    )
 
 
-# IEC 61966-2-1: ((v + 0.055) / 1.055)^2.4, below 0.04045 v / 12.92.
+# sRGB's transfer function (IEC 61966-2-1): ((v + 0.055) / 1.055)^2.4, and v / 12.92 below 0.04045.
 _SRGB_CURVE = struct.pack(
-    ">4s4xHxx5i", b"para", 3, *(round(x * 65536) for x in (2.4, 1 / 1.055, 0.055 / 1.055, 1 / 12.92, 0.04045))
+    ">4s4xHxx5i",
+    b"para",
+    3,
+    *(round(x * 65536) for x in (2.4, 1 / 1.055, 0.055 / 1.055, 1 / 12.92, 0.04045)),
 )
 
 
 def matrix_profile(chromaticities: Sequence[float], curve: bytes, kind: bytes = b"mntr") -> bytes:
-    """An ICC profile, version 4.3, of an RGB space.
+    """Return an ICC profile, version 4.3, of an RGB space.
 
     Args:
         chromaticities: x and y of white, red, green and blue.
-        curve: the tag of the transfer function, the same for each.
-        kind: the class of device: mntr, a screen; scnr, a camera.
+        curve: tag of the transfer function, which all three channels share.
+        kind: class of device: `mntr` for a screen, `scnr` for a camera or scanner.
     """
-    white, *columns = (np.array([x / y, 1, (1 - x - y) / y]) for x, y in np.reshape(chromaticities, (4, 2)))
+    white, *columns = (
+        np.array([x / y, 1, (1 - x - y) / y]) for x, y in np.reshape(chromaticities, (4, 2))
+    )
     primaries = np.stack(columns, 1)
     primaries = primaries * np.linalg.solve(primaries, white)
     scale = np.diag((_BRADFORD @ _D50) / (_BRADFORD @ white))
     primaries = np.linalg.inv(_BRADFORD) @ scale @ _BRADFORD @ primaries
     tags = {b"desc": _text("RGB as the file said"), b"cprt": _text("CC0"), b"wtpt": _xyz(_D50)}
-    tags |= {name: _xyz(column) for name, column in zip((b"rXYZ", b"gXYZ", b"bXYZ"), primaries.T, strict=True)}
+    tags |= {
+        name: _xyz(column)
+        for name, column in zip((b"rXYZ", b"gXYZ", b"bXYZ"), primaries.T, strict=True)
+    }
     tags |= dict.fromkeys((b"rTRC", b"gTRC", b"bTRC"), curve + bytes(-len(curve) % 4))
     table, body = struct.pack(">L", len(tags)), b""
     for name, data in tags.items():
         table += struct.pack(">4sLL", name, 128 + 4 + 12 * len(tags) + len(body), len(data))
         body += data
-    head = struct.pack(">L4xL4s4s4s12x4s", 128 + len(table) + len(body), 0x04300000, kind, b"RGB ", b"XYZ ", b"acsp")
+    head = struct.pack(
+        ">L4xL4s4s4s12x4s",
+        128 + len(table) + len(body),
+        0x04300000,
+        kind,
+        b"RGB ",
+        b"XYZ ",
+        b"acsp",
+    )
     head = head.ljust(68, b"\0") + _xyz(_D50)[8:]
     return head.ljust(128, b"\0") + table + body
 

@@ -1,4 +1,4 @@
-"""Files below folders: at any depth, also behind links, nothing hidden."""
+"""Find files below folders, at any depth and behind links, but without hidden ones."""
 
 import fnmatch
 import glob
@@ -9,17 +9,25 @@ from pathlib import Path
 
 
 def walk(folder: str | Path, enter: Callable[[Path], bool] = lambda sub: True) -> Iterator[Path]:
-    """The files of a folder and, sorted, of those below it that `enter` lets in.
+    """Yield the files of a folder and its sub-folders, each folder's in sorted order.
 
-    Links to folders are followed after all else, and each folder is visited once. So a file keeps its own path where it
-    has one below `folder`, and links that lead in circles end.
+    Links to folders are followed last, and each folder is visited once. So a file that lies below
+    `folder` gets its own path, not that of a link, and circular links end.
+
+    Args:
+        folder: where to begin.
+        enter: whether to enter a sub-folder.
     """
     pending, seen = deque([Path(folder)]), set()
     while pending:
         for place, names, files in os.walk(pending.popleft()):
             status = Path(place).stat()
             here = (status.st_dev, status.st_ino)
-            inside = [Path(place, name) for name in sorted(names) if here not in seen and not name.startswith(".")]
+            inside = [
+                Path(place, name)
+                for name in sorted(names)
+                if here not in seen and not name.startswith(".")
+            ]
             inside = [sub for sub in inside if enter(sub)]
             names[:] = [sub.name for sub in inside if not sub.is_symlink()]
             pending += [sub for sub in inside if sub.is_symlink()]
@@ -29,19 +37,24 @@ def walk(folder: str | Path, enter: Callable[[Path], bool] = lambda sub: True) -
 
 
 def search(pattern: Path) -> list[Path]:
-    """What matches a pattern, sorted; `**` are folders at any depth, as `walk` finds them."""
+    """Return the paths that match a pattern, sorted. `**` matches folders at any depth."""
     parts = pattern.parts
     if "**" not in parts:
-        found: Iterable[Path] = map(Path, glob.glob(str(pattern)))  # noqa: PTH207 - Path.glob finds hidden files
-    else:  # not by glob, which follows links in circles for ever
+        # Path.glob would find hidden files.
+        found: Iterable[Path] = map(Path, glob.glob(str(pattern)))  # noqa: PTH207
+    else:
+        # For `**`, use `walk`. glob would follow circular links again and again.
         start = parts.index("**")
         places = glob.glob(str(Path(*parts[:start])))  # noqa: PTH207
         below = ((Path(place), file) for place in places for file in walk(place))
-        found = (file for place, file in below if _matches(file.relative_to(place).parts, parts[start:]))
+        found = (
+            file for place, file in below if _matches(file.relative_to(place).parts, parts[start:])
+        )
     return sorted(found, key=str)
 
 
 def _matches(parts: Sequence[str], pattern: Sequence[str]) -> bool:
+    """Whether the parts of a path match the parts of a pattern."""
     if not pattern or not parts:
         return not parts and all(part == "**" for part in pattern)
     if pattern[0] == "**":

@@ -1,12 +1,18 @@
-"""HEIC, the photos of many phones: Pillow reads them where the package pillow-heif is installed."""
+"""HEIC, the photo format of many phones. Pillow reads it if pillow-heif is installed."""
 
-HINT = "HEIC is read where pillow-heif is installed: pip install pillow-heif, or convert the photo to JPEG"
+HINT = (
+    "HEIC is read where pillow-heif is installed: pip install pillow-heif, "
+    "or convert the photo to JPEG"
+)
 
 _BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs"}
 
 
 def is_heif(data: bytes) -> bool:
-    """Whether a file begins as one of HEVC pictures does (ISO/IEC 23008-12); AVIF, which is built alike, does not."""
+    """Whether a file holds HEVC pictures, by its first bytes (ISO/IEC 23008-12).
+
+    AVIF has the same structure, but other brands.
+    """
     if data[4:8] != b"ftyp":
         return False
     length = min(int.from_bytes(data[:4]), 1024)
@@ -14,7 +20,7 @@ def is_heif(data: bytes) -> bool:
 
 
 def register() -> bool:
-    """Makes Pillow open the format HEIF; False where pillow-heif is not installed."""
+    """Make Pillow read HEIF. Return whether pillow-heif, which does it, is installed."""
     try:
         import pillow_heif
     except ImportError:

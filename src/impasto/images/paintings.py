@@ -1,4 +1,4 @@
-"""A painting as a style to learn, and what is said of it in the network's file."""
+"""A painting as a style to learn, and what a network's file records about it."""
 
 import base64
 import binascii
@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
-_SIDE = 8  # pixels of a thumbnail
+_SIDE = 8  # side of a thumbnail, in pixels
 
 
 @dataclass
@@ -22,9 +22,9 @@ class Painting:
         image: the picture file.
         title: what the painting is called.
         artist: who painted it.
-        year: when.
-        licence: under which the picture may be used.
-        source: where the picture can be had.
+        year: when it was painted.
+        licence: the licence of the picture.
+        source: where the picture comes from.
     """
 
     image: str
@@ -35,14 +35,15 @@ class Painting:
     source: str = ""
 
     def credits(self) -> dict[str, Any]:
-        """What is known of it, without the path of its picture, which is of one machine."""
+        """Return all known fields but `image`, a path that means nothing on other machines."""
         return {key: value for key, value in asdict(self).items() if key != "image" and value}
 
 
 def thumbnail(picture: Float[Tensor, "1 3 h w"]) -> str:
-    """The picture, in [0, 1], averaged to 8×8 pixels, as text: what a network's file knows a painting by.
+    """Return a picture, in [0, 1], averaged to 8×8 pixels, as base64 text.
 
-    It is nearly the same for another size or compression of a picture, and another for another picture.
+    A network's file stores it to recognize the painting. Another size or compression of the same
+    picture gives nearly the same thumbnail.
     """
     small = F.interpolate(picture.float().cpu(), size=(_SIDE, _SIDE), mode="area")
     levels = small.mul(255).round().clamp(0, 255).to(torch.uint8)
@@ -50,11 +51,15 @@ def thumbnail(picture: Float[Tensor, "1 3 h w"]) -> str:
 
 
 def other_picture(known: object, seen: str) -> bool:
-    """Whether two thumbnails are of different pictures; of one that is none, as in earlier files, nothing is known."""
+    """Whether two thumbnails show different pictures.
+
+    The answer is False if one is no valid thumbnail: files of earlier versions have none.
+    """
     first, second = _levels(known), _levels(seen)
     if first is None or second is None:
         return False
-    # Half a level is rounding; recompressed or trimmed pictures differ by more, in contrasts.
+    # Rounding makes half a level. Recompressed or trimmed pictures differ by more, in proportion to
+    # their contrast.
     return bool((first - second).square().mean().sqrt() > 1 + 0.4 * first.std())
 
 
@@ -63,11 +68,20 @@ def _levels(text: object) -> Tensor | None:
         levels = base64.b64decode(str(text), validate=True)
     except (binascii.Error, ValueError):
         return None
-    return torch.tensor(list(levels), dtype=torch.float32) if len(levels) == 3 * _SIDE * _SIDE else None
+    return (
+        torch.tensor(list(levels), dtype=torch.float32)
+        if len(levels) == 3 * _SIDE * _SIDE
+        else None
+    )
 
 
 def check_style_names(names: Iterable[str]) -> None:
-    """Refuses, by ValueError, what cannot be part of a file's name: files are named after styles."""
+    """Raise ValueError for a name that cannot be part of a file's name.
+
+    Files are named after styles.
+    """
     for name in names:
         if not name.strip(" .") or not name.isprintable() or {"/", "\\"} & {*name}:
-            raise ValueError(f"style name {name!r}: must be text without / or \\, since files are named after it")
+            raise ValueError(
+                f"style name {name!r}: must be text without / or \\, since files are named after it"
+            )

@@ -1,4 +1,4 @@
-"""The numbers that a picture file stores, where Pillow passes on others than the file means."""
+"""Pixel values and transparency that Pillow reads otherwise than a file means them."""
 
 import io
 from typing import Any
@@ -8,33 +8,54 @@ from PIL import Image, PngImagePlugin
 
 DEEP = ("I", "I;16", "I;16L", "I;16B", "I;16N", "F")  # modes of greyscale with more than 8 bits
 
-_SPREAD = {"L;2": 85, "L;4": 17}  # how Pillow makes 8 bits of 2 and 4
+_SPREAD = {"L;2": 85, "L;4": 17}  # factors by which Pillow turns 2 and 4 bits into 8
 _BITS, _PHOTOMETRIC, _FORMAT = 258, 262, 339  # tags of TIFF 6.0
 _MIN_IS_WHITE = 0
 _UNSIGNED, _SIGNED = 1, 2
 
 
 def load(image: Image.Image) -> Image.Image:
-    """The image with its pixels, and with the transparency and the brightness that its file means."""
+    """Load the pixels of an opened image, with the transparency and brightness that its file means.
+
+    Two kinds of files need corrections: PNGs in which one value or colour is transparent, and TIFFs
+    in greyscale of more than 8 bits.
+    """
     key, tile = image.info.get("transparency"), getattr(image, "tile", None)
     stored = tile[0].args if image.format == "PNG" and tile else None
     if isinstance(key, int) and stored in _SPREAD:
-        image.info["transparency"] = key * _SPREAD[stored]  # Pillow leaves the number of 2 or 4 bits
+        # Pillow scales the pixels to 8 bits, but leaves the transparent value in 2 or 4 bits.
+        image.info["transparency"] = key * _SPREAD[stored]
     low = _low_bytes(image) if isinstance(key, tuple) and stored == "RGB;16B" else None
     image.load()
-    if isinstance(key, tuple) and (low is not None or max(key) > 255):  # decoded before, so only high bytes are left
+    # Without `low`, the image was loaded before, and only high bytes are left.
+    if isinstance(key, tuple) and (low is not None or max(key) > 255):
         return _keyed(image, low, key)
-    return _nominal(image, image.tag_v2) if image.mode in DEEP and hasattr(image, "tag_v2") else image
+    return (
+        _nominal(image, image.tag_v2) if image.mode in DEEP and hasattr(image, "tag_v2") else image
+    )
 
 
 def white_of(brightest: float, floats: bool) -> float:
-    """The value of white, where the file does not say it: 65535; of floats, the least of 1, 255, 65535 that holds the
-    brightest; the brightest itself where none does."""
-    return next((white for white in ((1.0, 255.0, 65535.0) if floats else (65535.0,)) if brightest <= white), brightest)
+    """Return the value of white for a deep image whose file does not say it.
+
+    For integers it is 65535. For floats it is the least of 1, 255 and 65535 that is not below the
+    brightest value. If the brightest value exceeds them all, it is white itself.
+    """
+    return next(
+        (
+            white
+            for white in ((1.0, 255.0, 65535.0) if floats else (65535.0,))
+            if brightest <= white
+        ),
+        brightest,
+    )
 
 
 def _low_bytes(image: Any) -> Image.Image:
-    """Of 16-bit RGB, of which Pillow keeps the high bytes, the low ones: the file read in the other byte order."""
+    """Return the low bytes of a PNG in 16-bit RGB, of which Pillow keeps only the high bytes.
+
+    The file is read again in the other byte order.
+    """
     place = image.fp.tell()
     image.fp.seek(0)
     other = PngImagePlugin.PngImageFile(io.BytesIO(image.fp.read()))
@@ -45,7 +66,13 @@ def _low_bytes(image: Any) -> Image.Image:
 
 
 def _keyed(high: Image.Image, low: Image.Image | None, key: tuple[int, ...]) -> Image.Image:
-    """RGBA, transparent where all 48 bits, or the high bytes alone, are those of the key."""
+    """Return RGBA that is transparent where the colour equals the key.
+
+    Args:
+        high: high bytes of 16-bit RGB.
+        low: low bytes; None: only the high bytes are compared.
+        key: the transparent colour, in 16 bits a channel.
+    """
     hidden = (np.asarray(high) == np.array(key) >> 8).all(-1)
     if low is not None:
         hidden &= (np.asarray(low) == np.array(key) & 255).all(-1)
@@ -56,9 +83,13 @@ def _keyed(high: Image.Image, low: Image.Image | None, key: tuple[int, ...]) -> 
 
 
 def _nominal(image: Image.Image, tags: Any) -> Image.Image:
-    """A deep grey TIFF with the white that its bits mean, which is black where it says so, as floats in [0, 1]."""
+    """Return a TIFF in deep greyscale with the white that its tags mean, as floats in [0, 1].
+
+    12-bit and signed 16-bit values have a smaller white than 65535. `MinIsWhite` inverts values. An
+    image that needs no correction is returned as it is.
+    """
     bits, kind = tags.get(_BITS, (16,))[0], tags.get(_FORMAT, (_UNSIGNED,))[0]
-    wrapped = bits == 32 and kind == _UNSIGNED  # Pillow's numbers of 32 bits have a sign
+    wrapped = bits == 32 and kind == _UNSIGNED  # Pillow reads 32-bit values as signed
     inverted = tags.get(_PHOTOMETRIC) == _MIN_IS_WHITE
     white = {(12, _UNSIGNED): 4095.0, (16, _SIGNED): 32767.0}.get((bits, kind))
     if not (inverted or white or wrapped):

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from impasto.images import ImageError, Picture, to_pil
 
-_GAP = 8  # pixels between everything on a sheet
-_LONGEST = 65_000  # pixels of its sides: a JPEG holds 65,500
+_GAP = 8  # space between cells, in pixels
+_LONGEST = 65_000  # longest side of a sheet, in pixels; a JPEG holds 65,500
 
 
 def contact_sheet(
@@ -21,15 +21,30 @@ def contact_sheet(
     column_labels: Sequence[str] = (),
     cell: int = 256,
 ) -> Image.Image:
-    """Grid on white, no picture wider or higher than `cell`, or than what lets all of them fit into a JPEG.
+    """Return a grid of pictures on white.
 
-    `ImageError` if it is empty or labels lack.
+    Args:
+        rows: the pictures of each row, in [0, 1].
+        row_labels: one label for each row, or none at all.
+        column_labels: one label for each column, or none at all.
+        cell: largest width and height of a picture, in pixels. It is reduced if the sheet would not
+            fit into a JPEG.
+
+    Raises:
+        ImageError: there are no pictures, or the number of labels is wrong.
     """
     columns = max(map(len, rows), default=0)
-    if not columns or len(row_labels) not in (0, len(rows)) or len(column_labels) not in (0, columns):
+    if (
+        not columns
+        or len(row_labels) not in (0, len(rows))
+        or len(column_labels) not in (0, columns)
+    ):
         labels = f"{len(row_labels)} and {len(column_labels)} labels"
-        raise ImageError(f"contact sheet: {labels} for {len(rows)} rows, {columns} columns; give all or none")
-    cell = max(1, min(cell, _LONGEST // (1 + max(columns, len(rows))) - _GAP))  # and one of labels
+        raise ImageError(
+            f"contact sheet: {labels} for {len(rows)} rows, {columns} columns; give all or none"
+        )
+    # One row and one column hold the labels.
+    cell = max(1, min(cell, _LONGEST // (1 + max(columns, len(rows))) - _GAP))
     grid = [[_label(text, cell) for text in column_labels]]
     for row in rows:
         grid.append([ImageOps.contain(to_pil(Picture(pixels)), (cell, cell)) for pixels in row])
@@ -38,9 +53,10 @@ def contact_sheet(
 
 
 def _label(text: str, width: int) -> Image.Image:
-    """Black on white, in lines of at most `width`; letters differ in width, so long lines are tried first."""
+    """Return a text as an image, black on white, in lines of at most `width` pixels."""
     font = ImageFont.load_default(size=max(14, width // 16))
     draw = ImageDraw.Draw(Image.new("RGB", (1, 1)))
+    # Letters differ in width, so try ever fewer letters a line until the lines fit.
     for letters in range(max(1, len(text)), 0, -1):
         lines = "\n".join(textwrap.wrap(text, letters))
         right, bottom = map(math.ceil, draw.multiline_textbbox((0, 0), lines, font)[2:])
@@ -52,7 +68,7 @@ def _label(text: str, width: int) -> Image.Image:
 
 
 def _sheet(grid: list[list[Image.Image]]) -> Image.Image:
-    """Images of any size in rows and columns, each in the middle of its place."""
+    """Return images of any size in rows and columns, each in the middle of its cell."""
     widths = [max(image.width for image in column if image) + _GAP for column in zip_longest(*grid)]
     heights = [max(image.height for image in row) + _GAP for row in grid]
     sheet = Image.new("RGB", (_GAP + sum(widths), _GAP + sum(heights)), "white")
