@@ -116,16 +116,15 @@ def window(seed: int = 5) -> Image.Image:
     light = 0.72 + 0.5 * smooth_noise(rng, 24) + 0.25 * (smooth_noise(rng, 90) - 0.5) - near / 420
     lead = np.clip((second - near - 5) / 5, 0, 1)
     ridge = 34 * np.clip(1 - np.abs(second - near - 1.5) / 3, 0, 1)  # a highlight on the lead
-    picture = glass * light[..., None] * lead[..., None] + (18 + ridge[..., None]) * (
-        1 - lead[..., None]
-    )
+    picture = (glass * light[..., None] * lead[..., None]
+               + (18 + ridge[..., None]) * (1 - lead[..., None]))  # fmt: skip
     return Image.fromarray(picture.clip(0, 255).astype(np.uint8)).filter(
         ImageFilter.GaussianBlur(0.8)
     )
 
 
 def panes(rnd: random.Random) -> tuple[list[tuple[float, float]], list[tuple[int, int, int]]]:
-    """Return centres and colours of the panes: the rings of a rose, then a blue and green ground."""
+    """Return centres and colours of the panes: rings of a rose, then a blue and green ground."""
     points, colors = [], []
     rings = [
         (1, 0, ["#ffd23f"]),

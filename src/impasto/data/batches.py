@@ -207,7 +207,7 @@ class Cursors:
 class Loader(DataLoader):
     """Loader that begins with batch number `where()`.
 
-    It asks anew at every `iter`. Lightning calls `iter` once per Lightning epoch, which
+    `where` is called at every `iter`. Lightning calls `iter` once per Lightning epoch, which
     `limit_train_batches` can make shorter than the run.
 
     Args:
@@ -226,8 +226,8 @@ class Loader(DataLoader):
         workers: int,
         pinned: bool,
     ) -> None:
-        # Workers are not persistent: a worker gets `start` only when it is started. It lives for a
-        # whole Lightning epoch, so starting anew costs little.
+        # Workers are not persistent: a worker gets `start` only when it is started. Workers live
+        # for a whole Lightning epoch, so starting them anew costs little.
         super().__init__(
             batches,
             None,

@@ -105,7 +105,7 @@ def to_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
 def from_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
     """Return an sRGB image, RGB or RGBA, in the space of an RGB profile.
 
-    It is returned unchanged if there is no profile, or an unreadable one.
+    It is returned unchanged if the profile is None or makes no difference (see `is_srgb`).
     """
     return image if profile is None or is_srgb(profile) else _converted(image, profile, back=True)
 

@@ -53,7 +53,7 @@ def _spread(image: Float[Tensor, "1 4 h w"]) -> Float[Tensor, "1 3 h w"]:
         image: colours multiplied by alpha, and alpha as the fourth channel, in [0, 1].
 
     Returns:
-        Opaque RGB in [0, 1]; grey if the image is all transparent.
+        RGB in [0, 1], without alpha; grey if the image is all transparent.
     """
     colors, alpha = image[:, :3], image[:, 3:]
     if min(alpha.min(), 1) == 1 or image[0, 0].numel() == 1:
