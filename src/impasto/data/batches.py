@@ -155,7 +155,7 @@ def _worker() -> tuple[int, int]:
     return (info.id, info.num_workers) if info else (0, 1)
 
 
-def _leave_signals_to_the_trainer(worker: int) -> None:
+def _ignore_signals(worker: int) -> None:
     """Make a worker ignore the signals that stop a run.
 
     Ctrl-C, `timeout` and a closed terminal signal the whole process group. If workers ended too,
@@ -233,7 +233,7 @@ class Loader(DataLoader):
             None,
             num_workers=workers,
             pin_memory=pinned,
-            worker_init_fn=_leave_signals_to_the_trainer,
+            worker_init_fn=_ignore_signals,
         )
         self.where, self.cursors = where, cursors
 
@@ -243,10 +243,10 @@ class Loader(DataLoader):
         early = 0
         if isinstance(batches, StreamBatches):
             batches.cursors, early = self.cursors.before(start), start % self.cursors.workers
-        return _plainly(itertools.islice(super().__iter__(), early, None))
+        return _without_traceback(itertools.islice(super().__iter__(), early, None))
 
 
-def _plainly(batches: Iterator[Any]) -> Iterator[Any]:
+def _without_traceback(batches: Iterator[Any]) -> Iterator[Any]:
     """Yield the batches, and reduce the message of a worker's ValueError to its last line.
 
     Torch puts the worker's whole traceback into the message.

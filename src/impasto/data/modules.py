@@ -93,7 +93,7 @@ class Photos(pl.LightningDataModule):
             kept = min(self.val_photos, len(found) // 10)
             held, self._source = order[:kept], found.only(sorted(order[kept:]))
         self._val = self._read(found, held)
-        self._give_back_what_training_needs(found)
+        self._release_validation_photos(found)
         if self.val_photos and not len(self._val):
             why = (
                 "none of its photos can be read"
@@ -104,7 +104,7 @@ class Photos(pl.LightningDataModule):
                 why = "training needs the few photos that can be read"
             _LOG.warning("no validation: %s", why)
 
-    def _give_back_what_training_needs(self, found: sources.PhotoCollection) -> None:
+    def _release_validation_photos(self, found: sources.PhotoCollection) -> None:
         """Give all photos to training if validation has taken the only readable ones.
 
         This can happen among many damaged files.

@@ -28,7 +28,7 @@ BLOCK = 200
 # Seconds to wait before each new try of a lost connection.
 PAUSES: Sequence[float] = (1, 2, 4, 8, 16, 32, 60, 60)
 # Epochs in a row in which a part may get no photo, as can happen with files of a few rows.
-_EMPTY = 8
+_MAX_EMPTY_EPOCHS = 8
 # Packages whose errors may be temporary network failures.
 _NETWORK = ("aiohttp", "fsspec", "httpx", "huggingface_hub", "requests", "urllib3")
 
@@ -108,7 +108,7 @@ class StreamedPhotos(PhotoCollection):
             ValueError: the part holds no photo, or the stream breaks off.
         """
         empty = 0
-        while empty < _EMPTY:
+        while empty < _MAX_EMPTY_EPOCHS:
             begun = cursor
             for record, cursor in self._epoch(seed, part, parts, begun):
                 yield record, cursor

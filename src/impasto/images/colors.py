@@ -124,7 +124,7 @@ def is_srgb(profile: bytes) -> bool:
         return True
     if profile[16:20] != b"RGB ":
         return False
-    return _apart(_converted(_lattice(), profile), _lattice()) <= _SAME
+    return _largest_difference(_converted(_lattice(), profile), _lattice()) <= _SAME
 
 
 @lru_cache(16)
@@ -144,8 +144,8 @@ def holds(profile: bytes) -> bool:
         return False
     greys = (again.width - 256, 0, again.width, 1)
     return (
-        _apart(again.crop(greys), _lattice().crop(greys)) <= _HELD[0]
-        and _apart(again, _lattice()) <= _HELD[1]
+        _largest_difference(again.crop(greys), _lattice().crop(greys)) <= _HELD[0]
+        and _largest_difference(again, _lattice()) <= _HELD[1]
     )
 
 
@@ -158,7 +158,7 @@ def _lattice() -> Image.Image:
     return Image.fromarray(np.concatenate([colors, greys])[None])
 
 
-def _apart(one: Image.Image, other: Image.Image) -> int:
+def _largest_difference(one: Image.Image, other: Image.Image) -> int:
     """Return the largest difference between two images, in levels."""
     extrema: Any = ImageChops.difference(one, other).getextrema()
     return max(high for _, high in extrema)

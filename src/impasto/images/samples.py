@@ -29,9 +29,11 @@ def load(image: Image.Image) -> Image.Image:
     image.load()
     # Without `low`, the image was loaded before, and only high bytes are left.
     if isinstance(key, tuple) and (low is not None or max(key) > 255):
-        return _keyed(image, low, key)
+        return _transparent_where(image, low, key)
     return (
-        _nominal(image, image.tag_v2) if image.mode in DEEP and hasattr(image, "tag_v2") else image
+        _white_by_the_tags(image, image.tag_v2)
+        if image.mode in DEEP and hasattr(image, "tag_v2")
+        else image
     )
 
 
@@ -65,7 +67,9 @@ def _low_bytes(image: Any) -> Image.Image:
     return other
 
 
-def _keyed(high: Image.Image, low: Image.Image | None, key: tuple[int, ...]) -> Image.Image:
+def _transparent_where(
+    high: Image.Image, low: Image.Image | None, key: tuple[int, ...]
+) -> Image.Image:
     """Return RGBA that is transparent where the colour equals the key.
 
     Args:
@@ -82,7 +86,7 @@ def _keyed(high: Image.Image, low: Image.Image | None, key: tuple[int, ...]) -> 
     return image
 
 
-def _nominal(image: Image.Image, tags: Any) -> Image.Image:
+def _white_by_the_tags(image: Image.Image, tags: Any) -> Image.Image:
     """Return a TIFF in deep greyscale with the white that its tags mean, as floats in [0, 1].
 
     12-bit and signed 16-bit values have a smaller white than 65535. `MinIsWhite` inverts values. An
