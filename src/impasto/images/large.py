@@ -21,7 +21,7 @@ from impasto.writing import new_file
 # More are taken for a decompression bomb. These are 4 GB decoded, twice that while EXIF turns them or once they are
 # painted, and, with alpha, what a TIFF just holds; the largest cameras make a sixth.
 LARGEST = 1_000_000_000
-_STRIP = 4_000_000  # pixels that are converted at a time, so that copies stay small
+_STRIP = 4_000_000  # pixels of deep grey that are converted at a time, so that copies stay small
 
 Rows = UInt8[np.ndarray, "h w c"]
 
@@ -56,21 +56,14 @@ class Scan:
         return np.asarray(self.image.crop((0, top, self.image.width, bottom)).getchannel("A"))[..., None]
 
     def reduced(self, pixels: int) -> Float[Tensor, "1 3 h w"]:
-        """The whole, scaled down to about that number of pixels, if it has more; antialiased: by averaging, then
-        bicubic."""
+        """The whole, scaled down to about that number of pixels, if it has more; antialiased."""
         height, width = self.shape
         if height * width <= pixels:
             return self.crop(0, 0, height, width)
         scale = math.sqrt(pixels / (height * width))
-        factor = max(1, int(0.5 / scale))
-        small = Image.new("RGB", (-(-width // factor), -(-height // factor)))
-        rows = _strip(width, factor)
-        for top in range(0, height, rows):
-            part = self.image.crop((0, top, width, min(top + rows, height)))
-            small.paste(part.convert("RGB").reduce(factor), (0, top // factor))
         shape = max(1, round(width * scale)), max(1, round(height * scale))
-        box = 0, 0, width / factor, height / factor  # the last averages may be of fewer pixels
-        return images.channels(small.resize(shape, Image.Resampling.BICUBIC, box))[None].float() / 255
+        visible = self.image.convert("RGB") if self.transparent else self.image
+        return images.channels(visible.resize(shape, Image.Resampling.BICUBIC, reducing_gap=2))[None].float() / 255
 
 
 def read_scan(path: str | Path, data: bytes | None = None, size: int | None = None) -> Scan:
@@ -105,7 +98,7 @@ def _scan(image: Image.Image, size: int | None) -> Scan:
 
 def _shallow(image: Image.Image) -> Image.Image:
     """Greyscale of more than 8 bits as RGB or RGBA, strip by strip, all with the white of the whole."""
-    rows = _strip(image.width)
+    rows = max(1, _STRIP // image.width)
     boxes = [(0, top, image.width, min(top + rows, image.height)) for top in range(0, image.height, rows)]
     brightest = max(float(images.deep_values(image.crop(box)).max()) for box in boxes)
     transparent = isinstance(image.info.get("transparency"), int)
@@ -120,11 +113,6 @@ def _resized(image: Image.Image, size: int) -> Image.Image:
     """As `images.Picture.resized`."""
     height, width = images.scaled((image.height, image.width), size)
     return transparency.resize_image(image, (width, height), Image.Resampling.BICUBIC)
-
-
-def _strip(width: int, multiple: int = 1) -> int:
-    """How many rows of that width make a strip."""
-    return multiple * max(1, _STRIP // (width * multiple))
 
 
 def write_rows(

@@ -5,6 +5,7 @@ around them, so what was hidden there changes nothing."""
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from PIL import Image
@@ -21,8 +22,8 @@ def fill_hidden(image: Image.Image) -> Image.Image:
     if alpha.getextrema()[0] > 0:  # type: ignore[operator]  # one band has one pair
         return image
     small = image.convert("RGBa").reduce(max(1, max(image.size) // _SIDE))
-    values = torch.frombuffer(bytearray(small.tobytes()), dtype=torch.uint8).view(1, small.height, small.width, 4)
-    spread = _spread(values.permute(0, 3, 1, 2).float() / 255)[0].permute(1, 2, 0).mul(255).round().byte()
+    values = torch.from_numpy(np.array(small)).permute(2, 0, 1)[None]
+    spread = _spread(values.float() / 255)[0].permute(1, 2, 0).mul(255).round().byte()
     fill = Image.fromarray(spread.contiguous().numpy()).resize(image.size, Image.Resampling.BILINEAR)
     fill.putalpha(0)
     filled = image.copy()  # it may be the caller's
