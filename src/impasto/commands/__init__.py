@@ -122,7 +122,7 @@ def _run(command: str, arguments: tuple[str, ...]) -> int:
             raise
         print(f"impasto {command}: {printable(' '.join(str(error).split()))}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:  # before there is anything to save
+    except KeyboardInterrupt:  # commands that save what they have, or say how far they came, catch it
         exec("")  # where text was executed when it came, CPython would end by the signal and not with a status
         print(f"impasto {command}: interrupted", file=sys.stderr)
         return 130

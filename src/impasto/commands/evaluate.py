@@ -153,11 +153,9 @@ def _only_loss(loss: LossOptions = LossOptions()) -> int:  # noqa: B008  only re
 @contextmanager
 def _progress(total: int) -> Iterator[tuple[Callable[[str], None], Callable[[int], None]]]:
     """A bar over `total` pictures: to be told of the one that begins, and of its step where it is optimized."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from impasto.commands.progress import bar
 
-    columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.description}"))
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+    with bar() as progress:
         task = progress.add_task("", total=total)
         what = ""
 

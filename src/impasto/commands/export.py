@@ -1,6 +1,5 @@
 """The command `impasto export`: a network as an ONNX file."""
 
-import sys
 from pathlib import Path
 from typing import Literal
 
@@ -11,15 +10,11 @@ from impasto.data.files import find_images
 
 
 def export(arguments: list[str]) -> int:
-    """Runs the command; 0: done, 130: interrupted. Mistakes are ValueErrors."""
+    """Runs the command; 0: done. Mistakes are ValueErrors."""
     network = {"network": "a published name, a .safetensors, or a training checkpoint (.ckpt)"}
     allowed = {"opset": f"a whole number from {OPSETS[0]} to {OPSETS[-1]}"}
     given = parsed("export", "Write a network as one ONNX file.", export_file, arguments, network, allowed)
-    try:
-        return export_file(**given)
-    except KeyboardInterrupt:
-        print("interrupted; nothing was written", file=sys.stderr)
-        return 130
+    return export_file(**given)
 
 
 def export_file(

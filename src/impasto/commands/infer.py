@@ -21,12 +21,8 @@ _PHOTOS = (
 def infer(arguments: list[str]) -> int:
     """Runs the command; 0: done, 1: some photos were skipped, 130: interrupted. Mistakes are ValueErrors."""
     description = "Stylize photos with a trained network."
-    try:
-        given = parsed("infer", description, stylize_photos, arguments, {"photos": _PHOTOS}, _ALLOWED, several=True)
-        return stylize_photos(**given)
-    except KeyboardInterrupt:
-        print("interrupted before the first photo", file=sys.stderr)
-        return 130
+    given = parsed("infer", description, stylize_photos, arguments, {"photos": _PHOTOS}, _ALLOWED, several=True)
+    return stylize_photos(**given)
 
 
 def stylize_photos(

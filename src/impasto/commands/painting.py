@@ -9,10 +9,10 @@ from contextlib import redirect_stdout
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import Progress
 
 from impasto.commands.jobs import PIPE, Job, check_new
+from impasto.commands.progress import bar
 from impasto.images import scaled, writable, write_image
 from impasto.images.large import Scan, write_rows
 from impasto.inference import Stylizer
@@ -80,7 +80,7 @@ def to_standard_output(stylize: Callable[[Path], int]) -> int:
 def stylize_all(stylizer: Stylizer, jobs: list[Job], overwrite: bool, *, single: bool) -> int:
     """Stylizes one after another; those that cannot be are skipped with a line each, but a `single` one is an error."""
     done = 0
-    progress = _progress()
+    progress = bar()
     try:
         if not single:
             progress.start()
@@ -110,14 +110,6 @@ def _looks_like_a_style(photo: Path) -> bool:
     """Whether a picture was perhaps given as the style: it is called painting.jpg, or as a published style."""
     names = {name for styles in published_styles().values() for name in styles}
     return photo.stem.lower() in names or bool({"painting", "style"} & {*re.split(r"[^a-z]+", photo.stem.lower())})
-
-
-def _progress() -> Progress:
-    """A bar for several photos, and one for a large photo; on a terminal only."""
-    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    console = Console(stderr=True)
-    # rich estimates from the last 30 seconds, in which a slow machine paints no two tiles.
-    return Progress(*columns, console=console, disable=not console.is_terminal, speed_estimate_period=3600)
 
 
 def _stylize(stylizer: Stylizer, job: Job, overwrite: bool, progress: Progress) -> str:
