@@ -205,7 +205,7 @@ def test_ctrl_c_leaves_nothing(tmp_path) -> None:
         time.sleep(1)
         process.send_signal(signal.SIGINT)
         assert process.wait(30) == 130
-        assert process.stderr and process.stderr.read() == "interrupted; nothing was written\n"
+        assert process.stderr and process.stderr.read() == "impasto export: interrupted\n"
     assert list(tmp_path.iterdir()) == []
 
 

@@ -393,7 +393,7 @@ def test_an_interruption_says_how_many_are_done(infer, monkeypatch):
     assert infer(*photos) == (130, [], ["interrupted: 1 of 3 stylized"])
     assert results() == ["a_one.png"]
     monkeypatch.setattr("impasto.networks.find_network", lambda path: interrupted(path, path))
-    assert infer(*photos) == (130, [], ["interrupted before the first photo"])
+    assert infer(*photos) == (130, [], ["impasto infer: interrupted"])
 
 
 def test_a_photo_goes_through_a_pipe(infer, folder):

@@ -97,9 +97,7 @@ def test_scaled_as_a_picture_is(tmp_path, mode, size):
         torch.testing.assert_close(alpha, picture.alpha[0, 0], atol=1.6 / 255, rtol=0)
 
 
-@pytest.mark.parametrize("strip", [4_000_000, 500])
-def test_reduced_is_the_whole_antialiased(monkeypatch, strip):
-    monkeypatch.setattr(scanlines, "_STRIP", strip)
+def test_reduced_is_the_whole_antialiased():
     smooth = noise(8, 6).resize((160, 121), Image.Resampling.BICUBIC)
     small = Scan(smooth).reduced(40 * 30)
     assert small.shape == (1, 3, 30, 40)

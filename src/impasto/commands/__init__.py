@@ -142,7 +142,8 @@ def _run(command: str, arguments: tuple[str, ...]) -> int:
             raise
         print(f"impasto {command}: {printable(' '.join(str(error).split()))}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:  # there was nothing to save yet
+    except KeyboardInterrupt:
+        # Commands that save what they have, or that say how far they came, catch it themselves.
         # If Ctrl-C came while a string was executed, CPython would end the process by the signal,
         # without a status. Executing another string clears that.
         exec("")

@@ -205,22 +205,9 @@ def _progress(total: int) -> Iterator[tuple[Callable[[str], None], Callable[[int
     Yields two functions. The first takes the name of the picture that begins, the second the step
     of its optimization.
     """
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeRemainingColumn,
-    )
+    from impasto.commands.progress import bar
 
-    columns = (
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.description}"),
-    )
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+    with bar() as progress:
         task = progress.add_task("", total=total)
         what = ""
 

@@ -1,6 +1,5 @@
 """The command `impasto export`: writes a network as an ONNX file."""
 
-import sys
 from pathlib import Path
 from typing import Literal
 
@@ -11,10 +10,7 @@ from impasto.data.files import find_images
 
 
 def export(arguments: list[str]) -> int:
-    """Run the command with the arguments of a command line; return its exit status.
-
-    Returns:
-        0: done; 130: interrupted.
+    """Run the command with the arguments of a command line; return 0.
 
     Raises:
         ValueError: a mistake of the user.
@@ -24,11 +20,7 @@ def export(arguments: list[str]) -> int:
     given = parsed(
         "export", "Write a network as one ONNX file.", export_file, arguments, network, allowed
     )
-    try:
-        return export_file(**given)
-    except KeyboardInterrupt:
-        print("interrupted; nothing was written", file=sys.stderr)
-        return 130
+    return export_file(**given)
 
 
 def export_file(

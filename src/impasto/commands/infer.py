@@ -30,20 +30,9 @@ def infer(arguments: list[str]) -> int:
         ValueError: a mistake of the user.
     """
     description = "Stylize photos with a trained network."
-    try:
-        given = parsed(
-            "infer",
-            description,
-            stylize_photos,
-            arguments,
-            {"photos": _PHOTOS},
-            _ALLOWED,
-            several=True,
-        )
-        return stylize_photos(**given)
-    except KeyboardInterrupt:
-        print("interrupted before the first photo", file=sys.stderr)
-        return 130
+    options = {"photos": _PHOTOS}
+    given = parsed("infer", description, stylize_photos, arguments, options, _ALLOWED, several=True)
+    return stylize_photos(**given)
 
 
 def stylize_photos(

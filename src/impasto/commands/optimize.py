@@ -1,6 +1,5 @@
 """The command `impasto optimize`: paints a photo by optimizing its pixels under the loss."""
 
-import sys
 from pathlib import Path
 from typing import Literal
 
@@ -26,11 +25,7 @@ def optimize(arguments: list[str]) -> int:
         ("content", "styles"),
         "impasto optimize photo.jpg painting.jpg --loss.network compact",
     )
-    try:
-        return optimize_photo(**given, options=options)
-    except KeyboardInterrupt:
-        print("interrupted; not all of the results were written", file=sys.stderr)
-        return 130
+    return optimize_photo(**given, options=options)
 
 
 def optimize_photo(

@@ -9,13 +9,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 from torch.nn import functional as F
 
 from impasto.choices import WRITABLE
 from impasto.commands.jobs import check_output_folder, spare_inputs
+from impasto.commands.progress import bar
 from impasto.data.files import find_images
 from impasto.evaluation.plots import plot_terms
 from impasto.images import Picture, encode, explained, read_image, scaled, writable, write_image
@@ -104,13 +103,7 @@ class Optimization:
     kept: dict[int, Tensor] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        columns = (
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeRemainingColumn(),
-            TextColumn("{task.description}"),
-        )
-        self.progress = Progress(*columns, console=Console(stderr=True), transient=True)
+        self.progress = bar()
         self.task = self.progress.add_task("", total=self.steps)
 
     def check(self, inputs: list[Path], size: Sequence[int]) -> None:

@@ -9,10 +9,10 @@ from contextlib import redirect_stdout
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import Progress
 
 from impasto.commands.jobs import PIPE, Job, check_new
+from impasto.commands.progress import bar
 from impasto.images import scaled, writable, write_image
 from impasto.images.large import Scan, write_rows
 from impasto.inference import Stylizer
@@ -119,7 +119,7 @@ def stylize_all(stylizer: Stylizer, jobs: list[Job], overwrite: bool, *, single:
         The exit status: 0: done, 1: some photos were skipped, 130: interrupted.
     """
     done = 0
-    progress = _progress()
+    progress = bar()
     try:
         if not single:
             progress.start()
@@ -156,21 +156,6 @@ def _looks_like_a_style(photo: Path) -> bool:
     names = {name for styles in published_styles().values() for name in styles}
     return photo.stem.lower() in names or bool(
         {"painting", "style"} & {*re.split(r"[^a-z]+", photo.stem.lower())}
-    )
-
-
-def _progress() -> Progress:
-    """Return a progress display for photos and the tiles of a large one, shown on a terminal."""
-    columns = (
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-    )
-    console = Console(stderr=True)
-    # By default rich estimates from the last 30 seconds. A slow machine paints no two tiles then.
-    return Progress(
-        *columns, console=console, disable=not console.is_terminal, speed_estimate_period=3600
     )
 
 

@@ -24,7 +24,7 @@ from impasto.writing import new_file
 # takes 4 GB decoded, and twice that while EXIF turns it or once it is painted. With alpha, it just
 # fits into a TIFF. The largest cameras make pictures of a sixth of it.
 LARGEST = 1_000_000_000
-_STRIP = 4_000_000  # pixels converted at a time, so that copies stay small
+_STRIP = 4_000_000  # pixels of deep grey converted at a time, so that copies stay small
 
 Rows = UInt8[np.ndarray, "h w c"]
 
@@ -55,38 +55,27 @@ class Scan:
 
     def crop(self, top: int, left: int, bottom: int, right: int) -> Float[Tensor, "1 3 h w"]:
         """Return a part as RGB in [0, 1]; `bottom` and `right` are exclusive."""
-        return images.channels(
-            self.image.crop((left, top, right, bottom)).convert("RGB")
-        )[None].float() / 255  # fmt: skip
+        part = self.image.crop((left, top, right, bottom)).convert("RGB")
+        return images.channels(part)[None].float() / 255
 
     def alpha(self, top: int, bottom: int) -> UInt8[np.ndarray, "h w 1"]:
         """Return alpha, 0 to 255, of the rows from `top` to `bottom` (exclusive)."""
-        return np.asarray(
-            self.image.crop((0, top, self.image.width, bottom)).getchannel("A")
-        )[..., None]  # fmt: skip
+        part = self.image.crop((0, top, self.image.width, bottom))
+        return np.asarray(part.getchannel("A"))[..., None]
 
     def reduced(self, pixels: int) -> Float[Tensor, "1 3 h w"]:
         """Return the whole picture as RGB in [0, 1], with about `pixels` pixels at most.
 
-        A larger picture is scaled down with antialiasing. Blocks of pixels are averaged first, to
-        no less than twice the wanted size. Bicubic interpolation does the rest.
+        A larger picture is scaled down with antialiasing.
         """
         height, width = self.shape
         if height * width <= pixels:
             return self.crop(0, 0, height, width)
         scale = math.sqrt(pixels / (height * width))
-        factor = max(1, int(0.5 / scale))
-        small = Image.new("RGB", (-(-width // factor), -(-height // factor)))
-        rows = _strip(width, factor)
-        for top in range(0, height, rows):
-            part = self.image.crop((0, top, width, min(top + rows, height)))
-            small.paste(part.convert("RGB").reduce(factor), (0, top // factor))
         shape = max(1, round(width * scale)), max(1, round(height * scale))
-        # The last row and column may average fewer pixels than the others.
-        box = 0, 0, width / factor, height / factor
-        return (
-            images.channels(small.resize(shape, Image.Resampling.BICUBIC, box))[None].float() / 255
-        )
+        visible = self.image.convert("RGB") if self.transparent else self.image
+        small = visible.resize(shape, Image.Resampling.BICUBIC, reducing_gap=2)
+        return images.channels(small)[None].float() / 255
 
 
 def read_scan(path: str | Path, data: bytes | None = None, size: int | None = None) -> Scan:
@@ -128,7 +117,7 @@ def _shallow(image: Image.Image) -> Image.Image:
 
     It is converted strip by strip. All strips share the white of the whole picture.
     """
-    rows = _strip(image.width)
+    rows = max(1, _STRIP // image.width)
     boxes = [
         (0, top, image.width, min(top + rows, image.height)) for top in range(0, image.height, rows)
     ]
@@ -146,11 +135,6 @@ def _resized(image: Image.Image, size: int) -> Image.Image:
     """Return the image with its longer side scaled to `size`, as `images.Picture.resized` does."""
     height, width = images.scaled((image.height, image.width), size)
     return transparency.resize_image(image, (width, height), Image.Resampling.BICUBIC)
-
-
-def _strip(width: int, multiple: int = 1) -> int:
-    """Return how many rows of that width make a strip, as a multiple of `multiple`."""
-    return multiple * max(1, _STRIP // (width * multiple))
 
 
 def write_rows(

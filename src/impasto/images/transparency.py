@@ -7,6 +7,7 @@ they have no influence on the result.
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from PIL import Image
@@ -28,15 +29,10 @@ def fill_hidden(image: Image.Image) -> Image.Image:
     if alpha.getextrema()[0] > 0:  # type: ignore[operator]  # one band has one pair
         return image
     small = image.convert("RGBa").reduce(max(1, max(image.size) // _SIDE))
-    values = torch.frombuffer(
-        bytearray(small.tobytes()), dtype=torch.uint8
-    ).view(1, small.height, small.width, 4)  # fmt: skip
-    spread = _spread(
-        values.permute(0, 3, 1, 2).float() / 255
-    )[0].permute(1, 2, 0).mul(255).round().byte()  # fmt: skip
-    fill = Image.fromarray(
-        spread.contiguous().numpy()
-    ).resize(image.size, Image.Resampling.BILINEAR)  # fmt: skip
+    values = torch.from_numpy(np.array(small)).permute(2, 0, 1)[None]
+    spread = _spread(values.float() / 255)[0].permute(1, 2, 0).mul(255).round().byte()
+    fill = Image.fromarray(spread.contiguous().numpy())
+    fill = fill.resize(image.size, Image.Resampling.BILINEAR)
     fill.putalpha(0)
     filled = image.copy()  # the image may belong to the caller
     filled.paste(fill, mask=alpha.point([255] + [0] * 255))

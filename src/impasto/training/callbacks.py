@@ -18,6 +18,7 @@ from pytorch_lightning.loggers import TensorBoardLogger
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
+from impasto.images import channels
 from impasto.images.sheets import contact_sheet
 from impasto.training.schedule import Schedule, finished, stepped
 from impasto.writing import new_file, write_text
@@ -237,11 +238,8 @@ class Previews(pl.Callback):
         with new_file(folder / f"step-{trainer.global_step:06d}.jpg", overwrite=True) as file:
             sheet.save(file, "JPEG", quality=90)
         if isinstance(trainer.logger, TensorBoardLogger):
-            pixels = torch.frombuffer(bytearray(sheet.tobytes()), dtype=torch.uint8)
-            pixels = pixels.view(sheet.height, sheet.width, 3)
-            trainer.logger.experiment.add_image(
-                "previews", pixels, trainer.global_step, dataformats="HWC"
-            )
+            step = trainer.global_step
+            trainer.logger.experiment.add_image("previews", channels(sheet), step)
 
 
 class StopSafely(pl.Callback):
