@@ -19,7 +19,6 @@ from impasto.images.paintings import thumbnail
 from impasto.networks import TransformNet, save_network
 from impasto.reference import Reference
 
-ROOT = Path(__file__).parents[1]
 SMALL = ("--size=48", "--style_size=48", "--loss.network=compact", "--balance_photos=photos", "--output=out")
 PICTURES = ("--photos=[photos/a.png,photos/b.png]", "--paintings.udnie=painting.png")
 COMPARE = ("evaluate", *SMALL, *PICTURES, "--marks=[3,1]", "--networks=[gallery,starry_night]")
@@ -74,7 +73,7 @@ def test_a_network_that_learned_another_picture_by_the_name_is_said(caplog: pyte
 
 
 def test_numbers_are_of_the_pictures() -> None:
-    assert run(*COMPARE, "--costs=false") == 0
+    assert run(*COMPARE, "--costs=false", "--photos=[photos/a.png]", "--networks=[gallery]") == 0
     numbers = json.loads(Path("out/cells/udnie/a/gallery.json").read_text())["numbers"]
     picture, photo = (
         read_image("out/cells/udnie/a/gallery.png").pixels,
@@ -160,19 +159,24 @@ def test_mistakes_are_one_line(options, message, capsys: pytest.CaptureFixture) 
     assert message in said and "\n" not in said
 
 
-@pytest.mark.parametrize(
-    ("axis", "message"),
-    [
-        ("optimizer: [sgd]", "optimizer 'sgd': choose from lbfgs, adam"),
-        ("start: [photo]", "start 'photo': choose from content, noise, mix"),
-        ("loss.balance: [relativ]", "balance 'relativ': choose from relative, fixed, dynamic"),
-    ],
-)
-def test_a_choice_that_does_not_exist_is_refused_before_the_first_run(axis: str, message: str) -> None:
+WRONG = {
+    "optimizer: [sgd]": "optimizer 'sgd': choose from lbfgs, adam",
+    "start: [photo]": "start 'photo': choose from content, noise, mix",
+    "loss.balance: [relativ]": "balance 'relativ': choose from relative, fixed, dynamic",
+}
+EVALUATES = f"""
+import sys
+from impasto.commands import run
+print([run(*{GRID}, f"--axes={{{{{{axis}}}}}}") for axis in sys.argv[1:]])
+"""
+
+
+def test_a_choice_that_does_not_exist_is_refused_before_the_first_run() -> None:
     """In a process without the type checks of the tests, which would say so first."""
-    command = [sys.executable, str(ROOT / "scripts" / "evaluate.py"), *GRID[1:], f"--axes={{{axis}}}"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 2 and message in done.stderr and not Path("out/cells").exists()
+    done = subprocess.run([sys.executable, "-c", EVALUATES, *WRONG], capture_output=True, text=True, check=False)
+    assert done.stdout == "[2, 2, 2]\n" and not Path("out/cells").exists(), done.stderr
+    said = [line for line in done.stderr.splitlines() if line]
+    assert len(said) == len(WRONG) and all(map(str.__contains__, said, WRONG.values())), said
 
 
 @pytest.mark.parametrize(("size", "status"), [("32", 0), ("1", 2)])

@@ -88,15 +88,15 @@ def test_two_ranks_of_two_workers_resume_where_each_was(tmp_path: Path) -> None:
     for part in range(4):
         whole.shard(4, part, contiguous=True).to_parquet(tmp_path / "parquet" / f"{part}.parquet")
     (tmp_path / "program.py").write_text(PROGRAM)
-    runs = (("whole", 14, ""), ("cut", 11, ""), ("cut", 14, tmp_path / "cut" / "last.ckpt"))  # 9 done: mid-round
-    for root, steps, resume in runs:
-        given = [str(tmp_path / root), str(tmp_path / "parquet"), str(steps), str(resume)]
+    checkpoint = tmp_path / "whole" / "epoch=0-step=9.ckpt"  # 9 done: mid-round
+    for root, resume in (("whole", ""), ("resumed", checkpoint)):
+        given = [str(tmp_path / root), str(tmp_path / "parquet"), "14", str(resume)]
         environment = {"PYTHONPATH": ":".join([str(Path(__file__).parent), *filter(None, sys.path)])}
         command = [sys.executable, str(tmp_path / "program.py"), *given]
         done = subprocess.run(command, capture_output=True, text=True, timeout=240, env={**os.environ, **environment})
         assert done.returncode == 0, done.stderr
-    kept = torch.load(tmp_path / "cut" / "epoch=0-step=9.ckpt", weights_only=True)["Photos"]["stream"]
+    kept = torch.load(checkpoint, weights_only=True)["Photos"]["stream"]
     assert [sorted(cursors) for cursors in kept["ranks"]] == [[6, 7, 8]] * 2
     for rank in range(2):
-        seen = [torch.load(tmp_path / root / f"14-{rank}.pt") for root in ("whole", "cut")]
+        seen = [torch.load(tmp_path / root / f"14-{rank}.pt") for root in ("whole", "resumed")]
         assert len(seen[1]) == 5 and same(seen[1], seen[0][9:])
