@@ -3,7 +3,11 @@
 While the tests run, and only then, jaxtyping checks the shapes in the types of public functions.
 """
 
+import fcntl
 import os
+import shlex
+import subprocess
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +20,7 @@ if TYPE_CHECKING:
 
 install_import_hook("impasto", "beartype.beartype")
 
+ROOT = Path(__file__).parents[1]
 SHARED = Path(os.environ.get("IMPASTO_SHARED", Path(__file__).parents[2] / "shared"))
 
 # Files that take minutes, the longest first.
@@ -38,6 +43,28 @@ def shared() -> Path:
     if not (SHARED / "weights").is_dir():
         pytest.skip(f"needs the development data, which is not at {SHARED} (set IMPASTO_SHARED)")
     return SHARED
+
+
+EXPORT_GALLERY = "python scripts/export_onnx.py checkpoints/gallery.safetensors --pixels uint8 --output gallery.onnx"
+
+
+@pytest.fixture(scope="session")
+def gallery_onnx(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The published gallery as the README exports it: by the first process of the tests that asks, for all."""
+    pytest.importorskip("onnxruntime", reason="the export extra is not installed")
+    pytest.importorskip("onnxscript", reason="the export extra is not installed")
+    place = tmp_path_factory.getbasetemp()
+    place = (place.parent if "PYTEST_XDIST_WORKER" in os.environ else place) / "gallery"
+    place.mkdir(exist_ok=True)
+    with (place / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (place / "gallery.onnx").exists():
+            for name in ("scripts", "checkpoints"):
+                (place / name).symlink_to(ROOT / name)
+            command = [sys.executable, *shlex.split(EXPORT_GALLERY)[1:]]
+            done = subprocess.run(command, cwd=place, capture_output=True, text=True)
+            assert done.returncode == 0, done.stderr
+    return place / "gallery.onnx"
 
 
 @pytest.fixture(autouse=True)

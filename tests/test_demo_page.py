@@ -4,8 +4,6 @@ import base64
 import io
 import os
 import shutil
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -18,12 +16,9 @@ import pytest
 from PIL import Image
 
 from impasto import Stylizer
-from impasto.commands import COMMANDS
 from impasto.demo.runtime import find_runtime
 from impasto.demo.server import open_server
-from impasto.networks import find_network
 
-ROOT = Path(__file__).parents[1]
 SECONDS = 60
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
 
@@ -109,20 +104,11 @@ def runtime() -> Path:
 
 
 @pytest.fixture(scope="module")
-def network(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def network(request: pytest.FixtureRequest) -> Path:
     """The published gallery as the README exports it; IMPASTO_DEMO_NETWORK names one made before."""
-    pytest.importorskip("onnx", reason="needs the extra `export`")
-    pytest.importorskip("onnxruntime", reason="needs the extra `export`")
     if made := os.environ.get("IMPASTO_DEMO_NETWORK"):
         return Path(made)
-    if "export" not in COMMANDS:
-        pytest.skip("needs the command `impasto export`")
-    file = tmp_path_factory.mktemp("demo") / "gallery.onnx"
-    script = [sys.executable, ROOT / "scripts" / "export_onnx.py", find_network("gallery")]
-    command = [*map(str, script), "--pixels", "uint8", "--output", str(file)]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    return file
+    return request.getfixturevalue("gallery_onnx")
 
 
 @pytest.fixture(scope="module")

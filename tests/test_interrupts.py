@@ -21,8 +21,6 @@ from test_training import ENVIRONMENT, SMOKE, command, losses, newest
 from impasto.benchmark.measure import alone
 from impasto.commands import run
 
-COMPACT = ("--model.loss.network", "compact", "--model.loss.weights", "null")  # made faster than VGG16
-
 
 @pytest.fixture(autouse=True)
 def playground(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
@@ -54,7 +52,7 @@ def test_between_claiming_the_folder_and_the_first_step(
 ) -> None:
     callback = f"{{class_path: {__name__}.Interrupt, init_args: {{moment: {moment}, number: {int(number)}}}}}"
     Path("stop.yaml").write_text(f"trainer: {{callbacks: [{callback}], num_sanity_val_steps: 1, logger: false}}")
-    assert run("train", what, *SMOKE, "--config", "stop.yaml", *COMPACT) == status
+    assert run("train", what, *SMOKE, "--config", "stop.yaml") == status
     error = capsys.readouterr().err
     assert error.count(f"impasto train: {said}") == 1 and "Traceback" not in error
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler, "Lightning had turned Ctrl-C off"

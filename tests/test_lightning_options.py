@@ -20,8 +20,6 @@ from impasto.training.modes import check_options
 EARLY = {"class_path": "pytorch_lightning.callbacks.EarlyStopping",
          "init_args": {"monitor": "val/loss", "stopping_threshold": 1e9}}  # fmt: skip
 
-COMPACT = ("--model.loss.network", "compact", "--model.loss.weights", "null")  # made faster than VGG16
-
 # One run has all of these; fast_dev_run has a test of its own.
 HEEDED = {
     "accelerator": "cpu", "strategy": "auto", "devices": 1, "num_nodes": 1, "precision": "32-true", "logger": False,
@@ -105,7 +103,7 @@ def test_weights_in_other_than_float32_are_refused_before_anything_is_made(
 
 def test_mixed_precision_trains_previews_publishes_and_stays_near_float32() -> None:
     """On a CPU Lightning takes bfloat16 for float16, too. Its eight bits of mantissa are the tolerance."""
-    options = ("--trainer.max_steps", "1", *COMPACT)
+    options = ("--trainer.max_steps", "1")
     assert fit("--run", "float", *options) == 0
     assert fit("--run", "mixed", "--trainer.precision", "16-mixed", *options) == 0
     assert Path("mixed/previews/step-000001.jpg").exists()
@@ -163,7 +161,7 @@ class Interrupt(pl.Callback):
 
 def test_accumulated_batches_do_what_a_batch_of_their_size_does() -> None:
     """Also where Ctrl-C came amid a step: the run stops after it, and goes on from there."""
-    both = ("--trainer.max_steps", "4", "--previews.every_n_steps", "2", *COMPACT)
+    both = ("--trainer.max_steps", "4", "--previews.every_n_steps", "2")
     parts = (*both, "--trainer.accumulate_grad_batches", "2", "--checkpoint.every_n_train_steps", "1")
     assert fit("--run", "whole", *both, "--data.batch_size", "4") == 0
     assert fit("--run", "parts", *parts, "--trainer.callbacks", f"{__name__}.Interrupt") == 130

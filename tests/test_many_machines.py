@@ -7,12 +7,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import chdir
 from functools import cache
 from pathlib import Path
 
 import pytest
 from pictures import smoke_pictures
-from test_training import ENVIRONMENT, command, losses, newest, wait_for
+from test_training import ENVIRONMENT, command, fit, losses, newest, wait_for
 
 TERMS = ("train/loss", "train/content", "train/style", "train/tv")
 STEPS = ("--trainer.max_steps", "12", "--trainer.val_check_interval", "12")
@@ -37,8 +38,8 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], dict[int,
         folder = tmp_path_factory.mktemp("alone")
         smoke_pictures(folder)
         options = ("--data.batch_size", "4", "--trainer.precision", precision, "--run", "one")
-        done = subprocess.run(command(*STEPS, *options), env=ENVIRONMENT, cwd=folder, capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
+        with chdir(folder):
+            assert fit(*STEPS, *options) == 0
         return losses(str(folder / "one"))
 
     return found
