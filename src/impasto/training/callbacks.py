@@ -271,6 +271,8 @@ class StopSafely(pl.Callback):
             os.kill(os.getpid(), number)
         self.number = number
         if number == _HANGUP:
+            # A session's first process may be signalled twice, by itself and with its group.
+            signal.signal(number, signal.SIG_IGN)
             # Writing to the closed terminal would fail before the checkpoint is written.
             nowhere = os.open(os.devnull, os.O_RDWR)
             for screen in self._screens:
