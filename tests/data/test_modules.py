@@ -3,8 +3,10 @@
 import io
 import logging
 import re
+import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,7 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from impasto.data.batches import PhotoBatches
+from impasto.data.batches import Batches, Cursors, Loader, PhotoBatches
 from impasto.data.modules import Photos
 from impasto.data.sources import FolderPhotos
 
@@ -346,3 +348,19 @@ def test_a_process_ends_though_its_workers_heed_no_signal(folder: Path) -> None:
         "sys.held = held\n"
     )
     subprocess.run([sys.executable, "-c", program, str(folder)], timeout=60, check=True)
+
+
+class Masks(Batches):
+    """Gives the signals that its process holds back."""
+
+    def __init__(self) -> None:
+        """It has no photos."""
+
+    def __iter__(self) -> Iterator[set[int]]:
+        yield signal.pthread_sigmask(signal.SIG_BLOCK, [])
+
+
+def test_a_signal_that_comes_before_a_worker_ignores_it_does_not_kill_the_worker() -> None:
+    (held,) = Loader(Masks(), lambda: 0, Cursors(1), 1, pinned=False)
+    assert {signal.SIGINT, signal.SIGTERM, signal.SIGHUP} <= held
+    assert not {signal.SIGINT, signal.SIGTERM} & signal.pthread_sigmask(signal.SIG_BLOCK, [])

@@ -11,6 +11,7 @@ import itertools
 import multiprocessing
 import signal
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -21,6 +22,11 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 from impasto.data import crops, sources
 from impasto.data.sources import Skipped
 from impasto.data.streams import BEGIN, Cursor
+
+# The signals that stop a run. Windows has no SIGHUP.
+_STOPPING = [
+    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
+]
 
 
 class Batches(IterableDataset[dict[str, Any]]):
@@ -161,9 +167,24 @@ def _ignore_signals(worker: int) -> None:
     Ctrl-C, `timeout` and a closed terminal signal the whole process group. If workers ended too,
     the trainer could not finish its step and write a checkpoint.
     """
-    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
-        if hasattr(signal, name):  # Windows has no SIGHUP
-            signal.signal(getattr(signal, name), signal.SIG_IGN)
+    for number in _STOPPING:
+        signal.signal(number, signal.SIG_IGN)
+
+
+@contextmanager
+def _signals_held() -> Iterator[None]:
+    """Hold back the signals that stop a run, also in processes that start meanwhile.
+
+    A worker would otherwise be killed by a signal that comes before `_ignore_signals` has run.
+    """
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    former = signal.pthread_sigmask(signal.SIG_BLOCK, _STOPPING)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, former)
 
 
 @atexit.register
@@ -243,7 +264,9 @@ class Loader(DataLoader):
         early = 0
         if isinstance(batches, StreamBatches):
             batches.cursors, early = self.cursors.before(start), start % self.cursors.workers
-        return _without_traceback(itertools.islice(super().__iter__(), early, None))
+        with _signals_held():
+            loaded = super().__iter__()  # starts the workers
+        return _without_traceback(itertools.islice(loaded, early, None))
 
 
 def _without_traceback(batches: Iterator[Any]) -> Iterator[Any]:
