@@ -155,6 +155,14 @@ def test_sizes_of_rows(tmp_path, suffix, size):
         assert np.array_equal(np.asarray(found), np.asarray(image)) and "icc_profile" not in found.info
 
 
+def test_a_picture_that_does_not_fit_in_memory_is_said_in_a_line(tmp_path, monkeypatch):
+    image = noise()
+    monkeypatch.setattr(Image, "new", lambda *_, **__: (_ for _ in ()).throw(MemoryError()))
+    with pytest.raises(ImageError, match=r"a.png: 23×17 pixels do not fit in memory$"):
+        write_rows(tmp_path / "a.png", bands(image), image.size)
+    assert names(tmp_path) == []
+
+
 def test_rows_are_not_kept(tmp_path):
     image, made = noise(), []
 

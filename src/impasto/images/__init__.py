@@ -342,7 +342,9 @@ def explained(name: object, otherwise: str = _DAMAGED, limit: int | None = None)
         raise ImageError(" ".join(not_there(str(name)).splitlines())) from error
     except Exception as error:  # damaged files make decoders raise almost anything
         known = _REASONS.get(getattr(error, "errno", None) or 0) or getattr(error, "strerror", None)
-        raise _error(name, known or f"{otherwise} ({error or type(error).__name__})") from error
+        raise _error(
+            name, known or f"{otherwise} ({str(error) or type(error).__name__})"
+        ) from error
 
 
 @contextmanager

@@ -8,7 +8,6 @@ one go.
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -73,9 +72,12 @@ class Scan:
             return self.crop(0, 0, height, width)
         scale = math.sqrt(pixels / (height * width))
         shape = max(1, round(width * scale)), max(1, round(height * scale))
-        visible = self.image.convert("RGB") if self.transparent else self.image
-        small = visible.resize(shape, Image.Resampling.BICUBIC, reducing_gap=2)
-        return images.channels(small)[None].float() / 255
+        # By channels, since converting the whole to RGB would take as much memory as the whole.
+        bands = [
+            self.image.getchannel(name).resize(shape, Image.Resampling.BICUBIC, reducing_gap=2)
+            for name in "RGB"
+        ]
+        return images.channels(Image.merge("RGB", bands))[None].float() / 255
 
 
 def read_scan(path: str | Path, data: bytes | None = None, size: int | None = None) -> Scan:
@@ -147,7 +149,7 @@ def write_rows(
 
     Args:
         path: the file to write; its suffix decides the format.
-        rows: as for `paste_rows`. Errors that they raise pass through unchanged.
+        rows: as for `collected`. Errors that they raise pass through unchanged.
         size: width and height of the whole, in pixels.
         alpha: whether the rows have alpha.
         icc_profile: colour space to write the picture in; None: sRGB.
@@ -158,40 +160,40 @@ def write_rows(
             little room on the disk.
         FileError: the file cannot be written there.
     """
-    unwritable = partial(explained, path, "cannot be written")
-    with unwritable():
+    with explained(path, "cannot be written"):
         kind = images.writable(Path(path), size, overwrite)
     with new_file(path, overwrite) as file:
-        with unwritable():
-            picture = blank("RGBA" if alpha and kind != "JPEG" else "RGB", size)
-        paste_rows(picture, rows, icc_profile)
-        with unwritable():
+        try:
+            picture = collected(
+                rows, "RGBA" if alpha and kind != "JPEG" else "RGB", size, icc_profile
+            )
+        except MemoryError as error:
+            raise ImageError(f"{path}: {size[0]}×{size[1]} pixels do not fit in memory") from error
+        with explained(path, "cannot be written"):
             images.save(picture, kind, file)
 
 
-def blank(mode: str, size: tuple[int, int]) -> Image.Image:
-    """Return an image to fill, of undefined content.
+def collected(
+    rows: Iterable[Rows], mode: str, size: tuple[int, int], icc_profile: bytes | None
+) -> Image.Image:
+    """Return the picture that bands of rows make up, from top to bottom.
 
-    It takes memory only as it is filled, so it takes none while the photo is still being measured.
-    """
-    return Image.new(mode, size, None)
-
-
-def paste_rows(picture: Image.Image, rows: Iterable[Rows], icc_profile: bytes | None) -> None:
-    """Fill a picture with bands of rows, from top to bottom.
-
-    RGBA rows are laid on white if the picture is RGB.
+    RGBA rows are laid on white if `mode` is RGB.
 
     Args:
-        picture: H×W pixels, filled in place; its `.info` gets the profile.
         rows: bands h×W×3 or h×W×4, sRGB, of any height h, with H rows in all.
+        mode: RGB or RGBA.
+        size: width and height of the whole, in pixels.
         icc_profile: colour space that the picture gets; None: sRGB.
     """
-    top = 0
+    picture, top = None, 0
     for band in rows:
         part = images.in_space(Image.fromarray(band), icc_profile)
-        picture.paste(part if part.mode == picture.mode else images.on_white(part), (0, top))
+        # Not earlier: before its first rows are made, the photo is measured, which takes most memory.
+        picture = picture or Image.new(mode, size)
+        picture.paste(part if part.mode == mode else images.on_white(part), (0, top))
         top += len(band)
         del band, part  # free the memory before the next band is made
-    assert top == picture.height, f"{top} rows of {picture.height}"
+    assert picture is not None and top == picture.height, f"{top} rows of {size[1]}"
     picture.info = {"icc_profile": icc_profile} if icc_profile else {}
+    return picture

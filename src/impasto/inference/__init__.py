@@ -16,7 +16,7 @@ from torch import Tensor
 from impasto import images
 from impasto.choices import Backend, Stroke, Tiling
 from impasto.images import Picture
-from impasto.images.large import LARGEST, Rows, Scan, blank, paste_rows, read_scan, scan
+from impasto.images.large import LARGEST, Rows, Scan, collected, read_scan, scan
 from impasto.inference.backends import open_painter
 from impasto.inference.devices import memory_explained
 from impasto.inference.strokes import BORDER, Enlarged, check_stroke, painted_side
@@ -304,9 +304,9 @@ class Stylizer:
         if isinstance(photo, Picture):
             return images.to_pil(self.stylize(photo))
         with self._memory_explained(photo.shape):
-            painted = blank(photo.image.mode, photo.image.size)
-        paste_rows(painted, self.rows(photo), photo.icc_profile)
-        return painted
+            return collected(
+                self.rows(photo), photo.image.mode, photo.image.size, photo.icc_profile
+            )
 
     def _tensor(self, image: Tensor) -> Tensor:
         if image.ndim not in (3, 4) or image.shape[-3] != 3 or image.numel() == 0:
