@@ -189,7 +189,7 @@ def collected(
     picture, top = None, 0
     for band in rows:
         part = images.in_space(Image.fromarray(band), icc_profile)
-        # Not earlier: before its first rows are made, the photo is measured, which takes most memory.
+        # Not earlier: the photo is measured before its first rows, which takes the most memory.
         picture = picture or Image.new(mode, size)
         picture.paste(part if part.mode == mode else images.on_white(part), (0, top))
         top += len(band)
