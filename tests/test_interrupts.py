@@ -98,11 +98,16 @@ def test_while_libraries_are_loaded(text: str) -> None:
 def test_a_terminal_that_is_closed_stops_a_training_with_a_checkpoint() -> None:
     """The terminal's own processes are signalled, workers among them, and can write to it no more."""
     options = ("--trainer.max_steps", "100000", "--checkpoint.every_n_train_steps", "100000", "--run", "closed")
+
+    def take_the_terminal() -> None:
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)  # tests under nohup inherit that it is ignored
+        fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+
     screen, terminal = pty.openpty()
     process = subprocess.Popen(
         command(*options, "--data.num_workers", "2"),
         env=ENVIRONMENT, stdin=terminal, stdout=terminal, stderr=terminal, start_new_session=True,
-        preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+        preexec_fn=take_the_terminal,
     )  # fmt: skip
     os.close(terminal)
     while not Path("closed/losses.csv").exists():
