@@ -98,7 +98,8 @@ def test_files_are_written_in_one_place(file: Path) -> None:
             assert name != "open" or not any(str(mode)[:1] in "wxa" for mode in modes), f"{file}:{node.lineno}"
 
 
-@pytest.mark.parametrize("name", ["__init__", "samples", "colors", "folders", "transparency"])
+@pytest.mark.parametrize("name", ["__init__", "errors", "picture", "reading", "saving", "scaling", "samples", "colors",
+                                  "folders", "recoloring", "transparency"])  # fmt: skip
 def test_images_needs_little(name: str) -> None:
     import sys
 

@@ -1,11 +1,21 @@
-"""Find files below folders, at any depth and behind links, but without hidden ones."""
+"""Find files below folders, at any depth and behind links, without hidden ones; and images."""
 
 import fnmatch
 import glob
+import logging
 import os
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
+
+from impasto.choices import IMAGE_SUFFIXES
+
+# Kinds of pictures that cannot be read. `named_images` leaves them out, and a warning counts them.
+_OTHER_SUFFIXES = (
+    ".jxl", ".jp2", ".psd", ".svg", ".tga", ".exr", ".hdr",
+    ".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".raf", ".rw2", ".pef",
+)  # fmt: skip
+_LOG = logging.getLogger("impasto")
 
 
 def walk(folder: str | Path, enter: Callable[[Path], bool] = lambda sub: True) -> Iterator[Path]:
@@ -60,3 +70,21 @@ def _matches(parts: Sequence[str], pattern: Sequence[str]) -> bool:
     if pattern[0] == "**":
         return _matches(parts, pattern[1:]) or _matches(parts[1:], pattern)
     return fnmatch.fnmatch(parts[0], pattern[0]) and _matches(parts[1:], pattern[1:])
+
+
+def named_images(files: Iterable[Path]) -> Iterator[Path]:
+    """Yield the files with the suffix of an image; a warning counts pictures of other kinds."""
+    left: Counter[str] = Counter()
+    for file in files:
+        suffix = file.suffix.lower()
+        if suffix in IMAGE_SUFFIXES:
+            yield file
+        elif suffix in _OTHER_SUFFIXES:
+            left[suffix] += 1
+    if left:
+        kinds = ", ".join(f"{number} {suffix}" for suffix, number in sorted(left.items()))
+        _LOG.warning(
+            "left out, as files of these kinds cannot be read: %s; "
+            "convert them to JPEG, PNG or TIFF",
+            kinds,
+        )
