@@ -27,6 +27,7 @@ from impasto.inference.tiles import (
     Paint,
     Source,
     Tell,
+    Tile,
     check_tiling,
     least_side,
     paint_floats,
@@ -191,18 +192,17 @@ class Stylizer:
         Raises:
             ValueError: a tile does not fit in memory.
         """
-        side = tile_side(self.tile, *scan.shape) or max(scan.shape)
         with self._memory_explained(scan.shape):
-            if self._resizes_strokes(scan.shape):
-                yield from paint_rows(
-                    scan, plan(*scan.shape, AUTO_SIDE, BORDER), self._enlarging_painter(scan), tell
-                )
-                return
-            tiles, paint = (
-                plan(*scan.shape, side, self.painter.reach),
-                self._part_painter(scan, side),
-            )
+            tiles, paint = self._planned(scan)
             yield from paint_rows(scan, tiles, paint, tell)
+
+    def _planned(self, source: Source) -> tuple[list[list[Tile]], Paint]:
+        """Return the tiles of a picture, and the function that paints its parts."""
+        if self._resizes_strokes(source.shape):
+            return plan(*source.shape, AUTO_SIDE, BORDER), self._enlarging_painter(source)
+        side = tile_side(self.tile, *source.shape) or max(source.shape)
+        tiles = plan(*source.shape, side, self.painter.reach)
+        return tiles, self._part_painter(source, side)
 
     def _resizes_strokes(self, shape: tuple[int, int]) -> bool:
         """Whether a picture is painted at another size, to give its strokes the size asked for."""
@@ -254,19 +254,9 @@ class Stylizer:
         with torch.inference_mode():
             content = content if self.size is None else images.resize(content, self.size)
         height, width = content.shape[-2:]
-        if self._resizes_strokes((height, width)):
-            tiles, pictures = plan(height, width, AUTO_SIDE, BORDER), map(Floats, content.split(1))
-            return torch.cat(
-                [paint_floats(each, tiles, self._enlarging_painter(each)) for each in pictures]
-            )
-        if side := tile_side(self.tile, height, width):
-            tiles, pictures = (
-                plan(height, width, side, self.painter.reach),
-                map(Floats, content.split(1)),
-            )
-            return torch.cat(
-                [paint_floats(each, tiles, self._part_painter(each, side)) for each in pictures]
-            )
+        if self._resizes_strokes((height, width)) or tile_side(self.tile, height, width):
+            pictures = map(Floats, content.split(1))
+            return torch.cat([paint_floats(each, *self._planned(each)) for each in pictures])
         with torch.inference_mode():
             painted = self._blended(
                 content.to(self.painter.device, memory_format=torch.channels_last)
