@@ -10,7 +10,7 @@ from PIL import Image
 from impasto.choices import IMAGE_SUFFIXES
 from impasto.commands.jobs import find
 from impasto.data.files import find_images, find_parquet
-from impasto.images.folders import search, walk
+from impasto.data.folders import search, walk
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 """Scripts and the console command are thin doors to the same commands, and start without what they do not need."""
 
 import os
+import re
 import subprocess
 import sys
 from importlib import metadata
@@ -11,12 +12,12 @@ import torch
 from pictures import save
 
 from impasto.commands import COMMANDS, main
+from impasto.commands.training_help import EXAMPLES, answered
 from impasto.networks import TransformNet, save_network
 
 ROOT = Path(__file__).parents[1]
 SCRIPTS = sorted((ROOT / "scripts").glob("*.py"))
 CONSOLE = Path(sys.executable).parent / "impasto"
-WITHOUT_TORCH = ("infer", "export", "optimize", "evaluate", "demo", "benchmark")  # the others are LightningCLI
 TELLS_WHAT_IT_IMPORTED = """
 import sys
 from impasto.commands import main
@@ -65,15 +66,47 @@ def test_the_package_runs_as_a_module_and_knows_its_version(capsys: pytest.Captu
     assert capsys.readouterr().err.startswith("impasto infr: no such command; did you mean infer?\nusage: impasto ")
 
 
-def test_training_help_explains_every_option_of_ours() -> None:
-    text = call(sys.executable, ROOT / "scripts" / "train.py", "fit", "--help").stdout
-    for option in ("--run", "--model.styles", "--model.loss.style_strength", "--model.width", "--data.photos",
-                   "--data.crop", "--previews.every_n_steps", "--checkpoint.every_n_train_steps"):  # fmt: skip
-        assert option in text
-        assert text.index(f"  {option}") < text.index("--trainer.max_steps"), "ours come first"
-    assert " ".join(text.split()).endswith(
-        "Example: impasto train fit --data.photos photos/ --model.styles.my_painting painting.jpg"
-    )
+@pytest.mark.parametrize("command", ["train", "distill"])
+def test_training_help_has_every_option_of_ours_with_its_default(command: str) -> None:
+    """The help that needs no Lightning against that of Lightning's parser."""
+    at_once = call(sys.executable, "-m", "impasto", command, "fit", "--help").stdout
+    told = dict(re.findall(r"^  (?:-., )?(--\S+)(.*?)(?=^\S|^  -|\Z)", at_once, re.MULTILINE | re.DOTALL))
+    whole = call(sys.executable, "-m", "impasto", command, "fit", "--help-all").stdout
+    ours, _, lightnings = whole.partition("  --trainer CONFIG")
+    entries = re.findall(r"^  (?:-., )?(--[\w.]+)(.*?)(?=^\S|^  -|\Z)", ours, re.MULTILINE | re.DOTALL)
+    entries = [(name, " ".join(text.split())) for name, text in entries if not text.startswith(" CONFIG  ")]
+    assert len(entries) > 25 and "--trainer.devices" in lightnings
+    for name, text in entries:
+        if name.endswith(".help"):
+            continue
+        shown = [option for option in told if option == name or re.match(rf"{re.escape(name)}\.[A-Z]+$", option)]
+        assert shown, name
+        default = re.search(r"(?s:.*), default: (.*)\)$", text)
+        if default and default[1] != "null" and "{" not in default[1]:
+            assert f"[{default[1]}]" in " ".join(told[shown[0]].split()), name
+    for text in (at_once, whole):
+        assert " ".join(text.split()).endswith(f"Example: {EXAMPLES[command]}")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "no task is given (fit: train, or resume;"),
+        (["fti"], "no task is given: fti ("),
+        (["fit", "--data.crops", "256"], "--data.crops: no such option; did you mean --data.crop? (--help lists"),
+        (["fit", "--ckpt-path=last"], "--ckpt-path: no such option; did you mean --ckpt_path?"),
+        (["fit", "--model.los.network=vgg16"], "--model.los.network: no such option; did you mean --model.loss.network?"),
+    ],
+)
+def test_mistakes_in_training_options_are_told_at_once(arguments: list[str], message: str) -> None:
+    done = call(sys.executable, "-c", TELLS_WHAT_IT_IMPORTED, "train", *arguments)
+    assert done.stderr.startswith(f"impasto train: {message}") and done.stderr.endswith("2 []\n"), done.stderr
+
+
+def test_options_of_lightning_and_parts_of_options_are_let_through() -> None:
+    given = "fit -c a.yaml --trainer.devices=2 --model.styles.wave w.jpg --model.styles={} --model.styles.wave.artist X"
+    given += " --model.loss loss.yaml --model.loss.style_layers.relu1_1 2 --data.photos+=b --print_config=skip_unset"
+    assert not answered("train", given.split())
 
 
 @pytest.mark.parametrize("module", ["impasto", "impasto.inference", "impasto.commands.painting"])
@@ -86,17 +119,19 @@ def test_inference_starts_without_lightning_and_datasets(module: str) -> None:
 @pytest.mark.parametrize(
     ("arguments", "status"),
     [
-        *(([command, "--help"], 0) for command in WITHOUT_TORCH),
-        *(([command, "--stile=wave"], 2) for command in WITHOUT_TORCH),
+        *(([command, "--help"], 0) for command in COMMANDS),
+        *(([command, "--stile=wave"], 2) for command in COMMANDS),
         (["infer", "missing.jpg"], 2),
+        (["infer", "empty"], 2),
         (["infer", "photo.jpg", "--strength=much"], 2),
         (["--version"], 0),
         (["infr"], 2),
     ],
     ids=str,
 )
-def test_help_and_mistakes_answer_without_torch(arguments: list[str], status: int) -> None:
-    done = call(sys.executable, "-c", TELLS_WHAT_IT_IMPORTED, *arguments)
+def test_help_and_mistakes_answer_without_torch(arguments: list[str], status: int, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    done = call(sys.executable, "-c", TELLS_WHAT_IT_IMPORTED, *arguments, cwd=tmp_path)
     assert done.stderr.splitlines()[-1] == f"{status} []", done.stderr
 
 
@@ -128,7 +163,7 @@ def test_no_line_fails_for_its_encoding(encoding: str, tmp_path: Path) -> None:
     assert (tmp_path / "stylized" / "写真_one.png").exists() and (tmp_path / "stylized" / "b_one.png").exists()
 
 
-@pytest.mark.parametrize("command", [*WITHOUT_TORCH, ""])
+@pytest.mark.parametrize("command", [*COMMANDS, "train fit", ""])
 def test_help_is_printed_in_any_encoding(command: str) -> None:
     done = call(sys.executable, "-m", "impasto", *command.split(), "--help", PYTHONIOENCODING="ascii")
     assert done.returncode == 0 and "impasto" in done.stdout, done.stderr

@@ -102,7 +102,7 @@ def alone(function: Callable[..., Found], *arguments: object) -> Found:
     context: Any = multiprocessing.get_context(FRESH)  # its type lacks `Process`
     if FRESH == "forkserver":
         # The fork server imports these once, for all processes.
-        context.set_forkserver_preload([function.__module__, "torchvision"])
+        context.set_forkserver_preload([function.__module__, "torch"])
     here, there = context.Pipe(duplex=False)
     work = (there, torch.get_num_threads(), function, arguments)
     process = context.Process(target=_answer, args=work, daemon=True)

@@ -121,6 +121,11 @@ def _run(command: str, arguments: tuple[str, ...]) -> int:
     try:
         if command in ("train", "distill", "benchmark"):
             _ignore_lightnings_advice()
+        if command in ("train", "distill"):
+            from impasto.commands.training_help import answered
+
+            if answered(command, list(arguments)):
+                return 0
         # A command is a function in a module of its own name (distill: in train). Only the module
         # of this command is imported.
         with _ending_at_once(command):

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from impasto.choices import IMAGE_SUFFIXES, WRITABLE
+from impasto.data.folders import named_images, search, walk
 from impasto.spelling import not_there
 from impasto.writing import check_folder
 
@@ -71,10 +72,6 @@ def _search_folder(folder: Path, output: Path) -> Iterator[Path]:
 
     Results are not left out if the folder itself lies in `output`.
     """
-    # Imported here, since it imports torch: slow, and needed only for folders and patterns.
-    from impasto.images import named_images
-    from impasto.images.folders import walk
-
     results = output.resolve()
     asked = folder.resolve().is_relative_to(results)
     return named_images(
@@ -87,9 +84,6 @@ def _search_pattern(pattern: Path, output: Path) -> Iterator[Path]:
 
     Results are not left out if the pattern itself starts in `output`.
     """
-    from impasto.images import named_images
-    from impasto.images.folders import search
-
     start = next(parent for parent in pattern.parents if not glob.has_magic(str(parent)))
     asked = start.resolve().is_relative_to(output.resolve())
     for path in named_images(path for path in search(pattern) if path.is_file()):

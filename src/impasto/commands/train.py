@@ -17,6 +17,7 @@ from pytorch_lightning.plugins.precision import Precision
 from pytorch_lightning.utilities.exceptions import MisconfigurationException, SIGTERMException
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
+from impasto.commands.training_help import EXAMPLES
 from impasto.data.files import located
 from impasto.data.modules import Photos
 from impasto.images import read_image, write_image
@@ -104,7 +105,7 @@ class TrainingCLI(LightningCLI):
         """Parse the command line, and find the checkpoint that --ckpt_path means.
 
         Lightning opens the checkpoint right after this. Our options are moved before Lightning's,
-        for --help.
+        for --help-all.
         """
         for command in self._subcommand_parsers.values():
             command._action_groups = sorted(command._action_groups, key=_is_lightnings)
@@ -253,7 +254,7 @@ class DistillationCLI(TrainingCLI):
 
 
 def _is_lightnings(group: Any) -> bool:
-    """Whether a group of --help holds options of Lightning's Trainer, optimizer or scheduler."""
+    """Whether a group of --help-all holds options of Lightning's Trainer, optimizer or scheduler."""
     first = next((action.dest for action in group._group_actions), "")
     return first.partition(".")[0] in ("trainer", "optimizer", "lr_scheduler")
 
@@ -363,14 +364,12 @@ def _has_bf16(accelerator: str) -> bool:
 
 def train(arguments: list[str]) -> int:
     """Run `impasto train` with the arguments of a command line; return the exit status."""
-    example = "impasto train fit --data.photos photos/ --model.styles.my_painting painting.jpg"
-    return _start(TrainingCLI, FixedStyles, "train", "default.yaml", arguments, example)
+    return _start(TrainingCLI, FixedStyles, "train", "default.yaml", arguments)
 
 
 def distill(arguments: list[str]) -> int:
     """Run `impasto distill` with the arguments of a command line; return the exit status."""
-    example = "impasto distill fit --data.photos photos/"
-    return _start(DistillationCLI, Distillation, "distill", "distill.yaml", arguments, example)
+    return _start(DistillationCLI, Distillation, "distill", "distill.yaml", arguments)
 
 
 def _start(
@@ -379,7 +378,6 @@ def _start(
     command: str,
     config: str,
     arguments: list[str],
-    example: str,
 ) -> int:
     """Run a LightningCLI, and turn its errors that users can mend into one line.
 
@@ -389,7 +387,6 @@ def _start(
         command: name of the command.
         config: file name of the config that is always read.
         arguments: the command line after the command's name.
-        example: a command line, for --help.
 
     Returns:
         The exit status.
@@ -399,7 +396,10 @@ def _start(
         KeyboardInterrupt: Ctrl-C came before the first step.
     """
     heeding = getsignal(SIGINT)
-    options = {"exit_on_error": False, "allow_abbrev": False, "epilog": f"Example: {example}"}
+    # --help is answered before Lightning is imported. The parser's own help has all its options.
+    arguments = ["--help" if word == "--help-all" else word for word in arguments]
+    epilog = f"Example: {EXAMPLES[command]}"
+    options = {"exit_on_error": False, "allow_abbrev": False, "epilog": epilog}
     commands = {
         name: {
             "default_config_files": shipped_config(config),

@@ -1,7 +1,6 @@
 """Find photos and Parquet files on disk, and files inside installed Python packages.
 
-Commands use this module to read their command line. So modules that import torch, such as `images`,
-are imported inside the functions that need them.
+Commands use this module to read their command line, so it does not import torch.
 """
 
 import re
@@ -9,12 +8,11 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from impasto.choices import IMAGE_SUFFIXES
+from impasto.data.folders import named_images, search, walk
 from impasto.spelling import not_there
 
 
 def _files(folder: str | Path) -> list[Path]:
-    from impasto.images.folders import walk
-
     if not Path(folder).is_dir():
         raise ValueError(
             f"{not_there(folder, 'folder')}; give a folder of photos, or a Parquet file"
@@ -28,8 +26,6 @@ def find_images(folder: str | Path) -> list[Path]:
     Raises:
         ValueError: there is no such folder, or no image in it.
     """
-    from impasto.images import named_images
-
     if not (found := list(named_images(_files(folder)))):
         raise ValueError(
             f"{folder}: holds no image; looked at any depth for {', '.join(IMAGE_SUFFIXES)}"
@@ -66,8 +62,6 @@ def find_parquet(photos: str | Path) -> list[str]:
     Raises:
         ValueError: a matching file is not a Parquet file.
     """
-    from impasto.images.folders import search
-
     path = Path(photos)
     if path.is_dir():
         inside = _files(path)

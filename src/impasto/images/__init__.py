@@ -6,7 +6,6 @@ the pixels in a `Picture`. Every refusal is an `ImageError` of one line.
 """
 
 from impasto.images.errors import ImageError, explained
-from impasto.images.folders import named_images
 from impasto.images.picture import Picture, in_space, on_white, to_levels, to_pil
 from impasto.images.reading import (
     channels,
@@ -25,6 +24,6 @@ from impasto.images.scaling import resize, scaled
 __all__ = [
     "DEEP", "ImageError", "Picture",
     "channels", "decoded", "deep_values", "encode", "explained", "from_pil", "in_space",
-    "keep_colors", "match_colors", "named_images", "on_white", "open_image", "read_image",
+    "keep_colors", "match_colors", "on_white", "open_image", "read_image",
     "resize", "save", "scaled", "tensors", "to_levels", "to_pil", "writable", "write_image",
 ]  # fmt: skip

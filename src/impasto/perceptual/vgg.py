@@ -17,6 +17,9 @@ from impasto.choices import LossNetwork, Teacher
 from impasto.shipped import CHECKPOINTS, COMPACT_FILE
 from impasto.writing import write_bytes
 
+# Configurations D and E of Simonyan & Zisserman 2015: channels and convolutions of each block.
+BLOCK_CHANNELS = (64, 128, 256, 512, 512)
+BLOCK_CONVOLUTIONS = {"vgg16": (2, 2, 3, 3, 3), "vgg19": (2, 2, 4, 4, 4)}
 COMPACT_FORMAT = 1
 # The teacher's layers that the compact network predicts.
 COMPACT_LAYERS = ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu4_2", "relu5_1")
@@ -90,17 +93,24 @@ def width(network: nn.Sequential) -> int:
 
 
 def architecture(name: LossNetwork, random: bool) -> nn.Sequential:
-    """Return torchvision's layers up to the last pooling.
+    """Return VGG's layers up to the last pooling, numbered as in torchvision (`features`).
+
+    Every convolution is 3×3, and a ReLU follows it; a pooling halves the size after each block.
 
     Args:
         name: vgg19 or vgg16.
         random: whether to set weights at random (He et al. 2015), the same in every process.
             Otherwise they have no values yet.
     """
-    import torchvision  # takes seconds, so only programs that need a loss network import it
-
-    with torch.device("meta"):  # no values: torchvision would initialize a large classifier too
-        network: nn.Sequential = getattr(torchvision.models, name)(weights=None).features
+    layers: list[nn.Module] = []
+    inputs = 3
+    with torch.device("meta"):  # no values
+        for outputs, convolutions in zip(BLOCK_CHANNELS, BLOCK_CONVOLUTIONS[name], strict=True):
+            for _ in range(convolutions):
+                layers += [nn.Conv2d(inputs, outputs, 3, padding=1), nn.ReLU(inplace=True)]
+                inputs = outputs
+            layers.append(nn.MaxPool2d(2))
+    network = nn.Sequential(*layers)
     if random:
         network.to_empty(device="cpu")
         generator = torch.Generator().manual_seed(0)
@@ -202,7 +212,7 @@ def load_convolutions(network: nn.Sequential, file: Path) -> None:
     Keys have the form `features.0.weight`; keys of the classifier are ignored.
 
     Args:
-        network: torchvision's layers, changed in place.
+        network: VGG's layers, changed in place.
         file: the weight file.
 
     Raises:

@@ -1,0 +1,213 @@
+"""The help of `train` and `distill`, and mistakes in the names of their options.
+
+Lightning makes the parser of these commands, and takes seconds to import. So what needs no parser
+is answered here, without it. A test compares the options below with those of the parser.
+"""
+
+import re
+
+from impasto.spelling import did_you_mean, printable
+
+_TASKS = {"fit": "train, or resume", "validate": "measure the losses on the photos kept back"}
+# Options of Lightning that are not listed here.
+_LIGHTNINGS = ("trainer", "optimizer", "lr_scheduler")
+
+_TOP = """\
+usage: impasto {command} {{fit,validate}} [options]
+
+{description}
+
+  fit         train, or resume a run
+  validate    measure the losses on the photos kept for validation
+
+`impasto {command} fit --help` lists the options.
+
+Example: {example}
+"""
+
+_RUN = """\
+usage: impasto {command} {task} [options]
+
+{description}
+
+This is what {config} sets, where no option and no --config says
+otherwise: [default].
+
+Photos
+  --data.photos PATHS             a folder of photos; a list of folders and
+                                  files; Parquet files; or the id, owner/name,
+                                  of a dataset of the Hugging Face hub
+                                  [detection-datasets/coco]
+  --data.split NAME               split of a hub dataset [train]
+  --data.image_column NAME        column of the images, if there are several
+  --data.streaming BOOL           read a dataset while it downloads [False]
+  --data.crop PIXELS              side of the square crops [{crop}]
+  --data.batch_size N             photos per step and device [4]
+  --data.val_photos N             photos kept for validation [{val_photos}]
+  --data.num_workers N            processes per device that read photos [2]
+  --data.seed N                   decides the order of photos and crops [0]
+
+{model}
+The run
+  -c FILE, --config FILE          options from a YAML file; may be repeated
+  --run FOLDER                    folder for all files of the run [runs/NAME]
+  --trainer.max_steps N           length of the run in steps [{max_steps}]
+  --minutes N                     length of the run by the clock: the learning
+                                  rate is 0 at the end, on any machine
+  --ckpt_path WHICH               resume from: last, auto (the last, or a new
+                                  run) or a file
+{pictures}  --checkpoint.every_n_train_steps N
+                                  steps between checkpoints [500]
+  --checkpoint.keep N             newest checkpoints to keep [3]
+  --seed_everything N             seed of everything but the photos [0]
+  --weights_only BOOL             run no code from a checkpoint [True]
+  --print_config                  print the whole configuration and stop
+  -h, --help                      print this text
+  --help-all                      print it with the options of Lightning's
+                                  Trainer, such as --trainer.devices,
+                                  --trainer.precision, --trainer.strategy
+
+Example: {example}
+"""
+
+_PICTURES = """\
+  --try_on PHOTO                  a photo to stylize with the finished network
+  --previews.every_n_steps N      steps between contact sheets; 0: never [500]
+  --previews.photos N             photos on a sheet [4]
+"""
+
+_STYLES = """\
+Paintings and network
+  --model.styles.NAME FILE        a painting, and the name of its style; once
+                                  for each style of the network
+  --model.style_size PIXELS       longer side of the paintings: larger, larger
+                                  strokes; 0 keeps their size [512]
+  --model.width N                 channels at full resolution; 16 is four times
+                                  cheaper [32]
+  --model.residual_blocks N       [5]
+  --model.start_from NETWORK      a published name or a file, of the same width
+                                  and blocks, to start from
+  --model.canvas LEVELS           grey levels of a faint pattern under every
+                                  photo, so that flat areas get strokes; 0: none
+                                  [that of start_from, or 3]
+  --model.learning_rate X         highest rate of Muon; Adam has a tenth [0.02]
+  --model.warmup_steps N          steps over which the rate rises [100]
+  --model.gap_photos N            photos that the balance is measured on [32]
+  --model.shift_weight X          a shifted photo gives the shifted painting:
+                                  fewer patterns lock to the pixel grid [0.0]
+  --model.compile MODE            torch.compile: true, or one of its modes
+                                  [False]
+
+Loss
+  --model.loss.style_strength X   weight of the style [1.0]
+  --model.loss.content_weight X   weight of the content [1.0]
+  --model.loss.tv_weight X        weight of the total variation [0.1]
+  --model.loss.network NAME       vgg19, vgg16, or compact, which needs no
+                                  download and is several times faster [vgg19]
+  --model.loss.weights PATH       file or folder with the network's weights
+                                  [IMPASTO_WEIGHTS, or a download]
+  --model.loss.balance NAME       relative: terms as fractions; fixed: the
+                                  papers' plain weights; dynamic: GradNorm
+                                  [relative]
+  --model.loss.content_layers.LAYER X
+                                  weight of a content layer [relu4_2 1]
+  --model.loss.style_layers.LAYER X
+                                  weight of a style layer [relu1_1, relu2_1,
+                                  relu3_1, relu4_1, relu5_1: 1 each]
+  --model.loss.scales LIST        sum over these sizes of the picture [[1.0]]
+  --model.loss.secondary_weight X
+                                  weight of a second content term [0.0]
+  --model.loss.secondary_layers.LAYER X
+                                  weight of its layers [relu3_1 1]
+  --model.loss.combined_weight X  for the command optimize only [0.0]
+"""
+
+_COMPACT = """\
+Networks
+  --model.paintings FOLDER        paintings; every fifth is for validation
+  --model.painters LIST           networks that stylize photos [['gallery']]
+  --model.teacher NAME            vgg19 or vgg16, the one to predict [vgg19]
+  --model.weights PATH            file or folder with the teacher's weights
+                                  [IMPASTO_WEIGHTS, or a download]
+  --model.ranks LIST              channels between the factors of a
+                                  convolution, in each of five blocks
+                                  [(16, 32, 64, 128, 256)]
+  --model.start_from FILE         a compact network to start from
+  --model.painting_size PIXELS    longer side of the paintings [512]
+  --model.learning_rate X         highest learning rate of Adam [0.0005]
+  --model.warmup_steps N          steps over which the rate rises [100]
+  --model.gram_weight X           weight of the Gram matrices' error [1.0]
+  --model.first_photos N          photos that the factors are computed on [32]
+"""
+
+EXAMPLES = {
+    "train": "impasto train fit --data.photos photos/ --model.styles.my_painting painting.jpg",
+    "distill": "impasto distill fit --data.photos photos/ --model.paintings paintings/",
+}
+_TEXTS = {
+    "train": {
+        "description": "Train a network on photos and paintings.",
+        "config": "configs/default.yaml",
+        "crop": 256, "val_photos": 16, "max_steps": 40000, "model": _STYLES, "pictures": _PICTURES,
+    },
+    "distill": {
+        "description": "Make the compact loss network, which predicts the features of VGG.",
+        "config": "configs/distill.yaml",
+        "crop": 128, "val_photos": 32, "max_steps": 3000, "model": _COMPACT, "pictures": "",
+    },
+}  # fmt: skip
+
+
+def help_text(command: str, task: str | None) -> str:
+    """Return the help of `train` or `distill`.
+
+    Args:
+        command: train or distill.
+        task: fit or validate; None: the help that comes before either is chosen.
+    """
+    about = {"command": command, "task": task, "example": EXAMPLES[command], **_TEXTS[command]}
+    return (_RUN if task else _TOP).format(**about)
+
+
+def answered(command: str, arguments: list[str]) -> bool:
+    """Print the help if it is asked for; return whether it was.
+
+    Args:
+        command: train or distill.
+        arguments: the command line after the command's name.
+
+    Raises:
+        ValueError: no task, an unknown one, or an unknown option; the message is one line.
+    """
+    task = next((word for word in arguments if word in _TASKS), None)
+    if {"-h", "--help"} & set(arguments):
+        print(help_text(command, task), end="")
+        return True
+    if task is None and "--help-all" not in arguments:
+        given = f": {printable(arguments[0])}" if arguments else ""
+        tasks = "; ".join(f"{name}: {what}" for name, what in _TASKS.items())
+        raise ValueError(
+            f"no task is given{given} ({tasks}). Such as: {EXAMPLES[command]} (--help tells more)"
+        )
+    for word in arguments:
+        option = word.partition("=")[0]
+        if option.startswith("--") and not _known(option, help_text(command, "fit")):
+            names = re.findall(r"--[a-z][\w.]*", help_text(command, "fit"))
+            raise ValueError(
+                f"{printable(option)}: no such option; {did_you_mean(option, names)}"
+                "(--help lists the options)"
+            )
+    return False
+
+
+def _known(option: str, text: str) -> bool:
+    """Whether an option may exist: it, a part of it or a whole that it is part of is listed."""
+    name = option.removesuffix("+").removesuffix(".help")
+    if name.removeprefix("--").partition(".")[0] in _LIGHTNINGS:
+        return True
+    return any(
+        name == listed
+        or listed.startswith(f"{name}.")
+        or (re.search(r"\.[A-Z]+", listed) and name.startswith(re.split(r"[A-Z]", listed)[0]))
+        for listed in re.findall(r"--[a-z][\w.]*(?:-all)?", text)
+    )
