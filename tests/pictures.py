@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torchvision.transforms.functional import gaussian_blur, to_pil_image
 
-from impasto.perceptual.target import dead_leaves
+from impasto.perceptual.gaps import dead_leaves
 
 OLD_NETWORK = Path(__file__).parent / "networks" / "format_1.safetensors"  # `starry_night` as first published
 

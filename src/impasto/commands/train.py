@@ -254,7 +254,7 @@ class DistillationCLI(TrainingCLI):
 
 
 def _is_lightnings(group: Any) -> bool:
-    """Whether a group of --help-all holds options of Lightning's Trainer, optimizer or scheduler."""
+    """Whether a group of options is of Lightning's Trainer, optimizer or scheduler."""
     first = next((action.dest for action in group._group_actions), "")
     return first.partition(".")[0] in ("trainer", "optimizer", "lr_scheduler")
 

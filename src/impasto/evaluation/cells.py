@@ -16,8 +16,9 @@ from torch import Tensor
 from impasto.choices import LossOptions
 from impasto.evaluation.metrics import Lpips, grain, gram_difference, psnr, ssim, tone
 from impasto.images import Picture, read_image, write_image
+from impasto.perceptual.gaps import PhotoStatistics
 from impasto.perceptual.loss import PerceptualLoss
-from impasto.perceptual.target import PhotoStatistics, StyleTarget
+from impasto.perceptual.target import StyleTarget
 from impasto.reference import Reference, optimize_image
 from impasto.writing import write_text
 

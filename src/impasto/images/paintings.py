@@ -2,8 +2,9 @@
 
 import base64
 import binascii
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -37,6 +38,25 @@ class Painting:
     def credits(self) -> dict[str, Any]:
         """Return all known fields but `image`, a path that means nothing on other machines."""
         return {key: value for key, value in asdict(self).items() if key != "image" and value}
+
+
+def checked(styles: Mapping[str, str | Painting]) -> dict[str, Painting]:
+    """Return the styles to learn, by name; a picture file alone becomes a Painting.
+
+    Raises:
+        ValueError: there is none, a name cannot be used, or a file does not exist.
+    """
+    if not styles:
+        raise ValueError("styles: none given; --model.styles.NAME PICTURE adds one")
+    check_style_names(styles)
+    found = {
+        name: Painting(style) if isinstance(style, str) else style for name, style in styles.items()
+    }
+    for name, painting in found.items():
+        if not Path(painting.image).is_file():
+            what = f"painting {name}: {painting.image} does not exist"
+            raise ValueError(f"{what}; give --model.styles.{name}.image PICTURE")
+    return found
 
 
 def thumbnail(picture: Float[Tensor, "1 3 h w"]) -> str:

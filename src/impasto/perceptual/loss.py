@@ -1,10 +1,9 @@
 """The perceptual loss: content, style and total variation terms, and the balance between them.
 
 The terms are those of Gatys et al. 2016 and Johnson et al. 2016. The balance divides each term by
-its value for ordinary photos, its gap (`perceptual.target`).
+its value for ordinary photos, its gap (`perceptual.gaps`).
 """
 
-import logging
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -16,28 +15,16 @@ from torch.nn import functional as F
 from impasto.choices import LossOptions
 from impasto.kernels import at_least_float32, square_products
 from impasto.perceptual.features import Bands, FeatureNetwork, whole
+from impasto.perceptual.gaps import PhotoStatistics, photo_statistics
 from impasto.perceptual.target import (
+    ByKey,
     ContentTarget,
     Key,
-    PhotoStatistics,
     StyleTarget,
-    dead_leaves,
     gradnorm,
-    pair_distance,
     read_gaps,
     squared_error,
 )
-
-ByKey = dict[Key, Tensor]
-
-_LOG = logging.getLogger("impasto")
-
-# Photos of this likeness (`_measured`) or more may be too alike to measure a balance on. Unrelated
-# photos have a likeness of 0.2 to 0.5 in relu4_2.
-_LIKENESS = 0.6
-# Such photos are too alike if a content gap is at most this share of that of drawn pictures.
-_LEAST_GAP_SHARE = 0.1
-_DRAWN = 8  # number of drawn pictures
 
 
 def gram_matrix(features: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c c"]:
@@ -188,12 +175,8 @@ class PerceptualLoss(nn.Module):
     def photo_statistics(self, photos: Float[Tensor, "p 3 h w"] | None) -> PhotoStatistics:
         """Return the statistics of photos, from which the gaps of any style are computed.
 
-        Photos that are all alike, such as flat ones, have no distance between them to measure.
-        Drawn pictures (`dead_leaves`) then replace them, and also replace photos that are too small
-        for the loss network. A warning says so.
-
         Args:
-            photos: P×3×H×W in [0, 1], at least two.
+            photos: P×3×H×W in [0, 1], at least two; `perceptual.gaps` tells which will not do.
 
         Raises:
             ValueError: fewer than two photos.
@@ -202,54 +185,8 @@ class PerceptualLoss(nn.Module):
             raise ValueError(
                 f"balance: {self.options.balance} is measured on photos: give at least two"
             )
-        sides = photos.shape[-2:]
-        why = "too small for the loss network"
-        if min(sides) * min(self.options.scales) >= getattr(self.features, "smallest", 1):
-            found, likeness = self._measured(photos)
-            if likeness < _LIKENESS:
-                return found
-            why = "all alike"
-        drawn, _ = self._measured(dead_leaves(_DRAWN, min(256, max(128, *sides))).to(photos))
-        if why == "all alike" and all(
-            gap > _LEAST_GAP_SHARE * drawn.content_gaps[key]
-            for key, gap in found.content_gaps.items()
-        ):
-            return found
-        _LOG.warning(
-            "the photos for the balance are %s: it is measured on drawn pictures instead", why
-        )
-        return drawn
-
-    def _measured(self, photos: Tensor) -> tuple[PhotoStatistics, float]:
-        """Return the statistics of photos and their likeness.
-
-        One photo is processed at a time, so that memory does not grow with their number. The
-        likeness is the largest E[F_i·F_j] / E[F²] of any layer, over pairs i ≠ j: 1 for identical
-        photos, 0 for photos whose features have nothing in common.
-        """
-        grams: ByKey = {}
-        spreads: ByKey = {}
-        moments: dict[Key, tuple[Tensor, Tensor]] = {}
-        for number, photo in enumerate(photos.split(1), start=1):
-            kept, found = self._pyramid(photo)
-            # Welford 1962: running means avoid the difference of two large sums.
-            for key, gram in found.items():
-                change = gram - grams.get(key, 0)
-                grams[key] = grams.get(key, 0) + change / number
-                spreads[key] = (
-                    spreads.get(key, 0)
-                    + (change * (gram - grams[key])).mean() / len(photos)
-                )  # fmt: skip
-            for key, features in kept.items():
-                f = at_least_float32(features[0])
-                total, squares = moments.get(key, (torch.zeros_like(f), f.new_zeros(())))
-                moments[key] = (total + f, squares + f.square().mean())
-        gaps = {key: pair_distance(*moment, len(photos)) for key, moment in moments.items()}
-        shared = [
-            1 - float(gaps[key] / (2 * squares / len(photos)).clamp(min=1e-30))
-            for key, (_, squares) in moments.items()
-        ]
-        return PhotoStatistics(grams, spreads, gaps), max(shared)
+        smallest = getattr(self.features, "smallest", 1) / min(self.options.scales)
+        return photo_statistics(photos, self._pyramid, smallest)
 
     @torch.no_grad()
     def content_target(

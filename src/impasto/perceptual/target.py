@@ -1,18 +1,19 @@
 """Targets of the perceptual loss, and the balance of its terms: gaps and GradNorm.
 
-A gap is the error of ordinary photos, by which a term is divided to become a fraction.
+A gap is the error of ordinary photos, by which a term is divided to become a fraction. Module
+`perceptual.gaps` measures gaps.
 """
 
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Int
 from torch import Tensor
-from torch.nn import functional as F
 
 from impasto.kernels import at_least_float32
 
 Key = tuple[float, str]  # (scale, layer)
+ByKey = dict[Key, Tensor]
 
 # GradNorm (Chen et al. 2018): exponent α of its asymmetric experiment, and rate of its weights.
 GRADNORM_ALPHA = 1.5
@@ -35,9 +36,9 @@ class StyleTarget:
         shares: weights N of the masked styles, with sum 1; None without masks.
     """
 
-    grams: dict[Key, Tensor]
-    style_gaps: dict[Key, Tensor]
-    content_gaps: dict[Key, Tensor]
+    grams: ByKey
+    style_gaps: ByKey
+    content_gaps: ByKey
     masks: Tensor | None = None
     shares: Tensor | None = None
 
@@ -64,31 +65,6 @@ class StyleTarget:
 
 
 @dataclass(frozen=True)
-class PhotoStatistics:
-    """Statistics of a set of photos, from which the gaps of any style are computed.
-
-    Dictionaries have the keys (scale, layer).
-
-    Args:
-        grams: mean of the photos' Gram matrices, 1×C×C.
-        spreads: mean squared error between the photos' Gram matrices and that mean, a scalar.
-        content_gaps: as in `StyleTarget`.
-    """
-
-    grams: dict[Key, Tensor]
-    spreads: dict[Key, Tensor]
-    content_gaps: dict[Key, Tensor]
-
-    def style_gaps(self, grams: dict[Key, Tensor]) -> dict[Key, Tensor]:
-        """Return E[MSE(G(photo), A)], N by (scale, layer), for Gram matrices A, N×C×C."""
-        # E[(G − A)²] = (E[G] − A)² + E[(G − E[G])²]
-        return {
-            key: squared_error(self.grams[key], gram) + self.spreads[key]
-            for key, gram in grams.items()
-        }
-
-
-@dataclass(frozen=True)
 class ContentTarget:
     """Features that outputs should keep.
 
@@ -96,10 +72,10 @@ class ContentTarget:
         features: features by term (content, secondary, combined), then by (scale, layer).
     """
 
-    features: dict[str, dict[Key, Tensor]]
+    features: dict[str, ByKey]
 
 
-def read_gaps(gaps: dict[str, list[float]], like: dict[Key, Tensor]) -> dict[Key, Tensor]:
+def read_gaps(gaps: dict[str, list[float]], like: ByKey) -> ByKey:
     """Return one part of `StyleTarget.gaps` as tensors, on the device of `like`."""
     device = next(iter(like.values())).device
     keys = [text.split("/") for text in gaps]
@@ -107,35 +83,6 @@ def read_gaps(gaps: dict[str, list[float]], like: dict[Key, Tensor]) -> dict[Key
         (float(scale), layer): torch.tensor(gap, device=device)
         for (scale, layer), gap in zip(keys, gaps.values(), strict=True)
     }
-
-
-def dead_leaves(number: int, size: int) -> Float[Tensor, "p 3 s s"]:
-    """Return pictures of overlapping discs, P×3×S×S in [0, 1], the same at every call.
-
-    They differ from each other as photos do. The sizes of the discs follow a power law, so that
-    edges occur at all scales, as in photos (Lee, Mumford, Huang 2001, section 3).
-
-    Args:
-        number: number of pictures, P.
-        size: side of the pictures in pixels, S.
-    """
-    generator = torch.Generator().manual_seed(0)
-    pictures = torch.full((number, 3, size, size), 0.45)
-    rows, columns = torch.arange(size)[:, None], torch.arange(size)
-    least, most = 1 / 20, 1 / 2
-    for _ in range(200):
-        draw = torch.rand(number, 6, generator=generator)[..., None, None]
-        radius = size * (least**-2 + draw[:, 0] * (most**-2 - least**-2)) ** -0.5  # density ∝ r⁻³
-        inside = (rows - size * draw[:, 1]) ** 2 + (columns - size * draw[:, 2]) ** 2 < radius**2
-        # Colours stay near grey, as in most photos.
-        grey = (
-            0.2
-            + 0.5 * draw[:, 3:4]
-            + 0.15 * (torch.rand(number, 3, 1, 1, generator=generator) - 0.5)
-        )
-        pictures = torch.where(inside[:, None], grey, pictures)
-    # Lenses blur edges.
-    return F.avg_pool2d(F.pad(pictures, (1, 1, 1, 1), "replicate"), 3, 1)
 
 
 def squared_error(a: Tensor, b: Tensor) -> Tensor:
@@ -159,17 +106,6 @@ def moved_error(here: Tensor, there: Tensor, down: int, right: int) -> Tensor:
     same = (here[..., down:, right:], there[..., : size - down, : size - right])
     first, second = (picture[..., BORDER:-BORDER, BORDER:-BORDER] for picture in same)
     return squared_error(first, second).mean()
-
-
-def pair_distance(total: Tensor, squares: Tensor, n: int) -> Tensor:
-    """Return E[MSE(F_i, F_j)] over the pairs i ≠ j of n pictures, a scalar.
-
-    Args:
-        total: Σ F_i, of any shape.
-        squares: Σ mean(F_i²), a scalar.
-        n: number of pictures, at least 2.
-    """
-    return 2 / (n - 1) * (squares - (total.square() / n).mean())
 
 
 @torch.no_grad()

@@ -1,6 +1,5 @@
 """The Lightning module that trains the transform network on one or several paintings."""
 
-import logging
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -12,24 +11,25 @@ from torch import Tensor
 
 from impasto.choices import LossOptions
 from impasto.images import read_image
-from impasto.images.paintings import Painting, check_style_names, other_picture, thumbnail
+from impasto.images.paintings import Painting, checked, thumbnail
 from impasto.networks import TransformNet, describe, load_network, save_network
 from impasto.networks.preprocess import Origin
 from impasto.networks.transform import TRAINING_MARGIN
 from impasto.shipped import commit
+from impasto.training.guards import FiniteLosses, check_gradients, check_weights
 from impasto.training.muon import ADAM_SHARE, Muon
 from impasto.training.objective import Objective
-from impasto.training.resume import balance_of, fixed_options, thumbnails_of
+from impasto.training.resume import (
+    balance_of,
+    check_paintings,
+    fixed_options,
+    thumbnails_of,
+    weights_from,
+)
 
 Compiled = Literal["default", "reduce-overhead", "max-autotune"]  # modes of torch.compile
 PREPROCESSING = ("canvas", "grain", "upsampling")  # network arguments copied from `start_from`
 LOOK = 50  # steps between checks for a non-finite loss, if logging is turned off
-
-_LOG = logging.getLogger("impasto")
-
-
-class NonFiniteLoss(ValueError):
-    """The loss, or a weight of the network, is NaN or infinite."""
 
 
 class FixedStyles(pl.LightningModule):
@@ -79,32 +79,23 @@ class FixedStyles(pl.LightningModule):
         compile: bool | Compiled = False,
     ) -> None:
         super().__init__()
-        if not styles:
-            raise ValueError("styles: none given; --model.styles.NAME PICTURE adds one")
-        check_style_names(styles)
-        self.styles = {
-            name: Painting(style) if isinstance(style, str) else style
-            for name, style in styles.items()
-        }
+        self.styles = checked(styles)
         if shift_weight < 0 or gap_photos < 2:
             raise ValueError(
                 f"shift_weight {shift_weight}, gap_photos {gap_photos}: the first from 0, "
                 "photos from 2"
             )
-        for name, painting in self.styles.items():
-            if not Path(painting.image).is_file():
-                what = f"painting {name}: {painting.image} does not exist"
-                raise ValueError(f"{what}; give --model.styles.{name}.image PICTURE")
         other = load_network(start_from) if start_from else None
         before = {name: other.arguments[name] for name in PREPROCESSING} if other else {}
         if canvas is not None:
             before["canvas"] = canvas
-        # Thumbnails of the paintings that `start_from` learned, by style.
-        self._known_thumbnails: dict[str, Any] = {}
+        # Thumbnails of the paintings that `start_from`, or the checkpoint, learned, by style.
+        self._known_thumbnails = thumbnails_of(other.metadata if other else {})
         network = TransformNet(len(styles), width, residual_blocks, **before)
         self.network = network.to(memory_format=torch.channels_last)
         if other:
-            self.network.load_state_dict(self._state_of(other, str(start_from)))
+            state = weights_from(other, str(start_from), self.network, list(styles))
+            self.network.load_state_dict(state)
         self.style_size, self.loss_options = style_size, loss
         self.learning_rate, self.warmup_steps = learning_rate, warmup_steps
         self.gap_photos = gap_photos
@@ -112,40 +103,9 @@ class FixedStyles(pl.LightningModule):
         self.mode = "default" if compile is True else compile
         self._compiled: Callable[..., Any] | None = None
         self._gradients_seen = False
-        # Steps whose loss terms have not been checked for NaN yet.
-        self._unchecked: list[tuple[int, dict[str, Tensor]]] = []
+        self._losses = FiniteLosses()
         self.run_config: dict[str, Any] = {}  # set by the command, recorded in the published file
         self._restored: dict[str, Any] | None = None  # the balance of a resumed run
-
-    def _state_of(self, other: TransformNet, start_from: str) -> dict[str, Tensor]:
-        """Return the weights of another network, with a row of γ and β for each of our styles.
-
-        A style that `other` knows by name keeps its row. A new style gets the mean of the rows.
-        The thumbnails of the known styles are stored for a later comparison.
-
-        Dumoulin et al. 2017 add a style to a trained network by learning its γ and β alone.
-        Departure: here all weights keep learning.
-
-        Raises:
-            ValueError: `other` has another width or number of residual blocks.
-        """
-        for name in ("width", "residual_blocks"):
-            if (theirs := other.arguments[name]) != (ours := self.network.arguments[name]):
-                what = f"start_from {start_from}: its {name} is {theirs}, not {ours}"
-                raise ValueError(f"{what}; give --model.{name} {theirs}")
-        self._known_thumbnails = {
-            style["name"]: style.get("thumbnail") for style in other.metadata.get("styles", [])
-        }
-        known = list(self._known_thumbnails)
-        state = other.state_dict()
-        for key, value in state.items():
-            if key.endswith((".gamma", ".beta")):
-                rows = [
-                    value[known.index(name)] if name in known else value.mean(0)
-                    for name in self.styles
-                ]
-                state[key] = torch.stack(rows)
-        return state
 
     def forward(self, content: Tensor, code: Tensor, origin: Origin = (0, 0)) -> Tensor:
         """Return the stylized pictures (see TransformNet.forward).
@@ -161,9 +121,9 @@ class FixedStyles(pl.LightningModule):
         """Return the loss of a batch, in which sample i of the stream learns style i mod N."""
         index = batch["index"] % len(self.styles)
         fractions, total = self.objective(self, batch["content"], index, self.global_step)
-        self._unchecked.append((self.global_step, {**fractions, "loss": total.detach()}))
+        self._losses.add(self.global_step, {**fractions, "loss": total.detach()})
         if (self.global_step + 1) % (self.trainer.log_every_n_steps or LOOK) == 0:  # type: ignore[attr-defined]
-            self._refuse_non_finite()
+            self._losses.check()
         self.log_dict(
             {f"train/{name}": value for name, value in fractions.items()},
             sync_dist=True,
@@ -186,44 +146,11 @@ class FixedStyles(pl.LightningModule):
                 if len(self.styles) > 1:
                     self.log(f"val/{name}/{term}", value, batch_size=len(content), sync_dist=True)
 
-    def _refuse_non_finite(self) -> None:
-        """Raise NonFiniteLoss if the loss of a step since the last check is NaN or infinite.
-
-        Reading a loss waits for the GPU. So the losses are collected, and checked together at
-        every logging step and before a checkpoint is written.
-        """
-        unseen, self._unchecked = self._unchecked, []
-        if not unseen or torch.stack([terms["loss"] for _, terms in unseen]).isfinite().all():
-            return
-        step, terms = next((step, terms) for step, terms in unseen if not terms["loss"].isfinite())
-        bad = next(name for name, value in terms.items() if not value.isfinite())
-        raise NonFiniteLoss(
-            f"step {step}: the {bad} term is {float(terms[bad])}; training stopped, the last "
-            "checkpoint is from before. Go on from it with a lower --model.learning_rate, or with "
-            "--trainer.precision 32-true"
-        )
-
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        """Raise ValueError at the first step if some weight of the network gets no gradient.
-
-        Compiled by torch 2.11, the network once lost its gradient, and a run learned nothing.
-        """
-        if self._gradients_seen:
-            return
+        """Check at the first step that every weight learns."""
+        if not self._gradients_seen:
+            check_gradients(self.network, f"--model.compile {self.mode}")
         self._gradients_seen = True
-        weights = {
-            name: p.grad
-            for name, p in self.network.named_parameters()
-            if p.ndim > 1 and "beta" not in name
-        }
-        if without := [
-            name for name, gradient in weights.items() if gradient is None or not gradient.any()
-        ]:
-            raise ValueError(
-                f"no gradient reaches {len(without)} of {len(weights)} weights, such as "
-                f"{without[0]} (torch {torch.__version__}, --model.compile {self.mode}): "
-                "train with --model.compile false"
-            )
 
     def _agree_on_dynamic_weights(self) -> None:
         """Average the weights of `balance: dynamic` over all ranks."""
@@ -254,46 +181,22 @@ class FixedStyles(pl.LightningModule):
             name: thumbnail(picture.pixels)
             for name, picture in zip(self.styles, pictures, strict=True)
         }
-        self._check_thumbnails()
+        start_from = str(self.start_from) if self._restored is None else None
+        check_paintings(self.styles, self.thumbnails, self._known_thumbnails, start_from)
         if self.style_size:
             pictures = [picture.resized(self.style_size) for picture in pictures]
-        paintings = [picture.pixels.to(self.device) for picture in pictures]
+        pixels = [picture.pixels.to(self.device) for picture in pictures]
         photos = None
         if self._restored is None and self.loss_options.balance != "fixed":
             first = self.trainer.datamodule.first_photos(self.gap_photos)  # type: ignore[attr-defined]
             photos = first.to(self.device)
         self.objective = Objective(
-            self.loss_options, paintings, photos, self._restored, self.shift_weight
+            self.loss_options, pixels, photos, self._restored, self.shift_weight
         )
         if self.trainer.precision == "bf16-mixed":
             # Autocast keeps a cast weight only if it has a gradient. It would cast the frozen
             # weights again in every forward pass.
             self.objective.loss.features.network.to(torch.bfloat16)
-
-    def _check_thumbnails(self) -> None:
-        """Compare each painting, by its thumbnail, with the one learned before under its name.
-
-        If they differ, a run that begins with `start_from` logs a warning.
-
-        Raises:
-            ValueError: they differ, and the run was resumed from a checkpoint.
-        """
-        for name, painting in self.styles.items():
-            if not other_picture(self._known_thumbnails.get(name), self.thumbnails[name]):
-                continue
-            if self._restored is not None:
-                raise ValueError(
-                    f"painting {name}: {painting.image} is another picture than the checkpoint was "
-                    f"trained on: give that one (--model.styles.{name}.image), or begin a new run "
-                    "with --model.start_from its network"
-                )
-            _LOG.warning(
-                "painting %s: %s is another picture than %s learned under that name, "
-                "and takes its place",
-                name,
-                painting.image,
-                self.start_from,
-            )
 
     def configure_optimizers(self) -> Muon:
         """Return the optimizer, whose learning rate `Schedule` sets at every step.
@@ -313,14 +216,8 @@ class FixedStyles(pl.LightningModule):
         Raises:
             NonFiniteLoss: a loss or a weight is not finite; no checkpoint is written.
         """
-        self._refuse_non_finite()
-        for name, value in self.network.named_parameters():
-            if not torch.isfinite(value).all():
-                what = (
-                    f"step {self.global_step}: {name} is no longer finite; "
-                    "the last checkpoint was left as it is"
-                )
-                raise NonFiniteLoss(f"{what}. Go on from it with a lower --model.learning_rate")
+        self._losses.check()
+        check_weights(self.network, self.global_step)
         description = describe(self.network, **self.metadata())
         checkpoint["impasto"] = {"network": description, "balance": self.objective.balance()}
 
@@ -333,7 +230,7 @@ class FixedStyles(pl.LightningModule):
         ours = fixed_options(self.network, self.loss_options, self.style_size)
         try:
             self._restored = balance_of(checkpoint, list(self.styles), ours)
-            self._known_thumbnails = thumbnails_of(checkpoint)
+            self._known_thumbnails = thumbnails_of(checkpoint.get("impasto", {}).get("network", {}))
         except (AttributeError, IndexError, KeyError, TypeError) as error:
             raise ValueError(
                 "--ckpt_path: not a checkpoint of impasto's training, or a damaged one"

@@ -1,10 +1,22 @@
-"""What a resumed run reads from its checkpoint, and which options must stay the same."""
+"""What a run takes over from an earlier one: from its checkpoint, or from its network.
 
+A resumed run reads a checkpoint, and most of its options must stay the same. A new run may begin
+with the weights of a trained network (`start_from`).
+"""
+
+import logging
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from impasto.choices import LossOptions
+from impasto.images.paintings import Painting, other_picture
 from impasto.networks import TransformNet
+
+_LOG = logging.getLogger("impasto")
 
 # Options of the loss that the measured balance depends on.
 BALANCE_OPTIONS = (
@@ -71,10 +83,80 @@ def balance_of(
     return balance
 
 
-def thumbnails_of(checkpoint: dict[str, Any]) -> dict[str, Any]:
-    """Return the thumbnails of a checkpoint's paintings, by style.
+def weights_from(
+    other: TransformNet, start_from: str, network: TransformNet, styles: Sequence[str]
+) -> dict[str, Tensor]:
+    """Return the weights of a trained network, with a row of γ and β for each of our styles.
 
-    A thumbnail is None if an earlier version wrote the checkpoint.
+    A style that `other` knows by name keeps its row. A new style gets the mean of the rows.
+
+    Dumoulin et al. 2017 add a style to a trained network by learning its γ and β alone.
+    Departure: here all weights keep learning.
+
+    Args:
+        other: the trained network.
+        start_from: its name, for the message.
+        network: the network of this run.
+        styles: names of the styles of this run.
+
+    Raises:
+        ValueError: `other` has another width or number of residual blocks.
     """
-    styles = checkpoint.get("impasto", {}).get("network", {}).get("styles", [])
-    return {style["name"]: style.get("thumbnail") for style in styles}
+    for name in ("width", "residual_blocks"):
+        if (theirs := other.arguments[name]) != (ours := network.arguments[name]):
+            what = f"start_from {start_from}: its {name} is {theirs}, not {ours}"
+            raise ValueError(f"{what}; give --model.{name} {theirs}")
+    known = [style["name"] for style in other.metadata.get("styles", [])]
+    state = other.state_dict()
+    for key, value in state.items():
+        if key.endswith((".gamma", ".beta")):
+            rows = [value[known.index(name)] if name in known else value.mean(0) for name in styles]
+            state[key] = torch.stack(rows)
+    return state
+
+
+def thumbnails_of(description: dict[str, Any]) -> dict[str, Any]:
+    """Return the thumbnails of a network's paintings, by style.
+
+    Args:
+        description: metadata of a network, or what a checkpoint says of its network. A thumbnail
+            is None if an earlier version wrote it.
+    """
+    return {style["name"]: style.get("thumbnail") for style in description.get("styles", [])}
+
+
+def check_paintings(
+    styles: Mapping[str, Painting],
+    thumbnails: Mapping[str, Any],
+    known: Mapping[str, Any],
+    start_from: str | None,
+) -> None:
+    """Compare each painting, by its thumbnail, with the one learned before under its name.
+
+    If they differ, a run that begins with `start_from` logs a warning.
+
+    Args:
+        styles: the paintings of this run.
+        thumbnails: their thumbnails.
+        known: thumbnails of those learned before.
+        start_from: the network that this run begins with; None: it was resumed.
+
+    Raises:
+        ValueError: they differ, and the run was resumed from a checkpoint.
+    """
+    for name, painting in styles.items():
+        if not other_picture(known.get(name), thumbnails[name]):
+            continue
+        if start_from is None:
+            raise ValueError(
+                f"painting {name}: {painting.image} is another picture than the checkpoint was "
+                f"trained on: give that one (--model.styles.{name}.image), or begin a new run "
+                "with --model.start_from its network"
+            )
+        _LOG.warning(
+            "painting %s: %s is another picture than %s learned under that name, "
+            "and takes its place",
+            name,
+            painting.image,
+            start_from,
+        )
