@@ -10,11 +10,12 @@ SOURCE = Path(__file__).parents[1] / "src" / "impasto"
 LAYERS = {
     "choices": 0, "shipped": 0, "spelling": 0, "kernels": 0, "writing": 0,
     "images": 1,
-    "networks": 2, "perceptual": 2, "data": 2,
-    "training": 3, "reference": 3, "inference": 3,
-    "benchmark": 4, "export": 4, "demo": 4,
-    "evaluation": 5,
-    "commands": 6, "__main__": 7,
+    "perceptual": 2, "data": 2,
+    "networks": 3,
+    "training": 4, "reference": 4, "inference": 4,
+    "benchmark": 5, "export": 5, "demo": 5,
+    "evaluation": 6,
+    "commands": 7, "__main__": 8,
 }  # fmt: skip
 HEAVY = {
     "pytorch_lightning": {

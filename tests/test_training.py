@@ -29,7 +29,7 @@ from impasto.networks import load_network
 from impasto.networks.preprocess import canvas
 from impasto.perceptual.target import StyleTarget
 from impasto.training import callbacks
-from impasto.training.module import FixedStyles
+from impasto.training.fixed import FixedStyles
 from impasto.training.objective import Objective
 
 ROOT = Path(__file__).parents[1]
@@ -380,10 +380,10 @@ def test_the_shift_term_sees_what_is_locked_to_the_pixel_grid(
     network: torch.nn.Module, expected: float, photos: int
 ) -> None:
     """Half a dot's square at each of two places among sixteen: where the dots are, and where they were."""
-    objective = Objective(LossOptions("compact", balance="fixed"), [torch.rand(1, 3, 64, 64)], shift_weight=1.0)
-    objective.loss, objective.target = NoLoss(), StyleTarget({}, {}, {})
-    content, index = torch.rand(photos, 3, 68, 68), torch.zeros(photos, dtype=torch.long)
-    fractions, total = objective(lambda content, code, origin: network(content, code, 8), content, index, step=0)
+    objective = Objective(LossOptions("compact", balance="fixed"), torch.device("cpu"), shift_weight=1.0)
+    objective.loss = NoLoss()
+    content, code, target = torch.rand(photos, 3, 68, 68), torch.ones(photos, 1), StyleTarget({}, {}, {})
+    fractions, total = objective(lambda content, code, origin: network(content, code, 8), content, code, target, step=0)
     assert float(total) == pytest.approx(expected, rel=0.05, abs=1e-6)
     assert float(fractions["shift"]) == pytest.approx(expected, rel=0.05, abs=1e-6)
 
@@ -403,9 +403,9 @@ def test_a_checkpoint_of_adam_is_refused_by_name_and_its_network_taken(
 
 
 def test_the_canvas_moves_with_the_photo_and_is_no_pattern_of_the_grid() -> None:
-    objective = Objective(LossOptions("compact", balance="fixed"), [torch.rand(1, 3, 64, 64)], shift_weight=1.0)
-    objective.loss, objective.target = NoLoss(), StyleTarget({}, {}, {})
-    content, index = torch.rand(1, 3, 68, 68), torch.zeros(1, dtype=torch.long)
+    objective = Objective(LossOptions("compact", balance="fixed"), torch.device("cpu"), shift_weight=1.0)
+    objective.loss = NoLoss()
+    content, code = torch.rand(1, 3, 68, 68), torch.ones(1, 1)
 
     def term(follow: int) -> float:
         """The shift term where all that is painted is a canvas, which moves with the photo or stays."""
@@ -414,7 +414,7 @@ def test_the_canvas_moves_with_the_photo_and_is_no_pattern_of_the_grid() -> None
             rows, columns = (follow * start + torch.arange(64) for start in origin)
             return content + canvas(rows, columns, 6.0)
 
-        return float(objective(paint, content, index, step=4)[1])
+        return float(objective(paint, content, code, StyleTarget({}, {}, {}), step=4)[1])
 
     assert term(1) < 1e-10 and term(0) > 1e-5
 

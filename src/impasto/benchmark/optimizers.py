@@ -13,7 +13,7 @@ from rich.progress import Progress
 
 from impasto.choices import LossOptions
 from impasto.data.modules import Photos
-from impasto.training.module import FixedStyles
+from impasto.training.fixed import FixedStyles
 from impasto.training.schedule import Schedule
 
 ADAM_RATE = 2e-3  # Adam's learning rate in the trials of checkpoints/notebook.md
@@ -47,7 +47,7 @@ class Training:
 class _ByAdam(FixedStyles):
     """`FixedStyles`, with Adam instead of Muon for every weight, as in Johnson et al. 2016."""
 
-    def configure_optimizers(self) -> torch.optim.Adam:  # type: ignore[override]
+    def configure_optimizers(self) -> torch.optim.Adam:
         return torch.optim.Adam(self.network.parameters(), ADAM_RATE)
 
     @property

@@ -18,6 +18,7 @@ from impasto.spelling import did_you_mean, printable
 
 COMMANDS = {
     "train": "train a network on photos and paintings",
+    "train-any": "train a network for any painting, on folders of paintings",
     "infer": "stylize photos with a network",
     "export": "write a network as an ONNX file",
     "optimize": "paint one photo by optimization, the reference",
@@ -27,6 +28,7 @@ COMMANDS = {
     "benchmark": "time training, losses, the reference, or painting, side by side",
 }
 
+TRAINING = ("train", "train-any", "distill")  # commands of LightningCLI
 _ENDING = ("SIGTERM", "SIGHUP")  # sent when a scheduler stops a job, and when a terminal closes
 
 
@@ -119,21 +121,21 @@ def _ending_as_ctrl_c() -> Iterator[list[int]]:
 def _run(command: str, arguments: tuple[str, ...]) -> int:
     """Import and call the function of a command, and turn its errors into a line and a status."""
     try:
-        if command in ("train", "distill", "benchmark"):
+        if command in (*TRAINING, "benchmark"):
             _ignore_lightnings_advice()
-        if command in ("train", "distill"):
+        if command in TRAINING:
             from impasto.commands.training_help import answered
 
             if answered(command, list(arguments)):
                 return 0
-        # A command is a function in a module of its own name (distill: in train). Only the module
-        # of this command is imported.
+        # A command is a function in a module of its own name, or in train. Only the module of this
+        # command is imported.
         with _ending_at_once(command):
             module = import_module(
-                f"impasto.commands.{'train' if command == 'distill' else command}"
+                f"impasto.commands.{'train' if command in TRAINING else command}"
             )
-        function = getattr(module, command)
-        if command in ("train", "distill"):
+        function = getattr(module, command.replace("-", "_"))
+        if command in TRAINING:
             # Not before: Lightning sets this level itself when it is imported.
             logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
         if command in ("benchmark", "demo"):

@@ -48,11 +48,15 @@ def networks_table() -> str:
     """Return a line for each published network: its name and its styles."""
     known = published_styles()
     width = max(map(len, known), default=0)
-    return "\n".join(f"{name:{width}}  {', '.join(styles)}" for name, styles in known.items())
+    return "\n".join(
+        f"{name:{width}}  {', '.join(styles) or 'any picture'}" for name, styles in known.items()
+    )
 
 
 def styles_table(painter: Painter) -> str:
     """Return a line for each style: its name, title, artist and year."""
+    if painter.any_picture:
+        return "any picture: --style painting.jpg"
     known = {str(style["name"]): style for style in painter.metadata.get("styles", [])}
     keys = ("title", "artist", "year")
     rows = [
@@ -70,13 +74,15 @@ def label(stylizer: Stylizer, network: Path) -> str:
     get different names.
     """
     mixture = stylizer.mixture
+    if stylizer.painter.any_picture:
+        mixture = {Path(name).stem: weight for name, weight in mixture.items()}
     style = "+".join(
         f"{name}-{100 * weight:.0f}" if len(mixture) > 1 else name
         for name, weight in mixture.items()
     )
     parts = [
         (True, network.stem),
-        (len(stylizer.painter.styles) > 1, style),
+        (len(stylizer.painter.styles) != 1, style),
         (stylizer.strength != 1, f"strength-{stylizer.strength:g}"),
         (stylizer.keep_colors, "colors-kept"),
         (stylizer.size is not None, f"{stylizer.size}px"),

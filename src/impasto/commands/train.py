@@ -1,4 +1,4 @@
-"""The commands `train` and `distill`: LightningCLI with one folder for all files of a run."""
+"""`train`, `train-any`, `distill`: LightningCLI with one folder for all files of a run."""
 
 import os
 import sys
@@ -25,6 +25,7 @@ from impasto.images.paintings import check_style_names
 from impasto.inference import Stylizer
 from impasto.perceptual.vgg import COMPACT_FILE
 from impasto.shipped import shipped_config
+from impasto.training.arbitrary import AnyStyles
 from impasto.training.callbacks import LossTable, Previews, ShowProgress, StopSafely
 from impasto.training.checkpoints import (
     Checkpoints,
@@ -35,8 +36,8 @@ from impasto.training.checkpoints import (
     newest_checkpoint,
 )
 from impasto.training.distillation import Distillation, faithfulness
+from impasto.training.fixed import FixedStyles
 from impasto.training.modes import batches_between_validations, check_options, check_precision
-from impasto.training.module import FixedStyles
 from impasto.training.schedule import Schedule
 from impasto.writing import check_folder, write_text
 
@@ -227,6 +228,26 @@ class TrainingCLI(LightningCLI):
         )
 
 
+class AnyStylesCLI(TrainingCLI):
+    """`fit` and `validate` of the command `train-any`."""
+
+    def add_pictures(self, parser: LightningArgumentParser) -> None:
+        """Add the options of previews."""
+        parser.add_lightning_class_args(Previews, "previews")
+
+    def default_run(self, config: Any) -> str:
+        """Return the name of a run without --run."""
+        return "any"
+
+    def publish(self, run: Path) -> None:
+        """Write the finished network, and print how to go on."""
+        published = self.model.publish(run / f"{run.name}.safetensors")
+        print(
+            f"network: {published}\nstylize with it: python scripts/infer.py PHOTO "
+            f"--network {published} --style PAINTING"
+        )
+
+
 class DistillationCLI(TrainingCLI):
     """`fit` and `validate` of the command `distill`; `configs/distill.yaml` is always read."""
 
@@ -365,6 +386,11 @@ def _has_bf16(accelerator: str) -> bool:
 def train(arguments: list[str]) -> int:
     """Run `impasto train` with the arguments of a command line; return the exit status."""
     return _start(TrainingCLI, FixedStyles, "train", "default.yaml", arguments)
+
+
+def train_any(arguments: list[str]) -> int:
+    """Run `impasto train-any` with the arguments of a command line; return the exit status."""
+    return _start(AnyStylesCLI, AnyStyles, "train-any", "default.yaml", arguments)
 
 
 def distill(arguments: list[str]) -> int:

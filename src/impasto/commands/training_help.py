@@ -70,11 +70,14 @@ The run
 Example: {example}
 """
 
-_PICTURES = """\
-  --try_on PHOTO                  a photo to stylize with the finished network
+_PREVIEWS = """\
   --previews.every_n_steps N      steps between contact sheets; 0: never [500]
   --previews.photos N             photos on a sheet [4]
 """
+
+_PICTURES = f"""\
+  --try_on PHOTO                  a photo to stylize with the finished network
+{_PREVIEWS}"""
 
 _STYLES = """\
 Paintings and network
@@ -122,6 +125,35 @@ Loss
   --model.loss.combined_weight X  for the command optimize only [0.0]
 """
 
+_ANY = """\
+Paintings and network
+  --model.paintings LIST          folders and files of paintings, each drawn
+                                  equally often
+  --model.held_out LIST           folders and files kept out of training, for
+                                  validation and previews [[]]
+  --model.views N                 views of a painting to learn: the whole, then
+                                  random parts [2]
+  --model.limit N                 paintings of each folder to learn; all, if not
+                                  given
+  --model.style_size PIXELS       longer side of whole paintings [512]
+  --model.basis N                 basis styles, which a code weighs [64]
+  --model.width N                 channels at full resolution [16]
+  --model.residual_blocks N       [5]
+  --model.start_from NETWORK      a published name or a file, of the same width
+                                  and blocks, to start from
+  --model.canvas LEVELS           grey levels of a faint pattern under every
+                                  photo [3.0]
+  --model.learning_rate X         highest rate of Muon; Adam has a tenth [0.02]
+  --model.warmup_steps N          steps over which the rate rises [100]
+  --model.gap_photos N            photos that the balance is measured on [32]
+  --model.own_weight X            weight of a photo's error in its own style
+                                  [1.0]
+  --model.shift_weight X          a shifted photo gives the shifted painting [0.0]
+  --model.compile MODE            torch.compile: true, or one of its modes
+                                  [False]
+
+"""
+
 _COMPACT = """\
 Networks
   --model.paintings FOLDER        paintings; every fifth is for validation
@@ -142,6 +174,7 @@ Networks
 
 EXAMPLES = {
     "train": "impasto train fit --data.photos photos/ --model.styles.my_painting painting.jpg",
+    "train-any": "impasto train-any fit --data.photos photos/ --model.paintings '[paintings/]'",
     "distill": "impasto distill fit --data.photos photos/ --model.paintings paintings/",
 }
 _TEXTS = {
@@ -149,6 +182,12 @@ _TEXTS = {
         "description": "Train a network on photos and paintings.",
         "config": "configs/default.yaml",
         "crop": 256, "val_photos": 16, "max_steps": 40000, "model": _STYLES, "pictures": _PICTURES,
+    },
+    "train-any": {
+        "description": "Train a network for any painting, on photos and many paintings.",
+        "config": "configs/default.yaml",
+        "crop": 256, "val_photos": 16, "max_steps": 40000,
+        "model": _ANY + _STYLES[_STYLES.index("Loss\n"):], "pictures": _PREVIEWS,
     },
     "distill": {
         "description": "Make the compact loss network, which predicts the features of VGG.",

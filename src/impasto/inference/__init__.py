@@ -1,7 +1,7 @@
 """Stylizing pictures with a trained network: a `Stylizer` is made once and called per picture."""
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +20,7 @@ from impasto.images.large import LARGEST, Rows, Scan, collected, read_scan, scan
 from impasto.inference.backends import open_painter
 from impasto.inference.devices import memory_explained
 from impasto.inference.strokes import BORDER, Enlarged, check_stroke, painted_side
-from impasto.inference.styles import elsewhere
+from impasto.inference.styles import AnyStyle, elsewhere, pictures
 from impasto.inference.tiles import (
     AUTO_SIDE,
     Floats,
@@ -37,7 +37,7 @@ from impasto.inference.tiles import (
     tile_side,
 )
 from impasto.networks import TransformNet
-from impasto.networks.styles import Number, Style, UnknownStyle
+from impasto.networks.styles import Number, UnknownStyle
 
 # How far values may lie outside [0, 1]: bicubic resampling overshoots a little, while values up to
 # 255 are a mistake.
@@ -50,7 +50,8 @@ class Stylizer:
     Args:
         network: a published name, a file (also `.onnx`), or a network, which is copied.
         style: a name, a mixture ("starry_night=0.7,wave=0.3"), or a mapping of names to weights.
-            None is allowed where the network has one style.
+            None is allowed where the network has one style. For a network for any painting: a path
+            or a mixture of paths, a PIL image, or a tensor 3×H×W in [0, 1].
         strength: from 0, exactly the photo, to 1, fully stylized.
         keep_colors: take the luminance from the stylized picture and the colours from the photo.
         size: longer side of the result in pixels; None: as the photo.
@@ -73,7 +74,7 @@ class Stylizer:
     """
 
     def __init__(
-        self, network: TransformNet | str | Path, style: Style | None = None, *,
+        self, network: TransformNet | str | Path, style: AnyStyle = None, *,
         strength: Number = 1.0, keep_colors: bool = False, size: int | None = None,
         device: str = "auto", backend: Backend = "auto", tile: Tiling = "auto",
         stroke: Stroke = "auto",
@@ -91,7 +92,18 @@ class Stylizer:
         self.stroke = stroke
         self._bind(style)
 
-    def _bind(self, style: Style | None) -> None:
+    def _bind(self, style: AnyStyle) -> None:
+        if self.painter.any_picture:
+            paintings = pictures(style)
+            total = sum(weight for _, weight in paintings.values())
+            self.code = self.painter.encode_style(list(paintings.values()))
+            self.mixture = {name: weight / total for name, (_, weight) in paintings.items()}
+            return
+        if not isinstance(style, str | Mapping | None):
+            raise ValueError(
+                f"style {type(style).__name__}: this network knows {', '.join(self.styles)}; a "
+                "picture as the style needs a network for any painting"
+            )
         try:
             self.code = self.painter.encode_style(style)
         except UnknownStyle as error:
@@ -105,7 +117,7 @@ class Stylizer:
         """The names of the network's styles, in the network's order."""
         return list(self.painter.styles)
 
-    def __call__(self, image: Any, style: Style | None = None) -> Any:
+    def __call__(self, image: Any, style: AnyStyle = None) -> Any:
         """Return the stylized image, in the type of `image`.
 
         Args:

@@ -15,8 +15,9 @@ from impasto.choices import Backend
 from impasto.inference.devices import find_device, of_memory
 from impasto.networks import NetworkError, TransformNet, find_network, load_network, upgraded
 from impasto.networks.layers import Moments
+from impasto.networks.predictor import AnyStyleNet
 from impasto.networks.preprocess import Origin
-from impasto.networks.styles import Style, style_weights
+from impasto.networks.styles import style_weights
 
 # Properties that an exported file must have besides the network's metadata, with valid values.
 _PROPERTIES = {
@@ -28,18 +29,24 @@ PARTS = ".parts.onnx"
 
 
 class TorchPainter:
-    """Runs a network in torch, in float32 and channels-last."""
+    """Runs a network in torch, in float32 and channels-last.
+
+    Attributes:
+        any_picture: whether a picture is a style, and names are not.
+    """
 
     def __init__(self, network: TransformNet, device: str = "auto") -> None:
         self.device = find_device(device)
         self.styles, self.metadata, self.reach = network.styles, network.metadata, network.reach
+        self.any_picture = isinstance(network, AnyStyleNet)
         self.network = (
             network.eval().to(self.device, torch.float32).to(memory_format=torch.channels_last)
         )
 
-    def encode_style(self, style: Style | None) -> Float[Tensor, "1 n"]:
-        """Return the code of a style; see `TransformNet.encode_style`."""
-        return self.network.encode_style(style)
+    def encode_style(self, style: Any) -> Float[Tensor, "1 n"]:
+        """Return the code of a style; see `encode_style` of the network."""
+        with torch.inference_mode():
+            return self.network.encode_style(style)
 
     def paint(
         self, content: Float[Tensor, "b 3 h w"], code: Float[Tensor, "_ n"],
@@ -72,6 +79,9 @@ class TorchPainter:
 class OnnxPainter:
     """Runs an exported network in ONNX Runtime.
 
+    Attributes:
+        any_picture: whether a picture is a style. No network of this kind can be exported yet.
+
     Args:
         path: the exported file.
         device: auto (CUDA if ONNX Runtime has it, else the CPU), cpu, or a CUDA device.
@@ -80,6 +90,8 @@ class OnnxPainter:
         NetworkError: the file is damaged, not one of ours, or of a newer format.
         ValueError: ONNX Runtime is not installed, or lacks the device.
     """
+
+    any_picture = False
 
     def __init__(self, path: Path, device: str = "auto") -> None:
         runtime = _onnxruntime()
@@ -98,7 +110,7 @@ class OnnxPainter:
         self.styles = [str(style["name"]) for style in self.metadata["styles"]]
         self.reach = int(self.metadata["reach"])
 
-    def encode_style(self, style: Style | None) -> Float[Tensor, "1 n"]:
+    def encode_style(self, style: Any) -> Float[Tensor, "1 n"]:
         """Return the code of a style; see `style_weights`."""
         return style_weights(style, self.styles)
 

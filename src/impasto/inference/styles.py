@@ -1,20 +1,71 @@
-"""Finding a published network that knows a style."""
+"""Styles as users give them: names that published networks know, and pictures."""
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+from torch import Tensor
 
 from impasto.choices import IMAGE_SUFFIXES
+from impasto.images import from_pil, read_image
 from impasto.networks import published_styles
-from impasto.networks.styles import style_parts
+from impasto.networks.styles import Number, Style, style_parts
 from impasto.spelling import did_you_mean
+
+# Every kind of style that a Stylizer takes.
+AnyStyle = Style | Path | Image.Image | Tensor | Mapping[Path, Number] | None
+ANY = "any"  # the published network for any picture
+
+
+def pictures(style: AnyStyle) -> dict[str, tuple[Tensor, float]]:
+    """Return the paintings that a style means, 1×3×H×W in [0, 1], with their weights, by name.
+
+    Args:
+        style: a path, a mixture of paths ("a.jpg=0.7,b.jpg=0.3", or a mapping to weights), a PIL
+            image, or a tensor 3×H×W or 1×3×H×W in [0, 1].
+
+    Raises:
+        ValueError: no style, a file that cannot be read, or a weight that is not above 0.
+    """
+    if style is None:
+        raise ValueError("this network paints in the style of a picture: --style painting.jpg")
+    if isinstance(style, Tensor):
+        return {"painting": (style if style.ndim == 4 else style[None], 1.0)}
+    if isinstance(style, Image.Image):
+        return {"painting": (from_pil(style).pixels, 1.0)}
+    weights: Mapping[Any, Number]
+    if isinstance(style, Path) or (isinstance(style, str) and Path(style).expanduser().is_file()):
+        weights = {style: 1.0}
+    else:
+        weights = style_parts(style) if isinstance(style, str) else style
+    found = {}
+    for path, weight in weights.items():
+        if not (math.isfinite(weight) and weight > 0):
+            raise ValueError(f"style {path}={weight}: a weight must be a number above 0")
+        found[str(path)] = (read_image(Path(path).expanduser()).pixels, float(weight))
+    if not found:
+        raise ValueError("style: no picture is given")
+    return found
+
+
+def are_pictures(style: str) -> bool:
+    """Whether a style names picture files, not styles of a network."""
+    return all(Path(name).expanduser().is_file() for name in style_parts(style))
 
 
 def network_of(style: str) -> str:
     """Return the published network that knows a style, or every style of a mixture.
 
-    If several do, it is the one with the fewest styles.
+    If several do, it is the one with the fewest styles. For picture files it is the network `any`.
 
     Raises:
         ValueError: no published network does.
     """
     known = published_styles()
+    if ANY in known and are_pictures(style):
+        return ANY
     every = sorted({name for names in known.values() for name in names})
     wanted = style_parts(style, every)
     if unknown := [name for name in wanted if name not in every]:

@@ -132,23 +132,23 @@ class PerceptualLoss(nn.Module):
         Raises:
             ValueError: the gaps need to be measured, and there are fewer than two photos.
         """
-        each = [self._grams(style) for style in styles]
+        each = [self.grams(style) for style in styles]
         grams = {key: torch.cat([part[key] for part in each]) for key in each[0]}
         if masks is not None:
             shares = torch.tensor(mixture or [1 / len(styles)] * len(styles)).to(masks)
-            return replace(self._balanced(grams, photos, gaps), masks=masks, shares=shares)
+            return replace(self.balanced(grams, photos, gaps), masks=masks, shares=shares)
         if mixture is not None:
             weights = torch.tensor(mixture, dtype=torch.float32)
             grams = {
                 key: torch.tensordot(weights.to(gram), gram, 1)[None] for key, gram in grams.items()
             }
-        return self._balanced(grams, photos, gaps)
+        return self.balanced(grams, photos, gaps)
 
-    def _balanced(
+    def balanced(
         self,
         grams: dict[Key, Tensor],
         photos: Tensor | PhotoStatistics | None,
-        gaps: dict[str, dict[str, list[float]]] | None,
+        gaps: dict[str, dict[str, list[float]]] | None = None,
     ) -> StyleTarget:
         """Return the target of Gram matrices, with its gaps set to 1, given, or measured."""
         if self.options.balance == "fixed":
@@ -330,7 +330,8 @@ class PerceptualLoss(nn.Module):
         return kept, grams
 
     @torch.no_grad()
-    def _grams(self, style: Tensor) -> ByKey:
+    def grams(self, style: Float[Tensor, "b 3 h w"]) -> ByKey:
+        """Return the Gram matrices of paintings B×3×H×W in [0, 1], for `balanced`."""
         return self._pyramid(style, self.options.style_layers)[1]
 
     def _follow(self, terms: list[Tensor], output: Tensor) -> None:

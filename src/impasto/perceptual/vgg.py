@@ -290,7 +290,7 @@ def load_compact(weights: str | None) -> nn.Sequential:
     """
     if weights == "random":
         return factored("vgg16", COMPACT_RANKS)
-    file = _weights_at(Path(weights).expanduser(), "compact") if weights else _shipped_compact()
+    file = _weights_at(Path(weights).expanduser(), "compact") if weights else shipped_compact()
     try:
         with safe_open(file, framework="pt") as stored:
             described = json.loads((stored.metadata() or {})["impasto"])
@@ -306,7 +306,12 @@ def load_compact(weights: str | None) -> nn.Sequential:
     return network
 
 
-def _shipped_compact() -> Path:
+def shipped_compact() -> Path:
+    """Return the file of the compact network that comes with the project.
+
+    Raises:
+        ValueError: it is missing.
+    """
     for folder in CHECKPOINTS:
         if (file := folder / COMPACT_FILE).is_file():
             return file

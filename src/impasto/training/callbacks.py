@@ -227,13 +227,13 @@ class Previews(pl.Callback):
     @torch.no_grad()
     def _paint(self, trainer: pl.Trainer, pl_module: Any) -> None:
         photos = trainer.datamodule.preview_photos(self.photos).to(pl_module.device)  # type: ignore[attr-defined]
-        codes = torch.eye(len(pl_module.styles), device=pl_module.device)
+        codes = {name: code for name, (code, _) in pl_module.shown().items()}
         rows = [
-            [photo, *(pl_module.network(photo, code[None]) for code in codes)]
+            [photo, *(pl_module.network(photo, code) for code in codes.values())]
             for photo in photos.split(1)
         ]
         rows = [[picture.float().cpu() for picture in row] for row in rows]
-        sheet = contact_sheet(rows, column_labels=["photo", *pl_module.styles])
+        sheet = contact_sheet(rows, column_labels=["photo", *codes])
         folder = Path(trainer.default_root_dir) / "previews"
         with new_file(folder / f"step-{trainer.global_step:06d}.jpg", overwrite=True) as file:
             sheet.save(file, "JPEG", quality=90)

@@ -1,111 +1,89 @@
-"""The Lightning module that trains the transform network on one or several paintings."""
+"""The Lightning module that trains a transform network: a step, its guards, its checkpoints."""
 
+from abc import abstractmethod
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
 import pytorch_lightning as pl
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from impasto.choices import LossOptions
-from impasto.images import read_image
-from impasto.images.paintings import Painting, checked, thumbnail
-from impasto.networks import TransformNet, describe, load_network, save_network
+from impasto.networks import TransformNet, describe, save_network
 from impasto.networks.preprocess import Origin
 from impasto.networks.transform import TRAINING_MARGIN
-from impasto.shipped import commit
+from impasto.perceptual.loss import PerceptualLoss
+from impasto.perceptual.target import StyleTarget
 from impasto.training.guards import FiniteLosses, check_gradients, check_weights
 from impasto.training.muon import ADAM_SHARE, Muon
 from impasto.training.objective import Objective
-from impasto.training.resume import (
-    balance_of,
-    check_paintings,
-    fixed_options,
-    thumbnails_of,
-    weights_from,
-)
 
 Compiled = Literal["default", "reduce-overhead", "max-autotune"]  # modes of torch.compile
-PREPROCESSING = ("canvas", "grain", "upsampling")  # network arguments copied from `start_from`
 LOOK = 50  # steps between checks for a non-finite loss, if logging is turned off
 
 
-class FixedStyles(pl.LightningModule):
-    """Trains one network on 1…N paintings: sample i of the photos learns style i mod N.
+class StyleTraining(pl.LightningModule):
+    """Trains a network on photos, each of which learns the style of a painting.
+
+    A subclass says which: `FixedStyles` and `AnyStyles`.
 
     Args:
-        styles: the paintings by name: a picture file, or its image, title, artist, year, licence
-            and source.
-        style_size: longer side of the paintings in pixels, the scale of the strokes; 0 keeps
-            their size.
-        width: channels of the network at full resolution (32: Johnson et al. 2016; 16: the
-            real-time network, four times cheaper).
-        residual_blocks: residual blocks of the network.
-        start_from: a trained network to start from, a published name or a file, of the same width
-            and residual blocks. Styles that it knows by name go on from what they learned; new
-            styles begin as the mean of its styles. Its grain and upsampling are copied.
-        canvas: standard deviation, in grey levels, of a faint pattern added to every photo, so
-            that flat areas get strokes; 0: none. If not given, that of `start_from`, or else 3.
+        network: the network to train.
         loss: the perceptual loss.
-        learning_rate: highest learning rate of Muon, for all convolutions but the last; Adam, for
-            all other parameters, has a tenth of it.
-        warmup_steps: steps over which the learning rate rises linearly; a cosine lowers it to 0
-            at the end of the run.
+        learning_rate: highest learning rate of Muon.
+        warmup_steps: steps over which the learning rate rises linearly.
         gap_photos: photos on which the balance of the loss is measured, once; at least 2.
-        shift_weight: weight of the squared difference between the painting of a shifted photo and
-            the shifted painting. It keeps patterns, such as dots in flat areas, from locking to
-            the pixel grid. Crops are then 4 pixels smaller, and every fourth is painted twice.
-        compile: compile network and loss of the training steps: true, or a mode of torch.compile
-            such as reduce-overhead, which replays CUDA graphs.
+        shift_weight: weight of the shift term (`Objective`).
+        compile: whether to compile network and loss, and in which mode of torch.compile.
     """
 
     objective: Objective
 
     def __init__(
-        self,
-        styles: dict[str, str | Painting],
-        style_size: int = 512,
-        width: int = 32,
-        residual_blocks: int = 5,
-        start_from: str | None = None,
-        canvas: float | None = None,
-        loss: LossOptions = LossOptions(),  # noqa: B008  only read
-        learning_rate: float = 0.02,
-        warmup_steps: int = 100,
-        gap_photos: int = 32,
-        shift_weight: float = 0.0,
-        compile: bool | Compiled = False,
-    ) -> None:
+        self, network: TransformNet, loss: LossOptions, learning_rate: float, warmup_steps: int,
+        gap_photos: int, shift_weight: float, compile: bool | Compiled,
+    ) -> None:  # fmt: skip
         super().__init__()
-        self.styles = checked(styles)
         if shift_weight < 0 or gap_photos < 2:
             raise ValueError(
                 f"shift_weight {shift_weight}, gap_photos {gap_photos}: the first from 0, "
                 "photos from 2"
             )
-        other = load_network(start_from) if start_from else None
-        before = {name: other.arguments[name] for name in PREPROCESSING} if other else {}
-        if canvas is not None:
-            before["canvas"] = canvas
-        # Thumbnails of the paintings that `start_from`, or the checkpoint, learned, by style.
-        self._known_thumbnails = thumbnails_of(other.metadata if other else {})
-        network = TransformNet(len(styles), width, residual_blocks, **before)
         self.network = network.to(memory_format=torch.channels_last)
-        if other:
-            state = weights_from(other, str(start_from), self.network, list(styles))
-            self.network.load_state_dict(state)
-        self.style_size, self.loss_options = style_size, loss
-        self.learning_rate, self.warmup_steps = learning_rate, warmup_steps
-        self.gap_photos = gap_photos
-        self.shift_weight, self.start_from = shift_weight, start_from
+        self.loss_options, self.learning_rate, self.warmup_steps = loss, learning_rate, warmup_steps
+        self.gap_photos, self.shift_weight = gap_photos, shift_weight
         self.mode = "default" if compile is True else compile
         self._compiled: Callable[..., Any] | None = None
         self._gradients_seen = False
         self._losses = FiniteLosses()
         self.run_config: dict[str, Any] = {}  # set by the command, recorded in the published file
-        self._restored: dict[str, Any] | None = None  # the balance of a resumed run
+        self.restored: dict[str, Any] | None = None  # the balance of a resumed run
+
+    @abstractmethod
+    def prepare_targets(self, loss: PerceptualLoss) -> None:
+        """Compute what the samples are compared with, once, when the device is known."""
+
+    @abstractmethod
+    def samples(self, batch: dict[str, Any]) -> tuple[Float[Tensor, "b n"], StyleTarget]:
+        """Return the code and the target of each sample of a batch."""
+
+    def further_terms(self, batch: dict[str, Any]) -> dict[str, Tensor]:
+        """Return terms of the loss besides those of `Objective`, by name."""
+        return {}
+
+    @abstractmethod
+    def shown(self) -> dict[str, tuple[Float[Tensor, "1 n"], StyleTarget]]:
+        """Return the styles of validation and previews: code and target of each, by name."""
+
+    @abstractmethod
+    def balance(self) -> dict[str, Any]:
+        """Return what a resumed run needs to measure the balance no second time."""
+
+    @abstractmethod
+    def metadata(self) -> dict[str, Any]:
+        """Return what the published file records besides the weights."""
 
     def forward(self, content: Tensor, code: Tensor, origin: Origin = (0, 0)) -> Tensor:
         """Return the stylized pictures (see TransformNet.forward).
@@ -118,10 +96,12 @@ class FixedStyles(pl.LightningModule):
         return network(content, code, TRAINING_MARGIN, origin)
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
-        """Return the loss of a batch, in which sample i of the stream learns style i mod N."""
-        index = batch["index"] % len(self.styles)
-        fractions, total = self.objective(self, batch["content"], index, self.global_step)
-        self._losses.add(self.global_step, {**fractions, "loss": total.detach()})
+        """Return the loss of a batch, whose samples learn the styles of `samples`."""
+        step = self.global_step
+        fractions, total = self.objective(self, batch["content"], *self.samples(batch), step)
+        for name, term in self.further_terms(batch).items():
+            fractions[name], total = term.detach(), total + term
+        self._losses.add(step, {**fractions, "loss": total.detach()})
         if (self.global_step + 1) % (self.trainer.log_every_n_steps or LOOK) == 0:  # type: ignore[attr-defined]
             self._losses.check()
         self.log_dict(
@@ -136,14 +116,15 @@ class FixedStyles(pl.LightningModule):
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
         """Log the loss terms of every photo in every style: their mean, and those of each style."""
         content = batch["content"]
-        for number, name in enumerate(self.styles):
-            index = torch.full((len(content),), number, device=self.device)
-            fractions, total = self.objective(self, content, index, self.global_step)
+        shown = self.shown()
+        for name, (code, target) in shown.items():
+            each = target.select(torch.zeros(len(content), dtype=torch.int64, device=self.device))
+            fractions, total = self.objective(self, content, code, each, self.global_step)
             for term, value in {**fractions, "loss": total}.items():
                 self.log(
                     f"val/{term}", value, batch_size=len(content), sync_dist=True, reduce_fx="mean"
                 )
-                if len(self.styles) > 1:
+                if len(shown) > 1:
                     self.log(f"val/{name}/{term}", value, batch_size=len(content), sync_dist=True)
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
@@ -176,29 +157,23 @@ class FixedStyles(pl.LightningModule):
         """Build the loss network and the targets, once, when the device is known."""
         if hasattr(self, "objective"):
             return
-        pictures = [read_image(painting.image) for painting in self.styles.values()]
-        self.thumbnails = {
-            name: thumbnail(picture.pixels)
-            for name, picture in zip(self.styles, pictures, strict=True)
-        }
-        start_from = str(self.start_from) if self._restored is None else None
-        check_paintings(self.styles, self.thumbnails, self._known_thumbnails, start_from)
-        if self.style_size:
-            pictures = [picture.resized(self.style_size) for picture in pictures]
-        pixels = [picture.pixels.to(self.device) for picture in pictures]
-        photos = None
-        if self._restored is None and self.loss_options.balance != "fixed":
-            first = self.trainer.datamodule.first_photos(self.gap_photos)  # type: ignore[attr-defined]
-            photos = first.to(self.device)
-        self.objective = Objective(
-            self.loss_options, pixels, photos, self._restored, self.shift_weight
-        )
+        self.objective = Objective(self.loss_options, self.device, self.shift_weight)
+        loss = self.objective.loss
+        if self.restored is not None:
+            loss.dynamic.copy_(torch.tensor(self.restored["dynamic"]))
+        self.prepare_targets(loss)
         if self.trainer.precision == "bf16-mixed":
             # Autocast keeps a cast weight only if it has a gradient. It would cast the frozen
             # weights again in every forward pass.
-            self.objective.loss.features.network.to(torch.bfloat16)
+            loss.features.network.to(torch.bfloat16)
 
-    def configure_optimizers(self) -> Muon:
+    def balance_photos(self) -> Float[Tensor, "p 3 s s"] | None:
+        """Return the photos to measure the balance on; None if it is fixed, or restored."""
+        if self.restored is not None or self.loss_options.balance == "fixed":
+            return None
+        return self.trainer.datamodule.first_photos(self.gap_photos).to(self.device)  # type: ignore[attr-defined]
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
         """Return the optimizer, whose learning rate `Schedule` sets at every step.
 
         Departure: Johnson et al. 2016 use Adam at a constant 1e-3.
@@ -219,42 +194,8 @@ class FixedStyles(pl.LightningModule):
         self._losses.check()
         check_weights(self.network, self.global_step)
         description = describe(self.network, **self.metadata())
-        checkpoint["impasto"] = {"network": description, "balance": self.objective.balance()}
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Restore the balance measured when the run began, so that the loss stays the same.
-
-        Raises:
-            ValueError: the checkpoint is of other styles or options (`balance_of`), or damaged.
-        """
-        ours = fixed_options(self.network, self.loss_options, self.style_size)
-        try:
-            self._restored = balance_of(checkpoint, list(self.styles), ours)
-            self._known_thumbnails = thumbnails_of(checkpoint.get("impasto", {}).get("network", {}))
-        except (AttributeError, IndexError, KeyError, TypeError) as error:
-            raise ValueError(
-                "--ckpt_path: not a checkpoint of impasto's training, or a damaged one"
-            ) from error
-
-    def metadata(self) -> dict[str, Any]:
-        """Return what the published file records: styles, loss and balance, training, commit."""
-        options = asdict(self.loss_options)
-        options.pop("weights")  # a path on this machine
-        return {
-            "styles": [
-                {"name": name, **painting.credits(), "thumbnail": self.thumbnails[name]}
-                for name, painting in self.styles.items()
-            ],
-            "loss": {**options, "gaps": self.objective.target.gaps()},
-            "training": {
-                "steps": self.global_step,
-                "style_size": self.style_size,
-                "shift_weight": self.shift_weight,
-                "start_from": self.start_from and Path(self.start_from).stem,
-                **self.run_config,
-            },
-            "commit": commit(),
-        }
+        balance = {**self.balance(), "dynamic": self.objective.loss.dynamic.tolist()}
+        checkpoint["impasto"] = {"network": description, "balance": balance}
 
     def publish(self, path: str | Path) -> Path:
         """Write the network with its metadata to a `.safetensors` file, in half precision."""

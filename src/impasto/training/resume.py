@@ -50,7 +50,8 @@ def balance_of(
         ours: the `fixed_options` options of this run.
 
     Returns:
-        What `Objective.balance` gave; None if the checkpoint holds none.
+        What the module's `balance` gave, and the weights that `balance: dynamic` moves; None if
+        the checkpoint holds none.
 
     Raises:
         ValueError: the checkpoint is of an earlier version, of other styles or other options.

@@ -1,0 +1,220 @@
+"""Training of a network for any painting, on as many paintings as there are."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from impasto.choices import LossOptions
+from impasto.networks import load_network
+from impasto.networks.predictor import (
+    LAYERS,
+    SIDE,
+    AnyStyleNet,
+    StyleStatistics,
+    compact_hash,
+    style_statistics,
+    with_basis,
+)
+from impasto.perceptual.features import FeatureNetwork
+from impasto.perceptual.gaps import PhotoStatistics
+from impasto.perceptual.loss import PerceptualLoss
+from impasto.perceptual.target import ByKey, StyleTarget, squared_error
+from impasto.shipped import commit
+from impasto.training.module import Compiled, StyleTraining
+from impasto.training.resume import balance_of, fixed_options
+from impasto.training.views import PaintingViews, found
+
+SHOWN = 4  # held-out paintings of validation and previews
+OWN_EVERY = 16  # one sample of so many is also painted in its own style
+CONSTANTS_FROM = 256  # views from which the constants of the predictor are computed
+# Mean squared difference of the pixels of two unrelated photos.
+PIXEL_GAP = 0.12
+
+
+class AnyStyles(StyleTraining):
+    """Trains one network for any painting: a predictor learns the codes of many paintings.
+
+    Every sample learns a view of one painting, and a quarter of them a mixture of two. All views
+    are measured once, before the first step. A view takes 1.2 MB of memory.
+
+    Args:
+        paintings: folders and files of paintings; each of them is drawn equally often.
+        held_out: folders and files that are kept out of training, for validation and previews.
+        views: how many views of a painting to learn: the whole, then random parts of it.
+        limit: how many paintings of each folder to learn; if not given, all.
+        style_size: longer side in pixels at which whole paintings are learned.
+        basis: number of basis styles, of which codes are weights.
+        width: channels of the network at full resolution.
+        residual_blocks: residual blocks of the network.
+        start_from: a trained network to start from, a published name or a file, of the same width
+            and residual blocks; its styles become basis styles.
+        canvas: standard deviation, in grey levels, of a faint pattern added to every photo.
+        loss: the perceptual loss.
+        learning_rate: highest learning rate of Muon, for all convolutions but the last; Adam, for
+            all other parameters, has a tenth of it.
+        warmup_steps: steps over which the learning rate rises linearly; a cosine lowers it to 0
+            at the end of the run.
+        gap_photos: photos on which the balance of the loss is measured, once; at least 2.
+        own_weight: weight of the error of a photo painted in its own style, as a fraction of the
+            difference of unrelated photos.
+        shift_weight: weight of the squared difference between the painting of a shifted photo and
+            the shifted painting.
+        compile: compile network and loss of the training steps: true, or a mode of torch.compile.
+    """
+
+    network: AnyStyleNet
+    views: PaintingViews
+    shown_views: PaintingViews
+    photos: PhotoStatistics | None
+
+    def __init__(
+        self,
+        paintings: list[str],
+        held_out: list[str] = [],  # noqa: B006  only read
+        views: int = 2,
+        limit: int | None = None,
+        style_size: int = SIDE,
+        basis: int = 64,
+        width: int = 16,
+        residual_blocks: int = 5,
+        start_from: str | None = None,
+        canvas: float = 3.0,
+        loss: LossOptions = LossOptions(),  # noqa: B008  only read
+        learning_rate: float = 0.02,
+        warmup_steps: int = 100,
+        gap_photos: int = 32,
+        own_weight: float = 1.0,
+        shift_weight: float = 0.0,
+        compile: bool | Compiled = False,
+    ) -> None:
+        if tuple(loss.scales) != (1.0,) or loss.balance == "dynamic" or loss.combined_weight:
+            raise ValueError(
+                f"loss.scales {loss.scales}, loss.balance {loss.balance}: for any painting, scales "
+                "must be [1.0], and balance relative or fixed"
+            )
+        if views < 1 or style_size < 1 or (limit is not None and limit < 1):
+            raise ValueError(
+                f"views {views}, limit {limit}, style_size {style_size}: must be at least 1"
+            )
+        held = found(held_out, [], None)
+        kept_out = [file for files in held for file in files]
+        folders = found(paintings, kept_out, limit)
+        network = AnyStyleNet(basis, width, residual_blocks, canvas)
+        other = load_network(start_from) if start_from else None
+        network.load_state_dict(with_basis(network, other))
+        super().__init__(
+            network, loss, learning_rate, warmup_steps, gap_photos, shift_weight, compile
+        )
+        self.folders, self.held_out, self.number_of_views = folders, kept_out, views
+        self.style_size, self.start_from, self.own_weight = style_size, start_from, own_weight
+
+    def prepare_targets(self, loss: PerceptualLoss) -> None:
+        """Measure all views of all paintings, and the balance of the loss."""
+        reader = FeatureNetwork("compact", LAYERS).to(self.device)
+        layers = loss.options.style_layers
+        same = loss.options.network == "compact" and loss.options.weights is None
+        same = same and set(layers) <= set(LAYERS)
+
+        def measure(view: Tensor) -> tuple[StyleStatistics, ByKey]:
+            statistics = style_statistics(reader, view.to(self.device))
+            if same:
+                return statistics, {(1.0, k): statistics.grams[k] for k in layers}
+            return statistics, loss.grams(view.to(self.device))
+
+        photos = self.balance_photos()
+        self.photos = PhotoStatistics(**self.restored["photos"]) if self.restored else None
+        if photos is not None:
+            self.photos = loss.photo_statistics(photos)
+        side = self.style_size
+        self.views = PaintingViews.measured(self.folders, self.number_of_views, side, measure)
+        shown = self.held_out[:SHOWN] or self.folders[0][:SHOWN]
+        self.shown_views = PaintingViews.measured([shown], 1, side, measure)
+        # Neither is part of the weights: the reader comes with the package.
+        self._judges: list[Any] = [loss, reader]
+        if self.global_step == 0 and self.restored is None:
+            self.network.predictor.fit_constants(self._sampled_statistics())
+
+    def _sampled_statistics(self) -> StyleStatistics:
+        """Return the statistics of views, drawn as in training."""
+        drawn = [self.views.draw(number, 0)[0][0] for number in range(CONSTANTS_FROM)]
+        return self.views.at(torch.tensor(drawn, device=self.device))[0]
+
+    def samples(self, batch: dict[str, Any]) -> tuple[Float[Tensor, "b n"], StyleTarget]:
+        """Return the code and the target of the painting, or mixture, that each sample learns."""
+        seed = self.run_config.get("seed", 0)
+        drawn = [self.views.draw(int(number), seed) for number in batch["index"]]
+        pairs = [(views[0], views[-1]) for views, _ in drawn]
+        shares = torch.tensor([weights[0] for _, weights in drawn], device=self.device)
+        first, second = torch.tensor(pairs, device=self.device).T
+        (one, grams), (other, others) = self.views.at(first), self.views.at(second)
+        codes = self.network.predictor(one), self.network.predictor(other)
+        code = torch.lerp(codes[1], codes[0], shares[:, None])
+        mixed = {
+            key: torch.lerp(others[key], gram, shares[:, None, None]) for key, gram in grams.items()
+        }
+        return code, self._judges[0].balanced(mixed, self.photos)
+
+    def further_terms(self, batch: dict[str, Any]) -> dict[str, Tensor]:
+        """Return the error of a photo painted in its own style: it should stay as it is.
+
+        So the mixture of a painting and the photo itself is the painting at a lower strength.
+        """
+        own = batch["content"][batch["index"] % OWN_EVERY == 0]
+        if not self.own_weight or not len(own):
+            return {}
+        code = self.network.predictor(style_statistics(self._judges[1], own))
+        error = squared_error(self(own, code), own).mean() / PIXEL_GAP
+        return {"own": self.own_weight * error * len(own) / len(batch["content"]) * OWN_EVERY}
+
+    @torch.no_grad()
+    def shown(self) -> dict[str, tuple[Float[Tensor, "1 n"], StyleTarget]]:
+        """Return code and target of the held-out paintings."""
+        shown = {}
+        for number, name in enumerate(self.shown_views.names):
+            statistics, grams = self.shown_views.at(torch.tensor([number], device=self.device))
+            target = self._judges[0].balanced(grams, self.photos)
+            shown[name] = self.network.predictor(statistics), target
+        return shown
+
+    def balance(self) -> dict[str, Any]:
+        """Return the statistics of the photos on which the balance was measured."""
+        return {"photos": vars(self.photos)} if self.photos else {}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Restore the balance measured when the run began, so that the loss stays the same.
+
+        Raises:
+            ValueError: the checkpoint is of other options (`balance_of`), or damaged.
+        """
+        ours = fixed_options(self.network, self.loss_options, self.style_size)
+        try:
+            self.restored = balance_of(checkpoint, [], ours)
+        except (AttributeError, IndexError, KeyError, TypeError) as error:
+            raise ValueError(
+                "--ckpt_path: not a checkpoint of impasto's training, or a damaged one"
+            ) from error
+
+    def metadata(self) -> dict[str, Any]:
+        """Return what the published file records: paintings, loss, training, commit."""
+        options = asdict(self.loss_options)
+        options.pop("weights")  # a path on this machine
+        return {
+            "statistics": {"network": "compact", "sha256": compact_hash()},
+            "loss": options,
+            "training": {
+                "paintings": len(self.views.names),
+                "held_out": [file.name for file in self.held_out],
+                "views": self.number_of_views,
+                "steps": self.global_step,
+                "style_size": self.style_size,
+                "own_weight": self.own_weight,
+                "shift_weight": self.shift_weight,
+                "start_from": self.start_from and Path(self.start_from).stem,
+                **self.run_config,
+            },
+            "commit": commit(),
+        }

@@ -1,0 +1,162 @@
+"""Training of a network on a fixed list of paintings, its styles."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional as F
+
+from impasto.choices import LossOptions
+from impasto.images import read_image
+from impasto.images.paintings import Painting, checked, thumbnail
+from impasto.networks import TransformNet, load_network
+from impasto.perceptual.loss import PerceptualLoss
+from impasto.perceptual.target import StyleTarget
+from impasto.shipped import commit
+from impasto.training.module import Compiled, StyleTraining
+from impasto.training.resume import (
+    balance_of,
+    check_paintings,
+    fixed_options,
+    thumbnails_of,
+    weights_from,
+)
+
+PREPROCESSING = ("canvas", "grain", "upsampling")  # network arguments copied from `start_from`
+
+
+class FixedStyles(StyleTraining):
+    """Trains one network on 1…N paintings: sample i of the photos learns style i mod N.
+
+    Args:
+        styles: the paintings by name: a picture file, or its image, title, artist, year, licence
+            and source.
+        style_size: longer side of the paintings in pixels, the scale of the strokes; 0 keeps
+            their size.
+        width: channels of the network at full resolution (32: Johnson et al. 2016; 16: the
+            real-time network, four times cheaper).
+        residual_blocks: residual blocks of the network.
+        start_from: a trained network to start from, a published name or a file, of the same width
+            and residual blocks. Styles that it knows by name go on from what they learned; new
+            styles begin as the mean of its styles. Its grain and upsampling are copied.
+        canvas: standard deviation, in grey levels, of a faint pattern added to every photo, so
+            that flat areas get strokes; 0: none. If not given, that of `start_from`, or else 3.
+        loss: the perceptual loss.
+        learning_rate: highest learning rate of Muon, for all convolutions but the last; Adam, for
+            all other parameters, has a tenth of it.
+        warmup_steps: steps over which the learning rate rises linearly; a cosine lowers it to 0
+            at the end of the run.
+        gap_photos: photos on which the balance of the loss is measured, once; at least 2.
+        shift_weight: weight of the squared difference between the painting of a shifted photo and
+            the shifted painting. It keeps patterns, such as dots in flat areas, from locking to
+            the pixel grid. Crops are then 4 pixels smaller, and every fourth is painted twice.
+        compile: compile network and loss of the training steps: true, or a mode of torch.compile
+            such as reduce-overhead, which replays CUDA graphs.
+    """
+
+    target: StyleTarget
+
+    def __init__(
+        self,
+        styles: dict[str, str | Painting],
+        style_size: int = 512,
+        width: int = 32,
+        residual_blocks: int = 5,
+        start_from: str | None = None,
+        canvas: float | None = None,
+        loss: LossOptions = LossOptions(),  # noqa: B008  only read
+        learning_rate: float = 0.02,
+        warmup_steps: int = 100,
+        gap_photos: int = 32,
+        shift_weight: float = 0.0,
+        compile: bool | Compiled = False,
+    ) -> None:
+        known = checked(styles)
+        other = load_network(start_from) if start_from else None
+        before = {name: other.arguments[name] for name in PREPROCESSING} if other else {}
+        if canvas is not None:
+            before["canvas"] = canvas
+        network = TransformNet(len(styles), width, residual_blocks, **before)
+        if other:
+            network.load_state_dict(weights_from(other, str(start_from), network, list(styles)))
+        super().__init__(
+            network, loss, learning_rate, warmup_steps, gap_photos, shift_weight, compile
+        )
+        self.styles, self.style_size, self.start_from = known, style_size, start_from
+        # Thumbnails of the paintings that `start_from`, or the checkpoint, learned, by style.
+        self._known_thumbnails = thumbnails_of(other.metadata if other else {})
+
+    def prepare_targets(self, loss: PerceptualLoss) -> None:
+        """Read the paintings, and compute their target.
+
+        Raises:
+            ValueError: a painting is not the one that the resumed checkpoint was trained on.
+        """
+        pictures = [read_image(painting.image) for painting in self.styles.values()]
+        self.thumbnails = {
+            name: thumbnail(picture.pixels)
+            for name, picture in zip(self.styles, pictures, strict=True)
+        }
+        start_from = str(self.start_from) if self.restored is None else None
+        check_paintings(self.styles, self.thumbnails, self._known_thumbnails, start_from)
+        if self.style_size:
+            pictures = [picture.resized(self.style_size) for picture in pictures]
+        paintings = [picture.pixels.to(self.device) for picture in pictures]
+        gaps = self.restored["gaps"] if self.restored else None
+        self.target = loss.style_target(paintings, self.balance_photos(), gaps=gaps)
+
+    def samples(self, batch: dict[str, Any]) -> tuple[Float[Tensor, "b n"], StyleTarget]:
+        """Return the code and the target of each sample: sample i learns style i mod N."""
+        index = batch["index"] % len(self.styles)
+        code = F.one_hot(index, len(self.styles)).to(batch["content"])
+        return code, self.target.select(index)
+
+    def shown(self) -> dict[str, tuple[Float[Tensor, "1 n"], StyleTarget]]:
+        """Return code and target of every style, by name."""
+        numbers = torch.arange(len(self.styles), device=self.device).split(1)
+        return {
+            name: (F.one_hot(number, len(self.styles)).float(), self.target.select(number))
+            for name, number in zip(self.styles, numbers, strict=True)
+        }
+
+    def balance(self) -> dict[str, Any]:
+        """Return the measured gaps (`StyleTarget.gaps`)."""
+        return {"gaps": self.target.gaps()}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Restore the balance measured when the run began, so that the loss stays the same.
+
+        Raises:
+            ValueError: the checkpoint is of other styles or options (`balance_of`), or damaged.
+        """
+        ours = fixed_options(self.network, self.loss_options, self.style_size)
+        try:
+            self.restored = balance_of(checkpoint, list(self.styles), ours)
+            self._known_thumbnails = thumbnails_of(checkpoint.get("impasto", {}).get("network", {}))
+        except (AttributeError, IndexError, KeyError, TypeError) as error:
+            raise ValueError(
+                "--ckpt_path: not a checkpoint of impasto's training, or a damaged one"
+            ) from error
+
+    def metadata(self) -> dict[str, Any]:
+        """Return what the published file records: styles, loss and balance, training, commit."""
+        options = asdict(self.loss_options)
+        options.pop("weights")  # a path on this machine
+        return {
+            "styles": [
+                {"name": name, **painting.credits(), "thumbnail": self.thumbnails[name]}
+                for name, painting in self.styles.items()
+            ],
+            "loss": {**options, "gaps": self.target.gaps()},
+            "training": {
+                "steps": self.global_step,
+                "style_size": self.style_size,
+                "shift_weight": self.shift_weight,
+                "start_from": self.start_from and Path(self.start_from).stem,
+                **self.run_config,
+            },
+            "commit": commit(),
+        }
