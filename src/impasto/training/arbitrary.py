@@ -25,11 +25,10 @@ from impasto.perceptual.loss import PerceptualLoss
 from impasto.perceptual.target import ByKey, StyleTarget, squared_error
 from impasto.shipped import commit
 from impasto.training.module import Compiled, StyleTraining
-from impasto.training.resume import balance_of, fixed_options
+from impasto.training.resume import balance_of, check_size, fixed_options
 from impasto.training.views import PaintingViews, found
 
 SHOWN = 4  # held-out paintings of validation and previews
-OWN_EVERY = 16  # one sample of so many is also painted in its own style
 CONSTANTS_FROM = 256  # views from which the constants of the predictor are computed
 # Mean squared difference of the pixels of two unrelated photos.
 PIXEL_GAP = 0.12
@@ -105,6 +104,8 @@ class AnyStyles(StyleTraining):
         folders = found(paintings, kept_out, limit)
         network = AnyStyleNet(basis, width, residual_blocks, canvas)
         other = load_network(start_from) if start_from else None
+        if other is not None:
+            check_size(other, str(start_from), network)
         network.load_state_dict(with_basis(network, other))
         super().__init__(
             network, loss, learning_rate, warmup_steps, gap_photos, shift_weight, compile
@@ -159,16 +160,17 @@ class AnyStyles(StyleTraining):
         return code, self._judges[0].balanced(mixed, self.photos)
 
     def further_terms(self, batch: dict[str, Any]) -> dict[str, Tensor]:
-        """Return the error of a photo painted in its own style: it should stay as it is.
+        """Return the error of one photo of the batch painted in its own style: none is wanted.
 
         So the mixture of a painting and the photo itself is the painting at a lower strength.
         """
-        own = batch["content"][batch["index"] % OWN_EVERY == 0]
-        if not self.own_weight or not len(own):
+        if not self.own_weight:
             return {}
+        number = self.global_step % len(batch["content"])
+        own = batch["content"][number : number + 1]
         code = self.network.predictor(style_statistics(self._judges[1], own))
         error = squared_error(self(own, code), own).mean() / PIXEL_GAP
-        return {"own": self.own_weight * error * len(own) / len(batch["content"]) * OWN_EVERY}
+        return {"own": self.own_weight * error}
 
     @torch.no_grad()
     def shown(self) -> dict[str, tuple[Float[Tensor, "1 n"], StyleTarget]]:

@@ -84,6 +84,14 @@ def balance_of(
     return balance
 
 
+def check_size(other: TransformNet, start_from: str, network: TransformNet) -> None:
+    """Raise ValueError if another network has another width or number of residual blocks."""
+    for name in ("width", "residual_blocks"):
+        if (theirs := other.arguments[name]) != (ours := network.arguments[name]):
+            what = f"start_from {start_from}: its {name} is {theirs}, not {ours}"
+            raise ValueError(f"{what}; give --model.{name} {theirs}")
+
+
 def weights_from(
     other: TransformNet, start_from: str, network: TransformNet, styles: Sequence[str]
 ) -> dict[str, Tensor]:
@@ -103,10 +111,7 @@ def weights_from(
     Raises:
         ValueError: `other` has another width or number of residual blocks.
     """
-    for name in ("width", "residual_blocks"):
-        if (theirs := other.arguments[name]) != (ours := network.arguments[name]):
-            what = f"start_from {start_from}: its {name} is {theirs}, not {ours}"
-            raise ValueError(f"{what}; give --model.{name} {theirs}")
+    check_size(other, start_from, network)
     known = [style["name"] for style in other.metadata.get("styles", [])]
     state = other.state_dict()
     for key, value in state.items():
