@@ -234,3 +234,21 @@ def test_a_damaged_predictor_is_refused(trained: Path, tmp_path: Path) -> None:
 def test_a_limit_draws_the_same_paintings_every_time(place: Path) -> None:
     some = found([str(place / "many")], [], 2)
     assert some == found([str(place / "many")], [], 2) and len(some[0]) == 2
+
+
+def test_what_it_cannot_do_yet_is_one_line(
+    trained: Path, place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.chdir(place)
+    assert run("export", str(trained), "--output=any.onnx") == 2
+    assert "a network for any painting cannot be exported yet" in capsys.readouterr().err
+    assert not Path("any.onnx").exists()
+
+
+def test_evaluate_judges_it_by_the_painting_given(trained: Path, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(place)
+    save(place / "p.png", 30)
+    small = ("--size=48", "--style_size=48", "--marks=[1]", "--costs=false", "--loss.network=compact")
+    paintings = ("--paintings.unseen=few/1.png", "--photos=[p.png]", "--balance_photos=smoke/photos")
+    assert run("evaluate", *paintings, f"--networks=[{trained}]", *small, "--output=report") == 0
+    assert "whole" in Path("report", "report.md").read_text()

@@ -17,6 +17,7 @@ CONFIGS = Path(__file__).parents[1] / "configs"
 PRESETS = sorted((CONFIGS / "optimize").glob("*.yaml"))
 EVALUATIONS = [CONFIGS / "compare.yaml", *sorted((CONFIGS / "evaluate").glob("*.yaml"))]
 OTHERS = [
+    *CONFIGS.glob("arbitrary*.yaml"),  # test_any_painting runs one
     CONFIGS / "distill.yaml",
     CONFIGS / "optimize.yaml",
     *PRESETS,

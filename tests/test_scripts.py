@@ -11,7 +11,7 @@ import pytest
 import torch
 from pictures import save
 
-from impasto.commands import COMMANDS, main
+from impasto.commands import COMMANDS, TRAINING, main
 from impasto.commands.training_help import EXAMPLES, answered
 from impasto.networks import TransformNet, save_network
 
@@ -39,7 +39,7 @@ def call(*arguments: str | Path, cwd: Path | None = None, **variables: str) -> s
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.name)
 def test_scripts_are_thin(script: Path) -> None:
     assert len(script.read_text().splitlines()) <= 15
-    assert script.stem.removesuffix("_onnx") in COMMANDS
+    assert script.stem.removesuffix("_onnx").replace("_", "-") in COMMANDS
 
 
 @pytest.mark.parametrize(("command", "said"), [("train", "fit"), ("infer", "--network"), ("demo", "--port")])
@@ -66,7 +66,7 @@ def test_the_package_runs_as_a_module_and_knows_its_version(capsys: pytest.Captu
     assert capsys.readouterr().err.startswith("impasto infr: no such command; did you mean infer?\nusage: impasto ")
 
 
-@pytest.mark.parametrize("command", ["train", "distill"])
+@pytest.mark.parametrize("command", TRAINING)
 def test_training_help_has_every_option_of_ours_with_its_default(command: str) -> None:
     """The help that needs no Lightning against that of Lightning's parser."""
     at_once = call(sys.executable, "-m", "impasto", command, "fit", "--help").stdout

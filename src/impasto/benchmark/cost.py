@@ -55,8 +55,9 @@ def cost_of_plain_recipe(name: LossNetwork, size: int, device: str) -> Cost:
 def _network_cost(name: str, size: int, device: str) -> Cost:
     before = in_use(device)
     network = load_network(name)
-    stylizer = Stylizer(network, network.styles[0], stroke="pixels", device=device)
     photo = torch.rand(1, 3, size, size, device=device)
+    style = photo if network.any_picture else network.styles[0]
+    stylizer = Stylizer(network, style, stroke="pixels", device=device)
     times: list[float] = []
     peak = measured_peak(
         lambda: times.extend(

@@ -71,7 +71,7 @@ def convolution_flops(network: str, size: int) -> int:
     A multiplication and an addition are two operations.
     """
     loaded = load_network(network)
-    code = loaded.encode_style(dict.fromkeys(loaded.styles, 1))
+    code = torch.full((1, loaded.num_styles), 1 / loaded.num_styles)
     with FlopCounterMode(display=False) as counter, torch.inference_mode():
         loaded(torch.rand(1, 3, size, size), code)
     return counter.get_total_flops()
@@ -95,7 +95,10 @@ def _medians(painters: dict[str, Painter], size: int, device: str, rounds: int) 
 
 
 def _job(painter: Painter, photo: torch.Tensor) -> Callable[[], object]:
-    code = painter.encode_style(dict.fromkeys(painter.styles, 1))
+    if painter.any_picture:
+        code = painter.encode_style([(photo, 1.0)])
+    else:
+        code = painter.encode_style(dict.fromkeys(painter.styles, 1))
 
     def job() -> object:
         with torch.inference_mode():

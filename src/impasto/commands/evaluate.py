@@ -136,7 +136,12 @@ def evaluate_pictures(
             path = explore(folder, judge, grid, advance)
     else:
         offered = published_networks() if networks is None else networks
-        known = [name for name in offered if set(load_network(name).styles) & {*painted}]
+        loaded = {name: load_network(name) for name in offered}
+        known = [
+            name
+            for name, network in loaded.items()
+            if {*network.styles} & {*painted} or (network.any_picture and networks is not None)
+        ]
         reference = Reference(replace(options, steps=max(marks)), loss)
         others = {Path(file).stem: Reference(*_preset(file, loss)) for file in presets}
         notes = _unlike(

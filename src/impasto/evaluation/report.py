@@ -126,7 +126,8 @@ class _Row:
         made |= self._references()
         curve = made[f"reference {max(self.compared.marks)}"].curve
         for file in self.compared.networks:
-            if self.painting in load_network(file).styles:
+            network = load_network(file)
+            if network.any_picture or self.painting in network.styles:
                 cell = self._network(file)
                 equal = _equal(curve, cell.numbers["loss"])
                 made[Path(file).stem] = Cell(cell.image, {**cell.numbers, "equal": equal})
@@ -165,8 +166,9 @@ class _Row:
     def _network(self, file: str) -> Cell:
         """Return the cell of a network; it has the number `grid` besides (`grid_pattern`)."""
         network = load_network(file)
+        painting = self.judge.paintings[self.painting] if network.any_picture else self.painting
         stylizer = Stylizer(
-            network, self.painting, stroke="pixels", device=str(self.judge.photos.device)
+            network, painting, stroke="pixels", device=str(self.judge.photos.device)
         )
         content = self.compared.photos[self.photo]
 

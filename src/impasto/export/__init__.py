@@ -42,11 +42,15 @@ def export_network(
         file, its output is compared too.
 
     Raises:
-        ValueError: `output` does not end in `.onnx`; a file exists (unless `overwrite`); the
-            `export` extra is missing; there are too few photos; or the export differs from PyTorch
-            by more than is allowed: at any pixel 0.001 in fp32, one grey level with byte pixels,
-            four in fp16; with int8 two grey levels in the mean.
+        ValueError: the network is for any painting; `output` does not end in `.onnx`; a file exists
+            (unless `overwrite`); the `export` extra is missing; there are too few photos; or the
+            export differs from PyTorch by more than is allowed: at any pixel 0.001 in fp32, one
+            grey level with byte pixels, four in fp16; with int8 two grey levels in the mean.
     """
+    if network.any_picture:
+        raise ValueError(
+            "a network for any painting cannot be exported yet; one of fixed styles can be"
+        )
     options = options or ExportOptions()
     outputs = [output, output.with_suffix(PARTS)] if options.parts else [output]
     _check(outputs, overwrite)

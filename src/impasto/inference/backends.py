@@ -15,7 +15,6 @@ from impasto.choices import Backend
 from impasto.inference.devices import find_device, of_memory
 from impasto.networks import NetworkError, TransformNet, find_network, load_network, upgraded
 from impasto.networks.layers import Moments
-from impasto.networks.predictor import AnyStyleNet
 from impasto.networks.preprocess import Origin
 from impasto.networks.styles import style_weights
 
@@ -38,7 +37,7 @@ class TorchPainter:
     def __init__(self, network: TransformNet, device: str = "auto") -> None:
         self.device = find_device(device)
         self.styles, self.metadata, self.reach = network.styles, network.metadata, network.reach
-        self.any_picture = isinstance(network, AnyStyleNet)
+        self.any_picture = network.any_picture
         self.network = (
             network.eval().to(self.device, torch.float32).to(memory_format=torch.channels_last)
         )

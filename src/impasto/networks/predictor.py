@@ -130,6 +130,8 @@ class AnyStyleNet(TransformNet):
     have no names.
     """
 
+    any_picture = True
+
     def __init__(
         self, num_styles: int = 64, width: int = 16, residual_blocks: int = 5,
         canvas: float = 3.0, grain: float = 0.0, upsampling: Upsampling = "nearest",

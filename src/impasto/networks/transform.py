@@ -50,7 +50,10 @@ class TransformNet(nn.Module):
         metadata: what else the file says of the network, such as its styles; see `networks.files`.
         reach: largest distance, in pixels, from which the photo affects an output pixel when the
             moments are given.
+        any_picture: whether `encode_style` takes pictures, instead of names.
     """
+
+    any_picture = False
 
     def __init__(
         self, num_styles: int = 1, width: int = 32, residual_blocks: int = 5,

@@ -86,6 +86,10 @@ class Distillation(pl.LightningModule):
         # leave them out.
         vars(self)["teacher"] = FeatureNetwork(teacher, COMPACT_LAYERS, weights)
         vars(self)["painters"] = [load_network(name) for name in painters]
+        if unfit := [
+            n for n, p in zip(painters, vars(self)["painters"], strict=True) if p.any_picture
+        ]:
+            raise ValueError(f"painters {', '.join(unfit)}: must be networks of named styles")
         vars(self)["begun"] = (
             FeatureNetwork("compact", COMPACT_LAYERS, start_from) if start_from else self.teacher
         )
