@@ -84,12 +84,20 @@ def test_infer_commands(line: str, newcomer: Path) -> None:
 
 def test_train_commands_in_order(newcomer: Path) -> None:
     """The second goes on from the first, as the README says, so they share a folder."""
-    lines = [line for line in COMMANDS if " fit " in line and "--help" not in line]
+    lines = [line for line in COMMANDS if "train.py fit " in line and "--help" not in line]
     assert len(lines) == 5
     for line in lines:
         script(newcomer, line, *SHRUNK, *([f"--run=run{lines.index(line)}"] if "cpu.yaml" in line else []))
     assert (newcomer / "runs" / "my_painting" / "my_painting.safetensors").exists()
     assert (newcomer / "runs" / "quickstart" / "chelsea_currents.png").exists()
+
+
+def test_train_any_command(newcomer: Path) -> None:
+    for number in range(3):
+        save(newcomer / "paintings" / f"{number}.jpg", 20 + number, blur=1.5)
+    (line,) = [line for line in COMMANDS if "train_any.py" in line]
+    shrunk = [option for option in SHRUNK if "loss.weights" not in option]
+    assert "--network runs/any/any.safetensors --style PAINTING" in script(newcomer, line, *shrunk)
 
 
 @pytest.mark.parametrize("line", [line for line in COMMANDS if "optimize.py" in line])
