@@ -252,3 +252,15 @@ def test_evaluate_judges_it_by_the_painting_given(trained: Path, place: Path, mo
     paintings = ("--paintings.unseen=few/1.png", "--photos=[p.png]", "--balance_photos=smoke/photos")
     assert run("evaluate", *paintings, f"--networks=[{trained}]", *small, "--output=report") == 0
     assert "whole" in Path("report", "report.md").read_text()
+
+
+def test_strength_mixes_the_painting_with_the_photo_as_a_style(trained: Path, place: Path) -> None:
+    photo, painting = draw(20, 72, 88)[None], read_image(place / "few" / "1.png").pixels
+    network = load_network(trained)
+    code = torch.lerp(network.encode_style([(photo, 1.0)]), network.encode_style([(painting, 1.0)]), 0.3)
+    weak = Stylizer(trained, painting, strength=0.3, stroke="pixels")
+    torch.testing.assert_close(weak(photo), network(photo, code))
+    assert torch.equal(Stylizer(trained, painting, strength=0)(photo), photo)
+    in_tiles = Stylizer(trained, painting, strength=0.3, stroke="pixels", tile=128)(draw(20, 150, 200)[None])
+    whole = Stylizer(trained, painting, strength=0.3, stroke="pixels", tile="never")(draw(20, 150, 200)[None])
+    torch.testing.assert_close(in_tiles, whole, atol=0.01, rtol=0)

@@ -37,6 +37,7 @@ from impasto.inference.tiles import (
     tile_side,
 )
 from impasto.networks import TransformNet
+from impasto.networks.predictor import SIDE
 from impasto.networks.styles import Number, UnknownStyle
 
 # How far values may lie outside [0, 1]: bicubic resampling overshoots a little, while values up to
@@ -230,7 +231,9 @@ class Stylizer:
             else:
                 photo = images.resize(source.crop(0, 0, height, width), side)
             same = copy.copy(self)
-            same.strength, same.keep_colors, same.size, same.stroke = 1.0, False, None, "pixels"
+            same.keep_colors, same.size, same.stroke = False, None, "pixels"
+            if not self.painter.any_picture:
+                same.strength = 1.0  # the photo is blended in at the size of the result
             painting = same._paint(photo)
             if side > longer:
                 painting, photo = (images.resize(x, longer) for x in (painting, photo))
@@ -247,18 +250,19 @@ class Stylizer:
 
     def _part_painter(self, source: Source, side: int) -> Paint:
         """Measure a picture's statistics, and return a function that paints its parts."""
-        statistics = None
+        statistics, code = None, self.code
         if self.strength > 0:
             with torch.inference_mode():
+                code = self._code_for(source.reduced(SIDE**2))
                 statistics = statistics_of(
-                    source, lambda whole: self.painter.statistics(whole, self.code), side
+                    source, lambda whole: self.painter.statistics(whole, code), side
                 )
 
         def paint(part: Tensor, origin: tuple[int, int]) -> Tensor:
             # Inference mode around the loop over tiles would also hold in the caller of `rows`,
             # a generator.
             with torch.inference_mode():
-                return self._blended(part.to(self.painter.device), statistics, origin)
+                return self._blended(part.to(self.painter.device), code, statistics, origin)
 
         return paint
 
@@ -270,18 +274,31 @@ class Stylizer:
             pictures = map(Floats, content.split(1))
             return torch.cat([paint_floats(each, *self._planned(each)) for each in pictures])
         with torch.inference_mode():
-            painted = self._blended(
-                content.to(self.painter.device, memory_format=torch.channels_last)
-            )
+            here = content.to(self.painter.device, memory_format=torch.channels_last)
+            painted = self._blended(here, self._code_for(here))
         # Copy outside of inference mode, because autograd refuses tensors that were made inside.
         return painted.clone(memory_format=torch.contiguous_format)
 
+    def _code_for(self, content: Tensor) -> Tensor:
+        """Return the code for photos, which at a strength below 1 is mixed with their own style.
+
+        A network for any painting has learned to leave a photo in its own style as it is.
+        """
+        if not self.painter.any_picture or self.strength in (0, 1):
+            return self.code
+        own = [self.painter.encode_style([(photo, 1.0)]) for photo in content.split(1)]
+        return torch.lerp(torch.cat(own), self.code, self.strength)
+
     def _blended(
-        self, content: Tensor, statistics: Tensor | None = None, origin: tuple[int, int] = (0, 0)
+        self,
+        content: Tensor,
+        code: Tensor,
+        statistics: Tensor | None = None,
+        origin: tuple[int, int] = (0, 0),
     ) -> Tensor:
         if self.strength == 0:
             return content
-        stylized = self.painter.paint(content, self.code, statistics, origin)
+        stylized = self.painter.paint(content, code, statistics, origin)
         if not stylized.isfinite().all():
             raise ValueError(
                 "the network paints what is no number: it is damaged, or of a run that failed"
@@ -292,8 +309,10 @@ class Stylizer:
         """The painting with the photo's colours, and blended with the photo, where that is set."""
         if self.keep_colors:
             stylized = images.keep_colors(stylized, content)
-        # Blending pixels lets the photo show through. A weaker style would need a network that
-        # learned "no style" as one of its styles.
+        # Blending pixels lets the photo show through. A network for any painting paints a weaker
+        # style instead (`_code_for`), because it learned what changes nothing.
+        if self.painter.any_picture:
+            return stylized
         return stylized if self.strength == 1 else content.lerp(stylized, self.strength).clamp(0, 1)
 
     def _image(self, image: Image.Image) -> Image.Image:
