@@ -1,7 +1,6 @@
 """The learning rate of every step, by steps and by the clock."""
 
 import csv
-import math
 import time
 from pathlib import Path
 
@@ -9,7 +8,7 @@ import pytest
 from pictures import smoke_pictures
 
 from impasto.commands import run
-from impasto.training.schedule import warmup_cosine
+from impasto.training.schedule import rate_factor
 
 SMOKE = ("--config", str(Path(__file__).parents[1] / "configs" / "smoke.yaml"))
 CLOCK = (
@@ -33,15 +32,15 @@ def rates(folder: str = "runs/smoke") -> dict[int, float]:
         return {int(row["step"]): float(row["learning_rate"]) for row in csv.DictReader(file) if row["learning_rate"]}
 
 
-def test_the_rate_rises_linearly_and_falls_along_a_cosine() -> None:
-    assert [warmup_cosine(step, 4, 0.0) for step in range(5)] == [0.25, 0.5, 0.75, 1.0, 1.0]
-    assert warmup_cosine(99, 4, 0.5) == pytest.approx(0.5) and warmup_cosine(99, 4, 1.0) == pytest.approx(0)
-    assert warmup_cosine(99, 0, 1.5) == pytest.approx(0)
+def test_the_rate_rises_stays_and_falls_linearly() -> None:
+    assert [rate_factor(step, 4, 0.0) for step in range(5)] == [0.25, 0.5, 0.75, 1.0, 1.0]
+    assert [rate_factor(99, 4, share) for share in (0.5, 0.7, 0.85, 1.0)] == pytest.approx([1, 1, 0.5, 0])
+    assert rate_factor(99, 0, 1.5) == 0
 
 
 def test_by_steps_the_table_shows_the_rate_of_the_step_beside_it() -> None:
     assert fit("--model.learning_rate", "0.01", "--model.warmup_steps", "2") == 0
-    expected = [0.01 * min(1, (step + 1) / 2) * 0.5 * (1 + math.cos(math.pi * step / 6)) for step in range(6)]
+    expected = [0.005, 0.01, 0.01, 0.01, 0.01, 0.01 * (1 / 6) / 0.3]
     assert list(rates().values()) == pytest.approx(expected)
 
 
@@ -49,7 +48,7 @@ def test_a_rate_given_on_resume_acts() -> None:
     assert fit("--model.warmup_steps", "0") == 0
     assert fit("--model.warmup_steps", "0", "--model.learning_rate", "1e-5", "--ckpt_path", "last",
                "--trainer.max_steps", "8") == 0  # fmt: skip
-    assert rates()[7] == pytest.approx(1e-5 * 0.5 * (1 + math.cos(math.pi * 6 / 8)))
+    assert rates()[7] == pytest.approx(1e-5 * (1 - 6 / 8) / 0.3)
 
 
 def test_by_the_clock_a_run_ends_in_time_at_a_rate_of_nothing_and_publishes() -> None:
@@ -70,11 +69,11 @@ def test_a_run_by_the_clock_goes_on_with_the_rest_of_its_time() -> None:
     assert fit("--minutes", "0.05", *CLOCK) == 0
     steps = max(rates())
     began = time.monotonic()
-    assert fit("--minutes", "0.1", *CLOCK, "--ckpt_path", "last") == 0
-    assert max(rates()) > steps, "there were three seconds left"
+    assert fit("--minutes", "0.06", *CLOCK, "--ckpt_path", "last") == 0
+    assert max(rates()) > steps, "there was half a second left"
     assert time.monotonic() - began < 60
     found = rates()
-    assert found[min(step for step in found if step > steps)] < 0.7 * 0.01, "half of it was spent before"
+    assert found[min(step for step in found if step > steps)] < 0.7 * 0.01, "five sixths were spent before"
 
 
 def test_lightnings_own_option_means_the_same() -> None:

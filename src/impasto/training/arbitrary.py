@@ -55,8 +55,8 @@ class AnyStyles(StyleTraining):
         loss: the perceptual loss.
         learning_rate: highest learning rate of Muon, for all convolutions but the last; Adam, for
             all other parameters, has a tenth of it.
-        warmup_steps: steps over which the learning rate rises linearly; a cosine lowers it to 0
-            at the end of the run.
+        warmup_steps: steps over which the learning rate rises linearly; it falls to 0 over the
+            last 30 % of the run.
         gap_photos: photos on which the balance of the loss is measured, once; at least 2.
         own_weight: weight of the error of a photo painted in its own style, as a fraction of the
             difference of unrelated photos.

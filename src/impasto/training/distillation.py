@@ -49,8 +49,8 @@ class Distillation(pl.LightningModule):
             instead of the teacher.
         painting_size: longer side of the paintings in pixels.
         learning_rate: highest learning rate of Adam.
-        warmup_steps: steps over which the learning rate rises linearly; a cosine lowers it to 0
-            at the end of the run.
+        warmup_steps: steps over which the learning rate rises linearly; it falls to 0 over the
+            last 30 % of the run.
         gram_weight: weight of the error of the Gram matrices; that of the features has weight 1.
         first_photos: photos from which the factors are computed.
     """

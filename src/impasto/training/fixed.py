@@ -47,8 +47,8 @@ class FixedStyles(StyleTraining):
         loss: the perceptual loss.
         learning_rate: highest learning rate of Muon, for all convolutions but the last; Adam, for
             all other parameters, has a tenth of it.
-        warmup_steps: steps over which the learning rate rises linearly; a cosine lowers it to 0
-            at the end of the run.
+        warmup_steps: steps over which the learning rate rises linearly; it falls to 0 over the
+            last 30 % of the run.
         gap_photos: photos on which the balance of the loss is measured, once; at least 2.
         shift_weight: weight of the squared difference between the painting of a shifted photo and
             the shifted painting. It keeps patterns, such as dots in flat areas, from locking to

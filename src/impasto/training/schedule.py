@@ -1,6 +1,5 @@
 """How much of a run is done, by steps or by the clock, and the learning rate that follows it."""
 
-import math
 import time
 from typing import Any
 
@@ -8,17 +7,23 @@ import pytorch_lightning as pl
 import torch
 import torch.distributed as dist
 
+# Share of a run over which the learning rate falls. After 2,800 photos the loss was 3 % lower than
+# with a cosine over the whole run (checkpoints/notebook.md).
+COOLDOWN = 0.3
 
-def warmup_cosine(step: int, warmup_steps: int, share: float) -> float:
-    """Return the factor of the learning rate, from 0 to 1: a linear rise times a falling cosine.
+
+def rate_factor(step: int, warmup_steps: int, share: float) -> float:
+    """Return the factor of the learning rate, from 0 to 1: it rises, stays at 1, and falls.
+
+    Both are linear. Hägele et al. 2024 call the fall a cooldown.
 
     Args:
         step: number of the step, from 0.
         warmup_steps: steps over which the factor rises.
-        share: share of the run that is done; the cosine reaches 0 at 1.
+        share: share of the run that is done; the factor reaches 0 at 1.
     """
     warm = min(1.0, (step + 1) / max(1, warmup_steps))
-    return warm * 0.5 * (1 + math.cos(math.pi * min(1.0, share)))
+    return warm * min(1.0, max(0.0, 1 - share) / COOLDOWN)
 
 
 class Schedule(pl.Callback):
@@ -56,7 +61,7 @@ class Schedule(pl.Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
         optimizer = trainer.optimizers[0]
-        factor = warmup_cosine(trainer.global_step, int(pl_module.warmup_steps), self.share)  # type: ignore[arg-type]
+        factor = rate_factor(trainer.global_step, int(pl_module.warmup_steps), self.share)  # type: ignore[arg-type]
         for group, highest in zip(optimizer.param_groups, pl_module.highest_rates, strict=True):  # type: ignore[arg-type]
             group["lr"] = factor * highest
 
