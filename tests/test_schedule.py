@@ -57,7 +57,7 @@ def test_by_the_clock_a_run_ends_in_time_at_a_rate_of_nothing_and_publishes() ->
     assert 3 <= time.monotonic() - began < 60
     assert Path("runs/smoke/smoke.safetensors").exists()
     found = list(rates().values())
-    assert found == sorted(found, reverse=True) and found[0] > 0.009 and found[-1] < 0.002
+    assert found == sorted(found, reverse=True) and found[0] > 0.009 and found[-1] < 0.005
 
 
 def test_steps_end_a_run_that_comes_to_them_before_the_clock() -> None:
@@ -79,7 +79,7 @@ def test_a_run_by_the_clock_goes_on_with_the_rest_of_its_time() -> None:
 def test_lightnings_own_option_means_the_same() -> None:
     assert fit("--trainer.max_time", "00:00:00:03", *CLOCK) == 0
     found = rates()
-    assert found[max(found)] < 0.002 and Path("runs/smoke/smoke.safetensors").exists()
+    assert found[max(found)] < 0.005 and Path("runs/smoke/smoke.safetensors").exists()
     assert fit("--trainer.max_time", "00:00:00:06", *CLOCK, "--ckpt_path", "last") == 0
     assert max(rates()) > max(found), "there were three seconds left"
 
