@@ -23,7 +23,7 @@ SHRUNK = (
     "--trainer.max_steps=4", "--trainer.log_every_n_steps=1", "--trainer.val_check_interval=4",
     "--trainer.precision=32-true", "--data.crop=64", "--data.photos=smoke/photos", "--data.num_workers=0",
     "--data.batch_size=4", "--model.width=4", "--model.residual_blocks=1", "--model.basis=6", "--model.gap_photos=2",
-    "--model.style_size=96",
+    "--model.style_size=96", "--model.start_from=null", "--minutes=null",
 )  # fmt: skip
 
 
@@ -236,13 +236,33 @@ def test_a_limit_draws_the_same_paintings_every_time(place: Path) -> None:
     assert some == found([str(place / "many")], [], 2) and len(some[0]) == 2
 
 
-def test_what_it_cannot_do_yet_is_one_line(
-    trained: Path, place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
-) -> None:
-    monkeypatch.chdir(place)
-    assert run("export", str(trained), "--output=any.onnx") == 2
-    assert "a network for any painting cannot be exported yet" in capsys.readouterr().err
-    assert not Path("any.onnx").exists()
+@pytest.fixture(scope="module")
+def exported(trained: Path) -> Path:
+    pytest.importorskip("onnxruntime", reason="the export extra is not installed")
+    pytest.importorskip("onnxscript", reason="the export extra is not installed")
+    assert run("export", str(trained), f"--output={trained.with_suffix('.onnx')}") == 0
+    return trained.with_suffix(".onnx")
+
+
+def test_the_export_reads_paintings_and_paints_as_torch_does(exported: Path, trained: Path, place: Path) -> None:
+    photo, style = draw(20), {place / "few" / "1.png": 0.3, place / "many" / "3.png": 0.7}
+    by_onnx = Stylizer(exported, style)
+    assert by_onnx.painter.any_picture and by_onnx.styles == []
+    torch.testing.assert_close(by_onnx(photo), Stylizer(trained, style, backend="torch")(photo), atol=1e-4, rtol=0)
+    weak = Stylizer(exported, style, strength=0.5)(photo)
+    torch.testing.assert_close(weak, Stylizer(trained, style, strength=0.5, backend="torch")(photo), atol=1e-4, rtol=0)
+
+
+def test_an_export_beside_a_network_is_used(exported: Path, trained: Path, place: Path) -> None:
+    """Only with its tiles; the export here has none, so torch paints."""
+    assert type(Stylizer(trained, place / "few" / "1.png", device="cpu").painter).__name__ == "TorchPainter"
+
+
+def test_a_missing_reader_is_one_line(exported: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    (tmp_path / "alone.onnx").write_bytes(exported.read_bytes())
+    photo = save(tmp_path / "p.png", 1)
+    assert run("infer", str(photo), f"--network={tmp_path / 'alone.onnx'}", f"--style={photo}") == 2
+    assert "alone.style.onnx: not there, and needed to read a painting" in capsys.readouterr().err
 
 
 def test_evaluate_judges_it_by_the_painting_given(trained: Path, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -97,6 +97,7 @@ def test_train_any_command(newcomer: Path) -> None:
         save(newcomer / "paintings" / f"{number}.jpg", 20 + number, blur=1.5)
     (line,) = [line for line in COMMANDS if "train_any.py" in line]
     shrunk = [option for option in SHRUNK if "loss.weights" not in option]
+    shrunk += ["--model.start_from=null", "--minutes=null"]
     assert "--network runs/any/any.safetensors --style PAINTING" in script(newcomer, line, *shrunk)
 
 

@@ -51,7 +51,7 @@ def export_file(
     """
     # Imported here because torch takes seconds to import. Mistakes above are answered without it.
     from impasto.export import ExportOptions, export_network
-    from impasto.inference.backends import PARTS
+    from impasto.inference.backends import PARTS, READER
     from impasto.networks import find_network, load_network
 
     path = find_network(network)
@@ -68,6 +68,9 @@ def export_file(
             f"  {size}: difference to PyTorch at most {found.largest:.1e}, "
             f"in the mean {found.mean:.1e}"
         )
-    for file in (target, target.with_suffix(PARTS))[: 1 + parts]:
+    files = [target, *([target.with_suffix(PARTS)] if parts else [])]
+    if loaded.any_picture:
+        files.append(target.with_suffix(READER))
+    for file in files:
         print(f"{file}  {file.stat().st_size / 1e6:.1f} MB")
     return 0

@@ -11,10 +11,11 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from impasto.export.compared import Difference, compare
-from impasto.export.graphs import ExportOptions, Part, Whole, exported
+from impasto.export.graphs import ExportOptions, Part, Whole, exported, exported_reader
 from impasto.export.quantized import quantize
-from impasto.inference.backends import PARTS
+from impasto.inference.backends import PARTS, READER
 from impasto.networks import TransformNet
+from impasto.networks.predictor import AnyStyleNet
 from impasto.writing import new_files
 
 __all__ = ["Difference", "ExportOptions", "export_network"]
@@ -28,7 +29,9 @@ def export_network(
 ) -> list[Difference]:  # fmt: skip
     """Write a network as an ONNX file, and with `options.parts` a second file beside it.
 
-    Either all files are written or none. Nothing is written if the export differs from PyTorch.
+    A network for any painting gets one more file, NAME.style.onnx, which gives the code of a
+    painting. Either all files are written or none. Nothing is written if the export differs from
+    PyTorch.
 
     Args:
         network: in evaluation mode, float32 and on the CPU, as `load_network` returns it.
@@ -42,30 +45,30 @@ def export_network(
         file, its output is compared too.
 
     Raises:
-        ValueError: the network is for any painting; `output` does not end in `.onnx`; a file exists
-            (unless `overwrite`); the `export` extra is missing; there are too few photos; or the
-            export differs from PyTorch by more than is allowed: at any pixel 0.001 in fp32, one
-            grey level with byte pixels, four in fp16; with int8 two grey levels in the mean.
+        ValueError: `output` does not end in `.onnx`; a file exists (unless `overwrite`); the
+            `export` extra is missing; there are too few photos; or the export differs from PyTorch
+            by more than is allowed: at any pixel 0.001 in fp32, one grey level with byte pixels,
+            four in fp16; with int8 two grey levels in the mean.
     """
-    if network.any_picture:
-        raise ValueError(
-            "a network for any painting cannot be exported yet; one of fixed styles can be"
-        )
     options = options or ExportOptions()
     outputs = [output, output.with_suffix(PARTS)] if options.parts else [output]
-    _check(outputs, overwrite)
+    readers = [output.with_suffix(READER)] if isinstance(network, AnyStyleNet) else []
+    _check([*outputs, *readers], overwrite)
     _check_extra()
     calibrating, judging = _split_photos(photos or [], options)
     painted = copy.deepcopy(network).half() if options.precision == "fp16" else network
     with TemporaryDirectory() as place, new_files(overwrite) as begin:
         files = [Path(place, path.name) for path in outputs]
+        if isinstance(network, AnyStyleNet):
+            reader = Path(place, readers[0].name)
+            reader.write_bytes(exported_reader(network, options))
         for file, graph in zip(files, (Whole, Part), strict=False):
             file.write_bytes(exported(network, graph(painted, options.pixels), options))
             if calibrating:
                 quantize(file, network, calibrating, pixels=options.pixels, part=graph is Part)
         differences = compare(network, files[0], options, judging)
-        for path, file in zip(outputs, files, strict=True):
-            begin(path).write(file.read_bytes())
+        for path in [*outputs, *readers]:
+            begin(path).write(Path(place, path.name).read_bytes())
     return differences
 
 

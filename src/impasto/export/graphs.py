@@ -1,6 +1,7 @@
-"""The two graphs that are exported with torch's own exporter.
+"""The graphs that are exported with torch's own exporter.
 
-`Whole` paints a picture. `Part` paints one tile of a larger picture.
+`Whole` paints a picture. `Part` paints one tile of a larger picture. `Reader` gives the code of a
+painting, for a network for any painting.
 """
 
 import json
@@ -19,6 +20,8 @@ from torch.export import Dim
 from impasto.choices import OPSETS
 from impasto.networks import TransformNet, describe
 from impasto.networks.layers import Moments
+from impasto.networks.predictor import LAYERS, AnyStyleNet, style_statistics
+from impasto.perceptual.features import FeatureNetwork
 
 
 @dataclass(frozen=True)
@@ -115,6 +118,19 @@ class Part(Whole):
         )
 
 
+class Reader(nn.Module):
+    """The graph that gives the code of a painting, for a network for any painting."""
+
+    def __init__(self, network: AnyStyleNet) -> None:
+        super().__init__()
+        self.features = FeatureNetwork("compact", LAYERS)
+        self.predictor = network.predictor
+
+    def forward(self, painting: Float[Tensor, "1 3 _ _"]) -> Float[Tensor, "1 n"]:
+        """Return the code of a painting 1×3×H×W in [0, 1], scaled down as `for_reading` does."""
+        return self.predictor(style_statistics(self.features, painting))
+
+
 def _of_each(photo: Tensor, style: Tensor | None) -> Tensor | None:
     """Return a code for each photo, B×N, from codes B×N or 1×N.
 
@@ -128,19 +144,40 @@ def _of_each(photo: Tensor, style: Tensor | None) -> Tensor | None:
 
 
 def exported(network: TransformNet, graph: Whole, options: ExportOptions) -> bytes:
-    """Return the bytes of the ONNX file of one graph.
+    """Return the bytes of the ONNX file of one graph that paints."""
+    part = isinstance(graph, Part)
+    inputs, shapes = _inputs(network, options, part)
+    outputs = ["stylized"] if part else ["stylized", "statistics"]
+    properties = _properties(network, options, "part" if part else "whole")
+    return _onnx(graph, inputs, shapes, outputs, options.opset, properties)
+
+
+def exported_reader(network: AnyStyleNet, options: ExportOptions) -> bytes:
+    """Return the bytes of the ONNX file that gives the code of a painting, always in float32."""
+    inputs = {"painting": torch.rand(1, 3, 70, 90)}
+    shapes = {"painting": {2: Dim("height", min=16), 3: Dim("width", min=16)}}
+    properties = _properties(network, options, "style")
+    return _onnx(Reader(network), inputs, shapes, ["style"], options.opset, properties)
+
+
+def _onnx(
+    graph: nn.Module,
+    inputs: dict[str, Tensor],
+    shapes: Any,
+    outputs: list[str],
+    opset: int,
+    properties: dict[str, str],
+) -> bytes:
+    """Return a graph as ONNX, with properties.
 
     The exporter's notes at nodes and values, which name places in our source, are removed.
     """
     import onnx
 
-    part = isinstance(graph, Part)
-    inputs, shapes = _inputs(network, options, part)
     with _quiet():
         program = torch.onnx.export(
-            graph.eval(), kwargs=inputs, dynamo=True, opset_version=options.opset, verbose=False,
-            dynamic_shapes=shapes, input_names=list(inputs),
-            output_names=["stylized"] if part else ["stylized", "statistics"],
+            graph.eval(), kwargs=inputs, dynamo=True, opset_version=opset, verbose=False,
+            dynamic_shapes=shapes, input_names=list(inputs), output_names=outputs,
         )  # fmt: skip
     assert program is not None
     model = program.model_proto
@@ -152,7 +189,7 @@ def exported(network: TransformNet, graph: Whole, options: ExportOptions) -> byt
     ):
         del item.metadata_props[:]
         item.doc_string = ""
-    onnx.helper.set_model_props(model, _properties(network, options, "part" if part else "whole"))
+    onnx.helper.set_model_props(model, properties)
     onnx.checker.check_model(model)
     return model.SerializeToString()
 
@@ -162,7 +199,7 @@ def _inputs(
 ) -> tuple[dict[str, Tensor], Any]:
     """Return example inputs by name and, for each, the axes whose size stays free."""
     photo = torch.rand(2, 3, 37, 45)
-    style = network.encode_style(dict.fromkeys(network.styles, 1)).expand(2, -1)
+    style = torch.full((2, network.num_styles), 1 / network.num_styles)
     free = Dim.DYNAMIC
     inputs: dict[str, Tensor] = {"photo": photo}
     shapes: dict[str, Any] = {"photo": {0: free, 2: free, 3: free}}

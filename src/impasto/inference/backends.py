@@ -15,6 +15,7 @@ from impasto.choices import Backend
 from impasto.inference.devices import find_device, of_memory
 from impasto.networks import NetworkError, TransformNet, find_network, load_network, upgraded
 from impasto.networks.layers import Moments
+from impasto.networks.predictor import AnyStyleNet, for_reading
 from impasto.networks.preprocess import Origin
 from impasto.networks.styles import style_weights
 
@@ -25,6 +26,8 @@ _PROPERTIES = {
 }  # fmt: skip
 # Suffix of the second file of an export, which paints parts of a larger picture.
 PARTS = ".parts.onnx"
+# Suffix of the file of an export that gives the code of a painting.
+READER = ".style.onnx"
 
 
 class TorchPainter:
@@ -79,7 +82,7 @@ class OnnxPainter:
     """Runs an exported network in ONNX Runtime.
 
     Attributes:
-        any_picture: whether a picture is a style. No network of this kind can be exported yet.
+        any_picture: whether a picture is a style, and names are not.
 
     Args:
         path: the exported file.
@@ -89,8 +92,6 @@ class OnnxPainter:
         NetworkError: the file is damaged, not one of ours, or of a newer format.
         ValueError: ONNX Runtime is not installed, or lacks the device.
     """
-
-    any_picture = False
 
     def __init__(self, path: Path, device: str = "auto") -> None:
         runtime = _onnxruntime()
@@ -106,12 +107,29 @@ class OnnxPainter:
         self._session = self._opened(path)
         self._parts: Any = None
         self.metadata = _metadata(path, self._session.get_modelmeta().custom_metadata_map)
+        self.any_picture = self.metadata["network"] == AnyStyleNet.__name__
         self.styles = [str(style["name"]) for style in self.metadata["styles"]]
+        self._reader: Any = None
         self.reach = int(self.metadata["reach"])
 
     def encode_style(self, style: Any) -> Float[Tensor, "1 n"]:
-        """Return the code of a style; see `style_weights`."""
-        return style_weights(style, self.styles)
+        """Return the code of a style; see `style_weights`, or `AnyStyleNet.encode_style`.
+
+        Raises:
+            ValueError: the file of the export that reads paintings is missing.
+        """
+        if not self.any_picture:
+            return style_weights(style, self.styles)
+        path = self._path.with_suffix(READER)
+        if not path.is_file():
+            raise ValueError(f"{path}: not there, and needed to read a painting; export again")
+        self._reader = self._reader or self._opened(path)
+        total = sum(weight for _, weight in style)
+        codes = [
+            self._reader.run(None, {"painting": for_reading(painting).cpu().numpy()})[0] * weight
+            for painting, weight in style
+        ]
+        return torch.from_numpy(sum(codes)) / total
 
     def paint(
         self, content: Float[Tensor, "b 3 h w"], code: Float[Tensor, "_ n"],
@@ -220,7 +238,7 @@ def _metadata(path: Path, properties: dict[str, str]) -> dict[str, Any]:
                 f"{path}: {key} {properties.get(key, '')[:40]!r} is not known; "
                 "update impasto, or export again"
             )
-    if not metadata.get("styles"):
+    if not metadata.get("styles") and metadata["network"] != AnyStyleNet.__name__:
         raise NetworkError(f"{path}: names no styles; export it again")
     return {
         **metadata,

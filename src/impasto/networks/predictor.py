@@ -53,6 +53,11 @@ def style_statistics(
     return StyleStatistics(grams, means)
 
 
+def for_reading(painting: Float[Tensor, "b 3 _ _"]) -> Float[Tensor, "b 3 _ _"]:
+    """Return paintings as the predictor reads them: scaled down to a longer side of `SIDE`."""
+    return resize(painting, min(SIDE, max(painting.shape[-2:])))
+
+
 class StylePredictor(nn.Module):
     """Predicts the code of a painting from its statistics.
 
@@ -172,8 +177,7 @@ class AnyStyleNet(TransformNet):
                 )
             self._readers.append(FeatureNetwork("compact", LAYERS))
         features = self._readers[0].to(device)
-        painting = painting.to(device)
-        return style_statistics(features, resize(painting, min(SIDE, max(painting.shape[-2:]))))
+        return style_statistics(features, for_reading(painting).to(device))
 
 
 def compact_hash() -> str:

@@ -4,6 +4,7 @@ The terms are those of Gatys et al. 2016 and Johnson et al. 2016. The balance di
 its value for ordinary photos, its gap (`perceptual.gaps`).
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -37,7 +38,8 @@ def gram_matrix(features: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c c"]:
     over our C×C values divides it by C²·(C·H·W)², so our error is 4 / C² of theirs. A Gram matrix
     divided by H·W alone is C times ours, and its squared error C² times.
     """
-    return square_products(features) / features.shape[1:].numel()
+    # `numel` would fix the size of an exported graph.
+    return square_products(features) / math.prod(features.shape[1:])
 
 
 def total_variation(image: Float[Tensor, "b c h w"]) -> Float[Tensor, ""]:

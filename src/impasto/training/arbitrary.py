@@ -16,6 +16,7 @@ from impasto.networks.predictor import (
     AnyStyleNet,
     StyleStatistics,
     compact_hash,
+    for_reading,
     style_statistics,
     with_basis,
 )
@@ -168,7 +169,7 @@ class AnyStyles(StyleTraining):
             return {}
         number = self.global_step % len(batch["content"])
         own = batch["content"][number : number + 1]
-        code = self.network.predictor(style_statistics(self._judges[1], own))
+        code = self.network.predictor(style_statistics(self._judges[1], for_reading(own)))
         error = squared_error(self(own, code), own).mean() / PIXEL_GAP
         return {"own": self.own_weight * error}
 
