@@ -13,11 +13,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from pictures import save
 from PIL import Image
 
 from impasto import Stylizer
 from impasto.demo.runtime import find_runtime
 from impasto.demo.server import open_server
+from impasto.export import ExportOptions, export_network
+from impasto.networks.predictor import AnyStyleNet, with_basis
 
 SECONDS = 60
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
@@ -349,3 +353,60 @@ def test_a_damaged_network(driver: Any, runtime: Path, tmp_path: Path) -> None:
         page = Page(driver)
         page.open(address, expect="Not ready")
         assert "damaged" in page.text("message")
+
+
+@pytest.fixture(scope="module")
+def any_network(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A network for any painting with random weights, exported as the page needs it."""
+    pytest.importorskip("onnxruntime", reason="the export extra is not installed")
+    pytest.importorskip("onnxscript", reason="the export extra is not installed")
+    torch.manual_seed(0)
+    network = AnyStyleNet(6, 8, 1).eval()
+    network.load_state_dict(with_basis(network, None))
+    for parameter in network.predictor.layers[-1].parameters():
+        torch.nn.init.normal_(parameter)  # codes that differ
+    path = tmp_path_factory.mktemp("any") / "any.onnx"
+    export_network(network, path, ExportOptions(pixels="uint8"))
+    return path
+
+
+def test_paintings_are_dropped_mixed_and_weakened_as_in_python(
+    driver: Any, any_network: Path, runtime: Path, photo: Path, tmp_path: Path
+) -> None:
+    first, second = save(tmp_path / "first.png", 1, blur=1.5), save(tmp_path / "second.png", 2, blur=3.0)
+    (tmp_path / "broken.png").write_bytes(b"no picture")
+    page = Page(driver)
+    with served(any_network, runtime) as address:
+        page.open(f"{address}?backend=wasm")
+        page.give(photo)
+        page.until(lambda: "Add a painting" in page.text("message"))
+        driver.find_element("id", "painting").send_keys(str(first))
+        page.until(lambda: page.names() == ["first"])
+        assert_same(page.painted(), Stylizer(any_network, first), photo)
+        assert page.js("return document.querySelectorAll('#styles .swatch canvas').length") == 1
+        page.js(
+            "const data = new DataTransfer();"
+            "const bytes = Uint8Array.from(atob(arguments[0]), (letter) => letter.charCodeAt(0));"
+            "data.items.add(new File([bytes], 'second.png', { type: 'image/png' }));"
+            "const drop = new DragEvent('drop', { dataTransfer: data, bubbles: true, cancelable: true });"
+            "document.getElementById('styles').dispatchEvent(drop)", base64.b64encode(second.read_bytes()).decode(),
+        )  # fmt: skip
+        page.until(lambda: page.names() == ["first", "second"])
+        assert page.shares() == ["0 %", "100 %"]
+        page.mix({0: 30, 1: 70})
+        assert_same(page.painted(), Stylizer(any_network, {first: 0.3, second: 0.7}), photo)
+        page.set("#strength", "40")
+        assert_same(page.painted(), Stylizer(any_network, {first: 0.3, second: 0.7}, strength=0.4), photo)
+        page.set("#strength", "0")
+        assert np.array_equal(page.painted(), np.asarray(Image.open(photo)))
+        driver.find_element("id", "painting").send_keys(str(tmp_path / "broken.png"))
+        page.until(lambda: "cannot be read as a picture" in page.text("message"))
+        assert page.names() == ["first", "second"]
+
+
+def test_a_missing_reader_is_said(driver: Any, any_network: Path, runtime: Path, tmp_path: Path) -> None:
+    (tmp_path / "alone.onnx").write_bytes(any_network.read_bytes())
+    with served(tmp_path / "alone.onnx", runtime) as address:
+        page = Page(driver)
+        page.open(address, expect="Not ready")
+        assert "gallery.style.onnx" in page.text("message")

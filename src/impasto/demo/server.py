@@ -17,6 +17,7 @@ HOST = "127.0.0.1"
 # Host names that this server answers to. They keep out DNS rebinding: a foreign page whose own name
 # was made to point to this machine asks with that name.
 NAMES = re.compile(r"(localhost|127\.0\.0\.1|\[::1\])(:[0-9]{1,5})?", re.IGNORECASE)
+READER = ".style.onnx"  # as in `inference.backends`, which imports torch
 PAGE = Path(__file__).with_name("index.html")
 TYPES = {
     ".html": "text/html; charset=utf-8",
@@ -48,7 +49,8 @@ def open_server(network: Path, runtime: Path, port: int) -> ThreadingHTTPServer:
     """Return a server that listens already; `serve_forever` starts it. It is a context manager.
 
     Args:
-        network: exported network, served as /gallery.onnx.
+        network: exported network, served as /gallery.onnx. If the file that reads paintings lies
+            beside it, that is served as /gallery.style.onnx.
         runtime: folder with the runtime's files, served below /runtime/.
         port: of 127.0.0.1; 0: any free one.
 
@@ -58,6 +60,8 @@ def open_server(network: Path, runtime: Path, port: int) -> ThreadingHTTPServer:
     if not 0 <= port <= 65535:
         raise ValueError(f"--port {port}: must be from 0 (any free one) to 65535")
     table = {"/": PAGE, "/index.html": PAGE, "/gallery.onnx": network}
+    if (reader := network.with_suffix(READER)).is_file():
+        table["/gallery.style.onnx"] = reader
     table |= {f"/runtime/{name}": runtime / name for name in FILES}
     try:
         return Server((HOST, port), partial(Handler, table))
