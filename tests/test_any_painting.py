@@ -142,6 +142,17 @@ def test_it_trains_publishes_and_says_what_it_learned(trained: Path, place: Path
     assert (trained.parent / "previews" / "step-000004.jpg").exists()
 
 
+@pytest.mark.parametrize("config", sorted(CONFIG.parent.glob("arbitrary*.yaml")), ids=lambda config: config.stem)
+def test_every_config_trains(config: Path, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(place)
+    run_ = f"--run=by_{config.stem}"
+    options = ("--trainer.accelerator=cpu", "--model.loss.weights=random", "--model.compile=false", run_)
+    weights = options if "vgg" in config.read_text() else (options[0], run_)
+    paintings = ("--model.paintings=[many]", "--trainer.max_steps=1", "--trainer.val_check_interval=1")
+    assert run("train-any", "fit", "--config", str(config), *SHRUNK, *paintings, *weights) == 0
+    assert (place / f"by_{config.stem}" / f"by_{config.stem}.safetensors").exists()
+
+
 def test_an_interrupted_run_resumes_bit_for_bit(trained: Path, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(place)
     assert train("--run=part", "--trainer.max_steps=4", "--checkpoint.every_n_train_steps=2") == 0

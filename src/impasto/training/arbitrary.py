@@ -148,7 +148,7 @@ class AnyStyles(StyleTraining):
     def samples(self, batch: dict[str, Any]) -> tuple[Float[Tensor, "b n"], StyleTarget]:
         """Return the code and the target of the painting, or mixture, that each sample learns."""
         seed = self.run_config.get("seed", 0)
-        drawn = [self.views.draw(int(number), seed) for number in batch["index"]]
+        drawn = [self.views.draw(number, seed) for number in batch["index"].tolist()]
         pairs = [(views[0], views[-1]) for views, _ in drawn]
         shares = torch.tensor([weights[0] for _, weights in drawn], device=self.device)
         first, second = torch.tensor(pairs, device=self.device).T
