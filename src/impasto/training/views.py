@@ -4,10 +4,11 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Int
 from rich.console import Console
 from rich.progress import track
 from torch import Tensor
@@ -87,10 +88,10 @@ class PaintingViews:
         Raises:
             ValueError: no painting of a folder can be read.
         """
-        kept: list[tuple[StyleStatistics, ByKey]] = []
         rows: list[list[list[int]]] = [[] for _ in folders]
-        names = []
+        names: list[str] = []
         jobs = [(number, file) for number, files in enumerate(folders) for file in files]
+        store = _Store(views * len(jobs))
         console = Console(stderr=True)
         for number, file in track(
             jobs, "measuring paintings", console=console, disable=not console.is_terminal
@@ -100,20 +101,12 @@ class PaintingViews:
             except ImageError as error:
                 _LOG.warning("skipped %s", error)
                 continue
-            rows[number].append([])
             names.append(file.stem)
-            for view in _views(picture, views, side, seed=len(names)):
-                statistics, grams = measure(view)
-                rows[number][-1].append(len(kept))
-                kept.append((_halved(statistics), {k: _half(g) for k, g in grams.items()}))
+            of_views = _views(picture, views, side, seed=len(names))
+            rows[number].append([store.add(*measure(view)) for view in of_views])
         if empty := [number for number, paintings in enumerate(rows) if not paintings]:
             raise ValueError(f"{folders[empty[0]][0].parent}: none of its paintings can be read")
-        statistics = StyleStatistics(
-            {k: torch.cat([s.grams[k] for s, _ in kept]) for k in kept[0][0].grams},
-            {k: torch.cat([s.means[k] for s, _ in kept]) for k in kept[0][0].means},
-        )
-        grams = {k: torch.cat([g[k] for _, g in kept]) for k in kept[0][1]}
-        return cls(statistics, grams, rows, names)
+        return cls(StyleStatistics(store.grams, store.means), store.targets, rows, names)
 
     def draw(self, number: int, seed: int) -> tuple[list[int], list[float]]:
         """Return the views that a sample learns, one or two, and their weights in the mixture.
@@ -141,15 +134,39 @@ class PaintingViews:
         return statistics, {k: g[views].float() / g.shape[1] for k, g in self.grams.items()}
 
 
-def _half(gram: Float[Tensor, "b c c"]) -> Float[Tensor, "b c c"]:
-    return (gram * gram.shape[1]).half()
+class _Store:
+    """Rows of statistics and Gram matrices, in memory that is taken once.
 
+    Gram matrices that are statistics too, as under the compact loss, are kept once.
 
-def _halved(statistics: StyleStatistics) -> StyleStatistics:
-    return StyleStatistics(
-        {k: _half(gram) for k, gram in statistics.grams.items()},
-        {k: mean.half() for k, mean in statistics.means.items()},
-    )
+    Args:
+        rows: the most rows that will be added.
+    """
+
+    def __init__(self, rows: int) -> None:
+        self.rows, self.count = rows, 0
+        self.grams: dict[str, Tensor] = {}
+        self.means: dict[str, Tensor] = {}
+        self.targets: ByKey = {}
+
+    def add(self, statistics: StyleStatistics, grams: ByKey) -> int:
+        """Add a row, and return its number."""
+        for layer, gram in statistics.grams.items():
+            self._put(self.grams, layer, gram * gram.shape[1])
+            self._put(self.means, layer, statistics.means[layer])
+        for key, gram in grams.items():
+            if gram is statistics.grams.get(key[1]):
+                self.targets[key] = self.grams[key[1]]
+            else:
+                self._put(self.targets, key, gram * gram.shape[1])
+        self.count += 1
+        return self.count - 1
+
+    def _put(self, store: dict[Any, Tensor], key: Any, value: Tensor) -> None:
+        if key not in store:
+            shape = (self.rows, *value.shape[1:])
+            store[key] = torch.empty(shape, dtype=torch.float16, device=value.device)
+        store[key][self.count] = value[0]
 
 
 def _views(picture: Tensor, views: int, side: int, seed: int) -> Iterator[Tensor]:
