@@ -91,7 +91,10 @@ def test_evaluate_and_benchmark_speak_it_too() -> None:
         (["--content", "a", "--styles", "b.jpg", "--start", "mix", "--size"], "argument --size: expected one argument"),
         (["https://a.org/b.jpg", "b.jpg"], "https://a.org/b.jpg: an address; download it, and give the file"),
         (["--content=a", "--styles=b.jpg", "c.jpg"], "c.jpg: there is no place for it; the options are named"),
-        (["a", "b.jpg", "--stile"], "unrecognized arguments: --stile; `impasto optimize --help` lists the options"),
+        (
+            ["a", "b.jpg", "--stile"],
+            "unrecognized arguments: --stile; did you mean --styles? `impasto optimize --help` lists",
+        ),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )

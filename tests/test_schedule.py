@@ -1,6 +1,7 @@
 """The learning rate of every step, by steps and by the clock."""
 
 import csv
+import re
 import time
 from pathlib import Path
 
@@ -74,6 +75,24 @@ def test_a_run_by_the_clock_goes_on_with_the_rest_of_its_time() -> None:
     assert time.monotonic() - began < 60
     found = rates()
     assert found[min(step for step in found if step > steps)] < 0.7 * 0.01, "five sixths were spent before"
+
+
+@pytest.mark.parametrize("length", [("--minutes", "0.02", *CLOCK), ()])
+def test_a_finished_run_is_left_as_it_is(length: tuple[str, ...]) -> None:
+    assert fit(*length) == 0
+    steps, network = rates(), Path("runs/smoke/smoke.safetensors").read_bytes()
+    assert fit(*length, "--ckpt_path", "last") == 0
+    assert rates() == steps and Path("runs/smoke/smoke.safetensors").read_bytes() == network
+
+
+def test_validation_says_what_it_measured(capsys: pytest.CaptureFixture) -> None:
+    assert fit() == 0
+    capsys.readouterr()
+    assert run("train", "validate", *SMOKE, "--ckpt_path", "last") == 0
+    assert re.search(r"^val/loss \d\.\d{3}$", capsys.readouterr().out, re.MULTILINE)
+    assert run("train", "validate", *SMOKE, "--data.val_photos", "0") == 0
+    said = capsys.readouterr().out
+    assert "the network is measured as it is before training" in said and "no photos are kept for validation" in said
 
 
 def test_lightnings_own_option_means_the_same() -> None:

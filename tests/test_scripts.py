@@ -2,8 +2,10 @@
 
 import os
 import re
+import shlex
 import subprocess
 import sys
+from contextlib import chdir
 from importlib import metadata
 from pathlib import Path
 
@@ -14,6 +16,7 @@ from pictures import save
 from impasto.commands import COMMANDS, TRAINING, main
 from impasto.commands.training_help import EXAMPLES, answered
 from impasto.networks import TransformNet, save_network
+from impasto.shipped import with_shipped_configs
 
 ROOT = Path(__file__).parents[1]
 SCRIPTS = sorted((ROOT / "scripts").glob("*.py"))
@@ -92,7 +95,11 @@ def test_training_help_has_every_option_of_ours_with_its_default(command: str) -
     ("arguments", "message"),
     [
         ([], "no task is given (fit: train, or resume;"),
-        (["fti"], "no task is given: fti ("),
+        (["fti"], "no task is given: fti, did you mean fit? ("),
+        (
+            ["fit", "--model.styles", "a.jpg"],
+            "--model.styles a.jpg: give the painting a name, such as --model",
+        ),
         (["fit", "--data.crops", "256"], "--data.crops: no such option; did you mean --data.crop? (--help lists"),
         (["fit", "--ckpt-path=last"], "--ckpt-path: no such option; did you mean --ckpt_path?"),
         (["fit", "--model.los.network=vgg16"], "--model.los.network: no such option; did you mean --model.loss.netw"),
@@ -101,6 +108,39 @@ def test_training_help_has_every_option_of_ours_with_its_default(command: str) -
 def test_mistakes_in_training_options_are_told_at_once(arguments: list[str], message: str) -> None:
     done = call(sys.executable, "-c", TELLS_WHAT_IT_IMPORTED, "train", *arguments)
     assert done.stderr.startswith(f"impasto train: {message}") and done.stderr.endswith("2 []\n"), done.stderr
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        (
+            "infer photo.jpg --stlye x",
+            "unrecognized arguments: --stlye x; did you mean --style? `impasto infer",
+        ),
+        ("export gallery --pixel uint8", "did you mean --pixels? `impasto export --help` lists the options"),
+        ("infer udnie=0.5", "udnie=0.5: no such file or folder; a mixture is one word: --style udnie=0.5,great_wave"),
+        (
+            "evaluate p.jpg --paintings a.jpg --balance_photos p",
+            "--paintings a.jpg: must have a name, as in --pain",
+        ),
+        ("benchmark --photos nope", "nope: no such folder"),
+        ("infer pyproject.toml --style wave", "style 'wave' is unknown: did you mean great_wave? published are"),
+        ("infer pyproject.toml --style 'The Great Wave'", "did you mean great_wave? published are"),
+    ],
+)
+def test_mistakes_name_what_was_meant(command: str, message: str, capsys: pytest.CaptureFixture) -> None:
+    with chdir(ROOT):
+        assert main(shlex.split(command)) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_shipped_configs_are_found_from_any_folder(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").touch()
+    with chdir(tmp_path):
+        given = ["fit", "-c", "configs/cpu.yaml", "--config=mine.yaml", "--config=configs/none.yaml"]
+        assert with_shipped_configs(given) == ["fit", "-c", str(ROOT / "configs" / "cpu.yaml"), *given[3:]]
+    with chdir(ROOT):
+        assert with_shipped_configs(given)[2] == "configs/cpu.yaml"
 
 
 def test_options_of_lightning_and_parts_of_options_are_let_through() -> None:

@@ -1,6 +1,8 @@
 """Files that come with the package (configs, published networks), and its commit."""
 
 import subprocess
+from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 
 _HERE = Path(__file__).parent
@@ -16,6 +18,23 @@ def shipped_config(name: str) -> list[str]:
     The list is meant for jsonargparse's `default_config_files`.
     """
     return [str(folder / name) for folder in CONFIGS if (folder / name).exists()][:1]
+
+
+def with_shipped_configs(arguments: Sequence[str]) -> list[str]:
+    """Return a command line in which configs of this project are found from any folder.
+
+    `--config configs/cpu.yaml` means the file in the current folder. If there is none, it means
+    the one that comes with the package.
+    """
+    found = []
+    for before, word in pairwise(["", *arguments]):
+        option, _, value = word.rpartition("=")
+        if option == "--config" or before in ("-c", "--config"):
+            shipped = shipped_config(value.removeprefix("configs/"))
+            if not Path(value).exists() and shipped:
+                word = f"{option}={shipped[0]}" if option else shipped[0]
+        found.append(word)
+    return found
 
 
 def commit() -> str:

@@ -8,8 +8,13 @@ from pathlib import Path
 
 def did_you_mean(name: str, names: Iterable[str]) -> str:
     """Return "did you mean gallery? ", to put before a list of all names; "" if none is close."""
-    close = get_close_matches(name, list(names), n=1)
-    return f"did you mean {close[0]}? " if close else ""
+    known = list(names)
+    plain = {re.sub(r"\W+", "_", other.lower()).strip("_"): other for other in known}
+    asked = re.sub(r"\W+", "_", name.lower()).strip("_").removeprefix("the_")
+    close = get_close_matches(asked, list(plain), n=1)
+    if not close and len(asked) > 2:  # a part of a name: wave for great_wave
+        close = [other for other in plain if asked in other or other.removeprefix("the_") in asked]
+    return f"did you mean {plain[close[0]]}? " if close else ""
 
 
 def not_there(path: str | Path, kind: str = "file") -> str:

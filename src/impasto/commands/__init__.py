@@ -14,6 +14,7 @@ from importlib import import_module
 from types import FrameType
 
 import impasto
+from impasto.shipped import with_shipped_configs
 from impasto.spelling import did_you_mean, printable
 
 COMMANDS = {
@@ -120,6 +121,7 @@ def _ending_as_ctrl_c() -> Iterator[list[int]]:
 
 def _run(command: str, arguments: tuple[str, ...]) -> int:
     """Import and call the function of a command, and turn its errors into a line and a status."""
+    arguments = tuple(with_shipped_configs(arguments))
     try:
         if command in (*TRAINING, "benchmark"):
             _ignore_lightnings_advice()

@@ -21,10 +21,12 @@ from jsonargparse import ArgumentParser
 
 from impasto.choices import LossOptions, OptimizeOptions
 from impasto.shipped import shipped_config
+from impasto.spelling import did_you_mean
 
 Types = dict[str, Any]  # the type of each option, by its name
 # Short names, each with the options that it may stand for: the one that a command has.
 SHORT = {"-o": ("output",), "-s": ("style", "styles"), "-n": ("network", "networks")}
+_NAMED = "values with names"
 _BOOLEANS = ("true", "false", "True", "False")
 _EXPECTED = {float: "a number", int: "a whole number", bool: "true or false", str: "a text"}
 
@@ -245,12 +247,17 @@ def _parse(
         return parser.parse_args(arguments).as_dict()
     except ArgumentError as error:
         expected = {name: _expected(of) for name, of in types.items()} | allowed
-        raise ValueError(_short(command, str(error), expected)) from error
+        raise ValueError(_short(command, str(error), expected, list(types))) from error
 
 
-def _short(command: str, message: str, allowed: dict[str, str]) -> str:
+def _short(command: str, message: str, allowed: dict[str, str], options: list[str]) -> str:
     """Return an error of jsonargparse in one line; it takes eight for a value of a wrong type."""
+    if unknown := re.search(r"unrecognized arguments: --([\w.-]+)", message, re.IGNORECASE):
+        meant = did_you_mean(unknown[1].replace("-", "_"), options).replace("mean ", "mean --")
+        return f"{message}; {meant}`impasto {command} --help` lists the options"
     wrong = re.search(r'Parser key "([\w.]+)":.*(?:Got|Given) value: (.*)', message, re.DOTALL)
+    if wrong and allowed.get(wrong[1]) == _NAMED:
+        return f"--{wrong[1]} {wrong[2]}: must have a name, as in --{wrong[1]}.NAME {wrong[2]}"
     if wrong:
         return f"--{wrong[1]} {wrong[2]}: must be {allowed.get(wrong[1], 'something else')}"
     return f"{message}; `impasto {command} --help` lists the options"
@@ -258,6 +265,8 @@ def _short(command: str, message: str, allowed: dict[str, str]) -> str:
 
 def _expected(of: Any) -> str:
     """Return in words what an option may be: choices of a Literal, a kind of value, or several."""
+    if get_origin(of) is dict:
+        return _NAMED
     if item := _item_of(of):
         return f"{_expected(item)}, or several"
     parts = [part for part in _alternatives(of) if part is not type(None)]

@@ -3,7 +3,8 @@
 from collections.abc import Iterable
 from typing import Literal
 
-from impasto.data.files import located
+from impasto.data.files import is_hub_id, located
+from impasto.spelling import not_there
 
 
 def benchmark(
@@ -76,6 +77,8 @@ def benchmark(
         )
     if what == "optimizers" and not photos:
         raise ValueError("--what optimizers trains networks: give a folder with --photos")
+    if photos and not is_hub_id(photos) and not located(photos).exists():
+        raise ValueError(not_there(photos, "folder"))  # now, not after the timing
     # Imported here because torch takes seconds to import. Mistakes above are answered without it.
     import torch
 

@@ -15,6 +15,7 @@ from impasto.choices import LossOptions, OptimizeOptions
 from impasto.commands.arguments import read_options
 from impasto.commands.jobs import check_output_folder, spare_inputs
 from impasto.data.files import find_images, located
+from impasto.spelling import did_you_mean
 
 _LOG = logging.getLogger("impasto")
 
@@ -142,6 +143,15 @@ def evaluate_pictures(
             for name, network in loaded.items()
             if {*network.styles} & {*painted} or (network.any_picture and networks is not None)
         ]
+        unknown = [
+            name for name in painted if not any(name in loaded[file].styles for file in known)
+        ]
+        if unknown and not any(loaded[file].any_picture for file in known):
+            styles = sorted({style for network in loaded.values() for style in network.styles})
+            _LOG.warning(
+                "no network knows %s, which is compared with the reference alone: %sknown are %s",
+                ", ".join(unknown), did_you_mean(unknown[0], styles), ", ".join(styles),
+            )  # fmt: skip
         reference = Reference(replace(options, steps=max(marks)), loss)
         others = {Path(file).stem: Reference(*_preset(file, loss)) for file in presets}
         notes = _unlike(

@@ -50,7 +50,7 @@ def export_file(
         overwrite: replace an earlier file
     """
     # Imported here because torch takes seconds to import. Mistakes above are answered without it.
-    from impasto.export import ExportOptions, export_network
+    from impasto.export import ExportOptions, check_extra, export_network
     from impasto.inference.backends import PARTS, READER
     from impasto.networks import find_network, load_network
 
@@ -60,6 +60,7 @@ def export_file(
     found_photos = find_images(photos) if photos else []
     loaded = load_network(path)
     check_output_folder(target.parent)
+    check_extra()
     print(f"{path}: exporting, which takes a quarter of a minute", flush=True)
     differences = export_network(loaded, target, options, photos=found_photos, overwrite=overwrite)
     for found in differences:

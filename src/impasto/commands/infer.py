@@ -58,7 +58,7 @@ def stylize_photos(
         photos: files, folders (searched with their sub-folders), patterns, or - for standard input
         network: a published name or a file; if not given, the published network that knows the
             style, or starry_night
-        style: a style of the network, or a mixture: starry_night=0.7,wave=0.3
+        style: a style of the network, or a mixture: starry_night=0.7,great_wave=0.3
         strength: from 0 (the photo) to 1 (fully stylized)
         keep_colors: keep the colours of the photo and paint only its brightness
         size: longer side of the result in pixels; if not given, that of the photo

@@ -59,6 +59,8 @@ def _expand(path: Path, output: Path) -> list[Path]:
             if path.suffix or path.name != str(path)
             else f"; a style is named with --style {path}"
         )
+        if re.fullmatch(r"[\w.-]+=[\d.]+,?", str(path)):
+            style = "; a mixture is one word: --style udnie=0.5,great_wave=0.5"
         raise ValueError(f"{not_there(path, 'file or folder')}{style}")
     searched = _search_folder(path, output) if path.is_dir() else _search_pattern(path, output)
     photos = list(searched) if pattern or path.is_dir() else [path]

@@ -37,7 +37,9 @@ def default_network(style: str | None) -> str:
         print(f"network: {name}; --network names another", file=sys.stderr)
         return name
     if len(names) == 1 or "starry_night" in names:
-        return names[0] if len(names) == 1 else "starry_night"
+        name = names[0] if len(names) == 1 else "starry_night"
+        print(f"network: {name}; --network or --style names another", file=sys.stderr)
+        return name
     known = ", ".join(names) or "none yet"
     raise ValueError(
         f"--network is missing: name a .safetensors file or a published network ({known})"

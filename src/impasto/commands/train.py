@@ -5,6 +5,7 @@ import sys
 from argparse import ArgumentError
 from pathlib import Path
 from pickle import UnpicklingError
+from shlex import quote
 from signal import SIGINT, SIGTERM, getsignal, signal
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -208,6 +209,21 @@ class TrainingCLI(LightningCLI):
             print(f"ended at step {step}, as one of --trainer.callbacks asked")
         self.publish(run)
 
+    def before_validate(self) -> None:
+        """Say what will be measured if no checkpoint is given."""
+        if self.config[self.subcommand].ckpt_path is None:
+            print("no --ckpt_path: the network is measured as it is before training")
+
+    def after_validate(self) -> None:
+        """Print the losses, or that no photos are kept for validation."""
+        if not self.trainer.is_global_zero:
+            return
+        found = self.trainer.callback_metrics
+        for name, value in found.items():
+            print(f"{name} {float(value):.3f}")
+        if not found:
+            print("no photos are kept for validation (--data.val_photos, of ten times as many)")
+
     def publish(self, run: Path) -> None:
         """Write the finished network, stylize the --try_on photo, and print how to go on."""
         styles = list(self.model.styles)
@@ -221,10 +237,10 @@ class TrainingCLI(LightningCLI):
                 picture, Stylizer(published, styles[0]).stylize(read_image(photo)), overwrite=True
             )
             print(f"picture: {picture}")
-        style = f" --style {styles[0]}" if len(styles) > 1 else ""
+        style = f" --style {quote(styles[0])}" if len(styles) > 1 else ""
         print(
             f"network: {published}\nstylize with it: python scripts/infer.py PHOTO "
-            f"--network {published}{style}"
+            f"--network {quote(str(published))}{style}"
         )
 
 
@@ -244,7 +260,7 @@ class AnyStylesCLI(TrainingCLI):
         published = self.model.publish(run / f"{run.name}.safetensors")
         print(
             f"network: {published}\nstylize with it: python scripts/infer.py PHOTO "
-            f"--network {published} --style PAINTING"
+            f"--network {quote(str(published))} --style PAINTING"
         )
 
 

@@ -5,6 +5,7 @@ is answered here, without it. A test compares the options below with those of th
 """
 
 import re
+from itertools import pairwise
 
 from impasto.spelling import did_you_mean, printable
 
@@ -205,6 +206,11 @@ def help_text(command: str, task: str | None) -> str:
         task: fit or validate; None: the help that comes before either is chosen.
     """
     about = {"command": command, "task": task, "example": EXAMPLES[command], **_TEXTS[command]}
+    if task == "validate":
+        about["description"] = (
+            "Measure the losses of a network on the photos kept for validation. Give --run and\n"
+            "--ckpt_path last; without a checkpoint, an untrained network is measured."
+        )
     return (_RUN if task else _TOP).format(**about)
 
 
@@ -223,11 +229,13 @@ def answered(command: str, arguments: list[str]) -> bool:
         print(help_text(command, task), end="")
         return True
     if task is None and "--help-all" not in arguments:
-        given = f": {printable(arguments[0])}" if arguments else ""
+        first = arguments[0] if arguments else ""
+        given = f": {printable(first)}, {did_you_mean(first, _TASKS)}" if first else " "
         tasks = "; ".join(f"{name}: {what}" for name, what in _TASKS.items())
         raise ValueError(
-            f"no task is given{given} ({tasks}). Such as: {EXAMPLES[command]} (--help tells more)"
+            f"no task is given{given}({tasks}). Such as: {EXAMPLES[command]} (--help tells more)"
         )
+    _check_named_painting(command, arguments)
     for word in arguments:
         option = word.partition("=")[0]
         if option.startswith("--") and not _known(option, help_text(command, "fit")):
@@ -237,6 +245,17 @@ def answered(command: str, arguments: list[str]) -> bool:
                 "(--help lists the options)"
             )
     return False
+
+
+def _check_named_painting(command: str, arguments: list[str]) -> None:
+    """Raise ValueError for a painting without the name of its style."""
+    words = [part for word in arguments for part in word.split("=", 1)]
+    for option, value in pairwise(words):
+        if command == "train" and option == "--model.styles" and not value.startswith(("{", "-")):
+            raise ValueError(
+                f"--model.styles {printable(value)}: give the painting a name, such as "
+                f"--model.styles.my_painting {printable(value)}"
+            )
 
 
 def _known(option: str, text: str) -> bool:

@@ -102,11 +102,16 @@ class Judge:
         self.targets: dict[str, StyleTarget] = {
             name: self.loss.style_target([painting], known) for name, painting in paintings.items()
         }
-        self.lpips = (
-            Lpips(loss.weights if loss.network == "vgg16" else None, photos.device)
-            if lpips
-            else None
-        )
+        self.lpips: Lpips | None = None
+        if lpips:
+            try:
+                weights = loss.weights if loss.network == "vgg16" else None
+                self.lpips = Lpips(weights, photos.device)
+            except ValueError as error:
+                raise ValueError(
+                    "--lpips needs VGG16's weights: set IMPASTO_WEIGHTS to a file or folder with "
+                    f"them, or leave --lpips out ({error})"
+                ) from error
         # Called with the number of each step of an optimization; the command shows it.
         self.tell: Callable[[int], None] = lambda step: None
         self._weights = digest(

@@ -18,7 +18,7 @@ from impasto.networks import TransformNet
 from impasto.networks.predictor import AnyStyleNet
 from impasto.writing import new_files
 
-__all__ = ["Difference", "ExportOptions", "export_network"]
+__all__ = ["Difference", "ExportOptions", "check_extra", "export_network"]
 # For int8: the number of photos that calibrate the export, and of others that check it.
 _CALIBRATING, _JUDGING = 32, 8
 
@@ -54,7 +54,7 @@ def export_network(
     outputs = [output, output.with_suffix(PARTS)] if options.parts else [output]
     readers = [output.with_suffix(READER)] if isinstance(network, AnyStyleNet) else []
     _check([*outputs, *readers], overwrite)
-    _check_extra()
+    check_extra()
     calibrating, judging = _split_photos(photos or [], options)
     painted = copy.deepcopy(network).half() if options.precision == "fp16" else network
     with TemporaryDirectory() as place, new_files(overwrite) as begin:
@@ -98,7 +98,8 @@ def _check(outputs: list[Path], overwrite: bool) -> None:
             raise ValueError(f"{path}: exists already; choose another --output, or --overwrite")
 
 
-def _check_extra() -> None:
+def check_extra() -> None:
+    """Raise ValueError if the packages of the extra `export` are not installed."""
     try:
         for name in ("onnx", "onnxruntime", "onnxscript"):  # torch's exporter needs onnxscript
             import_module(name)

@@ -50,7 +50,7 @@ class Stylizer:
 
     Args:
         network: a published name, a file (also `.onnx`), or a network, which is copied.
-        style: a name, a mixture ("starry_night=0.7,wave=0.3"), or a mapping of names to weights.
+        style: a name, a mixture ("starry_night=0.7,udnie=0.3"), or a mapping of names to weights.
             None is allowed where the network has one style. For a network for any painting: a path
             or a mixture of paths, a PIL image, or a tensor 3×H×W in [0, 1].
         strength: from 0, exactly the photo, to 1, fully stylized.

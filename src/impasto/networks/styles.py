@@ -51,7 +51,7 @@ def style_weights(style: Style | None, names: Sequence[str]) -> Float[Tensor, "1
     for name, weight in parts.items():
         if name not in names:
             raise UnknownStyle(name, names)
-        if not (math.isfinite(weight) and weight >= 0):
+        if not (isinstance(weight, int | float) and math.isfinite(weight) and weight >= 0):
             raise ValueError(f"style {name}={weight}: a weight must be a number from 0 up")
     if not any(parts.values()):
         raise ValueError(f"style {style!r}: at least one weight must be above 0")

@@ -73,8 +73,8 @@ class AnyStyles(StyleTraining):
 
     def __init__(
         self,
-        paintings: list[str],
-        held_out: list[str] = [],  # noqa: B006  only read
+        paintings: str | list[str],
+        held_out: str | list[str] = [],  # noqa: B006  only read
         views: int = 2,
         limit: int | None = None,
         style_size: int = SIDE,
@@ -100,6 +100,9 @@ class AnyStyles(StyleTraining):
             raise ValueError(
                 f"views {views}, limit {limit}, style_size {style_size}: must be at least 1"
             )
+        paintings, held_out = (
+            [given] if isinstance(given, str) else given for given in (paintings, held_out)
+        )
         held = found(held_out, [], None)
         kept_out = [file for files in held for file in files]
         folders = found(paintings, kept_out, limit)

@@ -56,6 +56,8 @@ class Schedule(pl.Callback):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._began, self._steps = time.monotonic(), trainer.global_step
         self._measure(trainer)
+        if self.finished:  # the run was resumed at its end
+            trainer.should_stop = True
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
