@@ -320,6 +320,6 @@ def test_neither_lightning_nor_datasets_is_imported_and_the_script_helps():
     assert (imported.stdout, imported.returncode) == ("set()\n", 0)
     script = Path(__file__).parents[1] / "scripts" / "infer.py"
     shown = subprocess.run([sys.executable, script, "--help"], capture_output=True, text=True, timeout=120)
-    assert shown.returncode == 0 and "photos" in shown.stdout and "starry_night=0.7,wave=0.3" in shown.stdout
+    assert shown.returncode == 0 and "photos" in shown.stdout and "starry_night=0.7,great_wave=0.3" in shown.stdout
     for option in ("network", "style", "strength", "keep_colors", "size", "output", "device", "overwrite"):
         assert f"  --{option} " in shown.stdout

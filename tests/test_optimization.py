@@ -391,7 +391,7 @@ def test_drawn_pictures_are_as_unlike_as_photos(loss, shared, caplog) -> None:
     photos = torch.cat([resize(read_image(file).pixels, 256)[..., :128, :128] for file in files])
     measured, drawn = loss.photo_statistics(photos), loss.photo_statistics(photos[:1].repeat(4, 1, 1, 1))
     assert caplog.text.count("all alike") == 1
-    painting = loss._grams(resize(read_image(PAINTING).pixels, 256))
+    painting = loss.grams(resize(read_image(PAINTING).pixels, 256))
     pairs = [(measured.content_gaps, drawn.content_gaps), (measured.style_gaps(painting), drawn.style_gaps(painting))]
     for first, second in pairs:
         for key, gap in first.items():

@@ -101,7 +101,9 @@ def _check(outputs: list[Path], overwrite: bool) -> None:
 def check_extra() -> None:
     """Raise ValueError if the packages of the extra `export` are not installed."""
     try:
-        for name in ("onnx", "onnxruntime", "onnxscript"):  # torch's exporter needs onnxscript
+        # torch's exporter needs onnxscript. It imports dynamo itself, and takes a Ctrl-C meanwhile
+        # for an error of the export.
+        for name in ("onnx", "onnxruntime", "onnxscript", "torch._dynamo"):
             import_module(name)
     except ImportError as error:
         raise ValueError(f"{error.name} is not installed: pip install 'impasto[export]'") from error
