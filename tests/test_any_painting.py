@@ -295,3 +295,23 @@ def test_strength_mixes_the_painting_with_the_photo_as_a_style(trained: Path, pl
     in_tiles = Stylizer(trained, painting, strength=0.3, stroke="pixels", tile=128)(draw(20, 150, 200)[None])
     whole = Stylizer(trained, painting, strength=0.3, stroke="pixels", tile="never")(draw(20, 150, 200)[None])
     torch.testing.assert_close(in_tiles, whole, atol=0.01, rtol=0)
+
+
+def test_the_published_network_paints_in_the_colours_of_a_painting(shared: Path) -> None:
+    """Not learned: mean colour and deviation of the result come nearer to each painting's than the photo's are."""
+    photo = read_image(shared / "data" / "eval" / "chicago.jpg").resized(256).pixels
+    stylize = Stylizer("any", shared / "data" / "styles" / "large" / "227.jpg")
+    for number in (227, 178, 130, 96):
+        path = shared / "data" / "styles" / "large" / f"{number}.jpg"
+        painting, painted = read_image(path).pixels, stylize(photo, style=path)
+        moments = [torch.cat([x.mean((0, 2, 3)), x.std((0, 2, 3))]) for x in (painting, painted, photo)]
+        assert (moments[0] - moments[1]).norm() < 0.75 * (moments[0] - moments[2]).norm(), number
+    own = stylize(photo, style=photo)
+    assert (own - photo).abs().mean() < 0.06
+
+
+def test_infer_finds_the_published_network_for_a_picture(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    photo, painting = save(tmp_path / "p.png", 30), save(tmp_path / "a.png", 31, blur=1.5)
+    assert run("infer", str(photo), f"--style={painting}", f"--output={tmp_path / 'out'}") == 0
+    assert "network: any" in capsys.readouterr().err
+    assert (tmp_path / "out" / "p_any_a.png").exists()
