@@ -86,6 +86,28 @@ def test_a_refusal_is_one_line_and_leaves_nothing(
 
 
 @pytest.mark.parametrize(
+    ("option", "value", "allowed"),
+    [("--model.width", "wide", "a whole number"), ("--minutes", "soon", "a number"),
+     ("--model.loss.network", "vgg17", "vgg19 or vgg16 or compact"), ("--trainer.logger", "x", "true or false"),
+     ("--model.compile", "x", "true or false or default or reduce-overhead or max-autotune"),
+     ("--model.loss.style_layers", "3", "values with names"), ("--model.loss.scales", "x", "a list")],
+)  # fmt: skip
+def test_a_wrong_value_is_answered_in_words(
+    option: str, value: str, allowed: str, capsys: pytest.CaptureFixture
+) -> None:
+    assert fit(option, value) == 2
+    error = capsys.readouterr().err
+    assert f"impasto train: {option} {value}: must be {allowed}" in error
+    assert "class" not in error.replace("of a class", "") and "Parser" not in error
+
+
+@pytest.mark.parametrize("devices", ["-3", "1,x"])
+def test_wrong_devices_are_one_line(devices: str, capsys: pytest.CaptureFixture) -> None:
+    assert fit("--trainer.devices", devices) == 2
+    assert "impasto train: --trainer.devices: " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
     "options",
     [("--trainer.precision", "64-true"), ("--trainer.precision", "bf16-true"), ("--trainer.precision", "16-true"),
      ("--trainer.precision", "null", "--trainer.plugins", "pytorch_lightning.plugins.precision.DoublePrecision")],

@@ -130,13 +130,11 @@ def _run(command: str, arguments: tuple[str, ...]) -> int:
 
             if answered(command, list(arguments)):
                 return 0
-        # A command is a function in a module of its own name, or in train. Only the module of this
-        # command is imported.
+        # A command is a function in a module of its own name. Only that module is imported.
+        name = command.replace("-", "_")
         with _ending_at_once(command):
-            module = import_module(
-                f"impasto.commands.{'train' if command in TRAINING else command}"
-            )
-        function = getattr(module, command.replace("-", "_"))
+            module = import_module(f"impasto.commands.{name}")
+        function = getattr(module, name)
         if command in TRAINING:
             # Not before: Lightning sets this level itself when it is imported.
             logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)

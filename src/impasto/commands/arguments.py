@@ -276,3 +276,24 @@ def _expected(of: Any) -> str:
         for choice in (get_args(part) if get_origin(part) is Literal else [part])
     ]
     return " or ".join(_EXPECTED.get(part, str(part)) for part in choices)
+
+
+def told_by_lightning(message: str) -> str:
+    """Return what LightningCLI's parser says of a wrong value in one line and in words."""
+    wrong = re.search(r'Parser key "([\w.]+)":.*(?:Got|Given) value: (.*)', message, re.DOTALL)
+    if not wrong:
+        return f"{message} (--help lists the options)"
+    kinds = {of.__name__: words for of, words in _EXPECTED.items()}
+    kinds |= {"list": "a list", "dict": _NAMED}
+    told = wrong[0].split("Given value type")[0]
+    expected: list[str] = []
+    found = re.findall(r"<class '(\w+)'>|Literal\[(.*?)\]|(dot import path)", told)
+    for kind, choices, path in found:
+        if choices:
+            expected += [choice.strip("'") for choice in choices.split(", ")]
+        elif path:
+            expected.append("the import path of a class")
+        elif kind in kinds:  # others are classes of Lightning, and None
+            expected.append(kinds[kind])
+    allowed = " or ".join(dict.fromkeys(expected))
+    return f"--{wrong[1]} {wrong[2]}: must be {allowed} (--help lists the options)"

@@ -1,7 +1,5 @@
 """Training of a network for any painting, on as many paintings as there are."""
 
-from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -24,9 +22,8 @@ from impasto.perceptual.features import FeatureNetwork
 from impasto.perceptual.gaps import PhotoStatistics
 from impasto.perceptual.loss import PerceptualLoss
 from impasto.perceptual.target import ByKey, StyleTarget, squared_error
-from impasto.shipped import commit
 from impasto.training.module import Compiled, StyleTraining
-from impasto.training.resume import balance_of, check_size, fixed_options
+from impasto.training.resume import check_size
 from impasto.training.views import PaintingViews, found
 
 SHOWN = 4  # held-out paintings of validation and previews
@@ -112,10 +109,11 @@ class AnyStyles(StyleTraining):
             check_size(other, str(start_from), network)
         network.load_state_dict(with_basis(network, other))
         super().__init__(
-            network, loss, learning_rate, warmup_steps, gap_photos, shift_weight, compile
-        )
-        self.folders, self.held_out, self.number_of_views = folders, kept_out, views
-        self.style_size, self.start_from, self.own_weight = style_size, start_from, own_weight
+            network, style_size, start_from, loss, learning_rate, warmup_steps, gap_photos,
+            shift_weight, compile,
+        )  # fmt: skip
+        self.folders, self.held_out = folders, kept_out
+        self.number_of_views, self.own_weight = views, own_weight
 
     def prepare_targets(self, loss: PerceptualLoss) -> None:
         """Measure all views of all paintings, and the balance of the loss."""
@@ -190,37 +188,13 @@ class AnyStyles(StyleTraining):
         """Return the statistics of the photos on which the balance was measured."""
         return {"photos": vars(self.photos)} if self.photos else {}
 
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Restore the balance measured when the run began, so that the loss stays the same.
-
-        Raises:
-            ValueError: the checkpoint is of other options (`balance_of`), or damaged.
-        """
-        ours = fixed_options(self.network, self.loss_options, self.style_size)
-        try:
-            self.restored = balance_of(checkpoint, [], ours)
-        except (AttributeError, IndexError, KeyError, TypeError) as error:
-            raise ValueError(
-                "--ckpt_path: not a checkpoint of impasto's training, or a damaged one"
-            ) from error
-
     def metadata(self) -> dict[str, Any]:
-        """Return what the published file records: paintings, loss, training, commit."""
-        options = asdict(self.loss_options)
-        options.pop("weights")  # a path on this machine
-        return {
-            "statistics": {"network": "compact", "sha256": compact_hash()},
-            "loss": options,
-            "training": {
-                "paintings": len(self.views.names),
-                "held_out": [file.name for file in self.held_out],
-                "views": self.number_of_views,
-                "steps": self.global_step,
-                "style_size": self.style_size,
-                "own_weight": self.own_weight,
-                "shift_weight": self.shift_weight,
-                "start_from": self.start_from and Path(self.start_from).stem,
-                **self.run_config,
-            },
-            "commit": commit(),
+        """Return what the published file records: besides the training, what it read and how."""
+        recorded = super().metadata()
+        recorded["training"] |= {
+            "paintings": len(self.views.names),
+            "held_out": [file.name for file in self.held_out],
+            "views": self.number_of_views,
+            "own_weight": self.own_weight,
         }
+        return {"statistics": {"network": "compact", "sha256": compact_hash()}, **recorded}

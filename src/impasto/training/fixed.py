@@ -1,7 +1,5 @@
 """Training of a network on a fixed list of paintings, its styles."""
 
-from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,15 +13,8 @@ from impasto.images.paintings import Painting, checked, thumbnail
 from impasto.networks import TransformNet, load_network
 from impasto.perceptual.loss import PerceptualLoss
 from impasto.perceptual.target import StyleTarget
-from impasto.shipped import commit
 from impasto.training.module import Compiled, StyleTraining
-from impasto.training.resume import (
-    balance_of,
-    check_paintings,
-    fixed_options,
-    thumbnails_of,
-    weights_from,
-)
+from impasto.training.resume import check_paintings, thumbnails_of, weights_from
 
 PREPROCESSING = ("canvas", "grain", "upsampling")  # network arguments copied from `start_from`
 
@@ -83,9 +74,10 @@ class FixedStyles(StyleTraining):
         if other:
             network.load_state_dict(weights_from(other, str(start_from), network, list(styles)))
         super().__init__(
-            network, loss, learning_rate, warmup_steps, gap_photos, shift_weight, compile
-        )
-        self.styles, self.style_size, self.start_from = known, style_size, start_from
+            network, style_size, start_from, loss, learning_rate, warmup_steps, gap_photos,
+            shift_weight, compile,
+        )  # fmt: skip
+        self.styles, self.style_names = known, list(known)
         # Thumbnails of the paintings that `start_from`, or the checkpoint, learned, by style.
         self._known_thumbnails = thumbnails_of(other.metadata if other else {})
 
@@ -127,36 +119,16 @@ class FixedStyles(StyleTraining):
         return {"gaps": self.target.gaps()}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Restore the balance measured when the run began, so that the loss stays the same.
-
-        Raises:
-            ValueError: the checkpoint is of other styles or options (`balance_of`), or damaged.
-        """
-        ours = fixed_options(self.network, self.loss_options, self.style_size)
-        try:
-            self.restored = balance_of(checkpoint, list(self.styles), ours)
-            self._known_thumbnails = thumbnails_of(checkpoint.get("impasto", {}).get("network", {}))
-        except (AttributeError, IndexError, KeyError, TypeError) as error:
-            raise ValueError(
-                "--ckpt_path: not a checkpoint of impasto's training, or a damaged one"
-            ) from error
+        """Restore the balance, and remember the paintings that the checkpoint was trained on."""
+        super().on_load_checkpoint(checkpoint)
+        self._known_thumbnails = thumbnails_of(checkpoint.get("impasto", {}).get("network", {}))
 
     def metadata(self) -> dict[str, Any]:
-        """Return what the published file records: styles, loss and balance, training, commit."""
-        options = asdict(self.loss_options)
-        options.pop("weights")  # a path on this machine
-        return {
-            "styles": [
-                {"name": name, **painting.credits(), "thumbnail": self.thumbnails[name]}
-                for name, painting in self.styles.items()
-            ],
-            "loss": {**options, "gaps": self.target.gaps()},
-            "training": {
-                "steps": self.global_step,
-                "style_size": self.style_size,
-                "shift_weight": self.shift_weight,
-                "start_from": self.start_from and Path(self.start_from).stem,
-                **self.run_config,
-            },
-            "commit": commit(),
-        }
+        """Return what the published file records: besides the training, styles and balance."""
+        styles = [
+            {"name": name, **painting.credits(), "thumbnail": self.thumbnails[name]}
+            for name, painting in self.styles.items()
+        ]
+        recorded = super().metadata()
+        recorded["loss"]["gaps"] = self.target.gaps()
+        return {"styles": styles, **recorded}

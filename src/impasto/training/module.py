@@ -2,6 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,9 +17,11 @@ from impasto.networks.preprocess import Origin
 from impasto.networks.transform import TRAINING_MARGIN
 from impasto.perceptual.loss import PerceptualLoss
 from impasto.perceptual.target import StyleTarget
+from impasto.shipped import commit
 from impasto.training.guards import FiniteLosses, check_gradients, check_weights
 from impasto.training.muon import ADAM_SHARE, Muon
 from impasto.training.objective import Objective
+from impasto.training.resume import balance_of, fixed_options
 
 Compiled = Literal["default", "reduce-overhead", "max-autotune"]  # modes of torch.compile
 LOOK = 50  # steps between checks for a non-finite loss, if logging is turned off
@@ -31,6 +34,8 @@ class StyleTraining(pl.LightningModule):
 
     Args:
         network: the network to train.
+        style_size: longer side of the paintings in pixels.
+        start_from: the network whose weights it has, a published name or a file; None: none.
         loss: the perceptual loss.
         learning_rate: highest learning rate of Muon.
         warmup_steps: steps over which the learning rate rises linearly.
@@ -40,10 +45,12 @@ class StyleTraining(pl.LightningModule):
     """
 
     objective: Objective
+    style_names: list[str] = []  # noqa: RUF012  names that a resumed run must have, in order
 
     def __init__(
-        self, network: TransformNet, loss: LossOptions, learning_rate: float, warmup_steps: int,
-        gap_photos: int, shift_weight: float, compile: bool | Compiled,
+        self, network: TransformNet, style_size: int, start_from: str | None, loss: LossOptions,
+        learning_rate: float, warmup_steps: int, gap_photos: int, shift_weight: float,
+        compile: bool | Compiled,
     ) -> None:  # fmt: skip
         super().__init__()
         if shift_weight < 0 or gap_photos < 2:
@@ -52,6 +59,7 @@ class StyleTraining(pl.LightningModule):
                 "photos from 2"
             )
         self.network = network.to(memory_format=torch.channels_last)
+        self.style_size, self.start_from = style_size, start_from
         self.loss_options, self.learning_rate, self.warmup_steps = loss, learning_rate, warmup_steps
         self.gap_photos, self.shift_weight = gap_photos, shift_weight
         self.mode = "default" if compile is True else compile
@@ -80,10 +88,6 @@ class StyleTraining(pl.LightningModule):
     @abstractmethod
     def balance(self) -> dict[str, Any]:
         """Return what a resumed run needs to measure the balance no second time."""
-
-    @abstractmethod
-    def metadata(self) -> dict[str, Any]:
-        """Return what the published file records besides the weights."""
 
     def forward(self, content: Tensor, code: Tensor, origin: Origin = (0, 0)) -> Tensor:
         """Return the stylized pictures (see TransformNet.forward).
@@ -184,6 +188,33 @@ class StyleTraining(pl.LightningModule):
     def highest_rates(self) -> list[float]:
         """The highest learning rate of each group of parameters: Muon's, Adam's."""
         return [self.learning_rate, ADAM_SHARE * self.learning_rate]
+
+    def metadata(self) -> dict[str, Any]:
+        """Return what the published file records besides the weights: loss, training, commit."""
+        loss = asdict(self.loss_options)
+        loss.pop("weights")  # a path on this machine
+        training = {
+            "steps": self.global_step,
+            "style_size": self.style_size,
+            "shift_weight": self.shift_weight,
+            "start_from": self.start_from and Path(self.start_from).stem,
+            **self.run_config,
+        }
+        return {"loss": loss, "training": training, "commit": commit()}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Restore the balance measured when the run began, so that the loss stays the same.
+
+        Raises:
+            ValueError: the checkpoint is of other styles or options (`balance_of`), or damaged.
+        """
+        ours = fixed_options(self.network, self.loss_options, self.style_size)
+        try:
+            self.restored = balance_of(checkpoint, self.style_names, ours)
+        except (AttributeError, IndexError, KeyError, TypeError) as error:
+            raise ValueError(
+                "--ckpt_path: not a checkpoint of impasto's training, or a damaged one"
+            ) from error
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add the network's description, for `load_network`, and the balance, for a resumed run.
