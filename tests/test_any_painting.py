@@ -13,7 +13,8 @@ from impasto import Stylizer
 from impasto.commands import run
 from impasto.images import read_image
 from impasto.networks import NetworkError, TransformNet, load_network, save_network
-from impasto.networks.predictor import LAYERS, AnyStyleNet, StyleStatistics, style_statistics, with_basis
+from impasto.networks.predictor import AnyStyleNet, with_basis
+from impasto.networks.reading import LAYERS, StyleStatistics, style_statistics
 from impasto.perceptual.features import FeatureNetwork
 from impasto.perceptual.loss import gram_matrix
 from impasto.training.views import PaintingViews, found

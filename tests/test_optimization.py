@@ -191,6 +191,7 @@ def test_a_loss_that_is_not_finite_is_said(loss, content, painting) -> None:
     [
         ({"steps": 0}, "steps 0"),
         ({"noise_ratio": 1.5}, "noise_ratio 1.5"),
+        ({"noise_ratio": 0.3}, "only a start of mix"),
         ({"learning_rate": 0.0}, "learning_rate 0.0"),
         ({"blend": -0.1}, "blend -0.1: from 0"),
         ({"masks": torch.ones(2, 1, 48, 61)}, "2 masks for 1 styles"),

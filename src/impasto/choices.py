@@ -159,5 +159,9 @@ class OptimizeOptions:
         for name, of_nothing in (("noise_ratio", "noise"), ("blend", "the paintings")):
             if not 0 <= (share := getattr(self, name)) <= 1:
                 raise ValueError(f"{name} {share}: from 0 ({of_nothing}) to 1 (the content)")
+        if self.noise_ratio != 0.5 and self.start != "mix":
+            raise ValueError(
+                f"noise_ratio {self.noise_ratio}: only a start of mix uses it, not {self.start}"
+            )
         if any(a >= b for a, b in pairwise([0, *self.coarse])):
             raise ValueError(f"coarse {self.coarse}: sizes in pixels that grow, such as [128, 256]")

@@ -130,6 +130,8 @@ _ANY = """\
 Paintings and network
   --model.paintings LIST          folders and files of paintings, each drawn
                                   equally often
+  --model.method NAME             predictor, or adain: half the arithmetic, less
+                                  of the painting [predictor]
   --model.held_out LIST           folders and files kept out of training, for
                                   validation and previews [[]]
   --model.views N                 views of a painting to learn: the whole, then

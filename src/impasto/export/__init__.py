@@ -15,7 +15,7 @@ from impasto.export.graphs import ExportOptions, Part, Whole, exported, exported
 from impasto.export.quantized import quantize
 from impasto.inference.backends import PARTS, READER
 from impasto.networks import TransformNet
-from impasto.networks.predictor import AnyStyleNet
+from impasto.networks.reading import AnyPaintingNet
 from impasto.writing import new_files
 
 __all__ = ["Difference", "ExportOptions", "check_extra", "export_network"]
@@ -52,14 +52,14 @@ def export_network(
     """
     options = options or ExportOptions()
     outputs = [output, output.with_suffix(PARTS)] if options.parts else [output]
-    readers = [output.with_suffix(READER)] if isinstance(network, AnyStyleNet) else []
+    readers = [output.with_suffix(READER)] if isinstance(network, AnyPaintingNet) else []
     _check([*outputs, *readers], overwrite)
     check_extra()
     calibrating, judging = _split_photos(photos or [], options)
     painted = copy.deepcopy(network).half() if options.precision == "fp16" else network
     with TemporaryDirectory() as place, new_files(overwrite) as begin:
         files = [Path(place, path.name) for path in outputs]
-        if isinstance(network, AnyStyleNet):
+        if isinstance(network, AnyPaintingNet):
             reader = Path(place, readers[0].name)
             reader.write_bytes(exported_reader(network, options))
         for file, graph in zip(files, (Whole, Part), strict=False):

@@ -12,7 +12,7 @@ from impasto.images import read_image
 from impasto.inference.backends import OnnxPainter
 from impasto.networks import TransformNet
 from impasto.networks.layers import Moments
-from impasto.networks.predictor import AnyStyleNet
+from impasto.networks.reading import AnyPaintingNet
 
 # Height, width and batch of the test inputs. The cases: one pixel; one side below the network's
 # margin of 32; odd sides; multiples of four; sides well above the margin.
@@ -60,7 +60,7 @@ def compare(
         ValueError: a largest difference is above LARGEST or, with int8, a mean one above MEAN.
     """
     painter = OnnxPainter(file, "cpu")
-    if isinstance(network, AnyStyleNet):
+    if isinstance(network, AnyPaintingNet):
         _check_codes(network, painter)
     cases = photo_cases(photos, network) if photos else _waves(network)
     found = [_difference(network, painter, options, *case) for case in cases]
@@ -70,7 +70,7 @@ def compare(
 
 
 @torch.inference_mode()
-def _check_codes(network: AnyStyleNet, painter: OnnxPainter) -> None:
+def _check_codes(network: AnyPaintingNet, painter: OnnxPainter) -> None:
     """Raise `ValueError` if the exported reader gives other codes than PyTorch."""
     generator = torch.Generator().manual_seed(0)
     for shape in ((16, 16), (37, 131), (300, 200), (700, 500)):
@@ -84,14 +84,17 @@ def _check_codes(network: AnyStyleNet, painter: OnnxPainter) -> None:
 
 
 def photo_cases(photos: list[Path], network: TransformNet) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield each photo with the code of a style; photo i gets style i mod N.
+    """Yield each photo with the code of a style; photo i gets style i mod N, or a random painting.
 
     The photo is 1×3×H×W in [0, 1], of 256 pixels on its longer side, in steps of 1/255. The code
     is 1×N.
     """
+    codes = torch.eye(network.num_styles)
+    if network.any_picture:
+        codes = network.example_codes(8, torch.Generator().manual_seed(0))
     for number, path in enumerate(photos):
         content = (read_image(path).resized(_PHOTO).pixels * 255).round() / 255
-        yield content, torch.eye(network.num_styles)[number % network.num_styles][None]
+        yield content, codes[number % len(codes)][None]
 
 
 def _waves(network: TransformNet) -> Iterator[tuple[Tensor, Tensor]]:
@@ -105,8 +108,7 @@ def _waves(network: TransformNet) -> Iterator[tuple[Tensor, Tensor]]:
         y, x = torch.arange(height)[:, None] / 9, torch.arange(width) / 13
         smooth = torch.stack([0.45 + 0.45 * torch.sin(y * k + x / k) for k in (1.0, 0.7, 0.4)])
         content = smooth + 0.1 * torch.rand(batch, 3, height, width, generator=generator)
-        weights = torch.rand(batch, network.num_styles, generator=generator)
-        code = weights / weights.sum(1, keepdim=True)
+        code = network.example_codes(batch, generator)
         content = (content * 255).round() / 255
         yield content, code
         if batch > 1 and network.num_styles > 1:

@@ -20,8 +20,7 @@ from torch.export import Dim
 from impasto.choices import OPSETS
 from impasto.networks import TransformNet, describe
 from impasto.networks.layers import Moments
-from impasto.networks.predictor import LAYERS, AnyStyleNet, style_statistics
-from impasto.perceptual.features import FeatureNetwork
+from impasto.networks.reading import AnyPaintingNet
 
 
 @dataclass(frozen=True)
@@ -121,14 +120,13 @@ class Part(Whole):
 class Reader(nn.Module):
     """The graph that gives the code of a painting, for a network for any painting."""
 
-    def __init__(self, network: AnyStyleNet) -> None:
+    def __init__(self, network: AnyPaintingNet) -> None:
         super().__init__()
-        self.features = FeatureNetwork("compact", LAYERS)
-        self.predictor = network.predictor
+        self.network = network
 
     def forward(self, painting: Float[Tensor, "1 3 _ _"]) -> Float[Tensor, "1 n"]:
         """Return the code of a painting 1×3×H×W in [0, 1], scaled down as `for_reading` does."""
-        return self.predictor(style_statistics(self.features, painting))
+        return self.network.read(painting)
 
 
 def _of_each(photo: Tensor, style: Tensor | None) -> Tensor | None:
@@ -152,7 +150,7 @@ def exported(network: TransformNet, graph: Whole, options: ExportOptions) -> byt
     return _onnx(graph, inputs, shapes, outputs, options.opset, properties)
 
 
-def exported_reader(network: AnyStyleNet, options: ExportOptions) -> bytes:
+def exported_reader(network: AnyPaintingNet, options: ExportOptions) -> bytes:
     """Return the bytes of the ONNX file that gives the code of a painting, always in float32."""
     inputs = {"painting": torch.rand(1, 3, 70, 90)}
     shapes = {"painting": {2: Dim("height", min=16), 3: Dim("width", min=16)}}
@@ -199,7 +197,7 @@ def _inputs(
 ) -> tuple[dict[str, Tensor], Any]:
     """Return example inputs by name and, for each, the axes whose size stays free."""
     photo = torch.rand(2, 3, 37, 45)
-    style = torch.full((2, network.num_styles), 1 / network.num_styles)
+    style = network.example_codes(2, torch.Generator().manual_seed(0))
     free = Dim.DYNAMIC
     inputs: dict[str, Tensor] = {"photo": photo}
     shapes: dict[str, Any] = {"photo": {0: free, 2: free, 3: free}}

@@ -37,7 +37,7 @@ from impasto.inference.tiles import (
     tile_side,
 )
 from impasto.networks import TransformNet
-from impasto.networks.predictor import SIDE
+from impasto.networks.reading import SIDE
 from impasto.networks.styles import Number, UnknownStyle
 
 # How far values may lie outside [0, 1]: bicubic resampling overshoots a little, while values up to

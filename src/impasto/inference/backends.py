@@ -13,10 +13,17 @@ from torch import Tensor
 
 from impasto.choices import Backend
 from impasto.inference.devices import find_device, of_memory
-from impasto.networks import NetworkError, TransformNet, find_network, load_network, upgraded
+from impasto.networks import (
+    NETWORKS,
+    NetworkError,
+    TransformNet,
+    find_network,
+    load_network,
+    upgraded,
+)
 from impasto.networks.layers import Moments
-from impasto.networks.predictor import AnyStyleNet, for_reading
 from impasto.networks.preprocess import Origin
+from impasto.networks.reading import for_reading
 from impasto.networks.styles import style_weights
 
 # Properties that an exported file must have besides the network's metadata, with valid values.
@@ -107,13 +114,13 @@ class OnnxPainter:
         self._session = self._opened(path)
         self._parts: Any = None
         self.metadata = _metadata(path, self._session.get_modelmeta().custom_metadata_map)
-        self.any_picture = self.metadata["network"] == AnyStyleNet.__name__
+        self.any_picture = NETWORKS[self.metadata["network"]].any_picture
         self.styles = [str(style["name"]) for style in self.metadata["styles"]]
         self._reader: Any = None
         self.reach = int(self.metadata["reach"])
 
     def encode_style(self, style: Any) -> Float[Tensor, "1 n"]:
-        """Return the code of a style; see `style_weights`, or `AnyStyleNet.encode_style`.
+        """Return the code of a style; see `style_weights`, or `AnyPaintingNet.encode_style`.
 
         Raises:
             ValueError: the file of the export that reads paintings is missing.
@@ -238,7 +245,7 @@ def _metadata(path: Path, properties: dict[str, str]) -> dict[str, Any]:
                 f"{path}: {key} {properties.get(key, '')[:40]!r} is not known; "
                 "update impasto, or export again"
             )
-    if not metadata.get("styles") and metadata["network"] != AnyStyleNet.__name__:
+    if not metadata.get("styles") and not NETWORKS[metadata["network"]].any_picture:
         raise NetworkError(f"{path}: names no styles; export it again")
     return {
         **metadata,

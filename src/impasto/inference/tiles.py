@@ -86,7 +86,7 @@ def least_side(reach: int) -> int:
 
     Half of such a tile's width is overlap, so a quarter of the painted pixels is kept.
     """
-    return 4 * _fours(reach)
+    return 4 * _eights(reach)
 
 
 def check_tiling(tile: Tiling, reach: int) -> None:
@@ -112,33 +112,33 @@ def plan(height: int, width: int, side: int, reach: int) -> list[list[Tile]]:
 
     The kept boxes cover every pixel once. The painted boxes are at most `side` wide and high.
     """
-    across = _spans(width, side, _fours(reach))
+    across = _spans(width, side, _eights(reach))
     return [
         [
             Tile((top, left, bottom, right), (first, start, last, end))
             for left, right, start, end in across
         ]
-        for top, bottom, first, last in _spans(height, side, _fours(reach))
+        for top, bottom, first, last in _spans(height, side, _eights(reach))
     ]
 
 
 def _spans(length: int, side: int, reach: int) -> list[tuple[int, int, int, int]]:
     """Split one axis into spans: (painted start, painted end, kept start, kept end).
 
-    Spans are about equally long, and painted ones start at multiples of four.
+    Spans are about equally long, and painted ones start at multiples of eight.
     """
     if length <= side:
         return [(0, length, 0, length)]
     inner = length - 2 * reach  # the first and the last span keep `reach` more at the outer edges
-    number = -(-inner // ((side - 2 * reach) // 4 * 4))
-    step = _fours(-(-inner // number))
+    number = -(-inner // ((side - 2 * reach) // 8 * 8))
+    step = _eights(-(-inner // number))
     painted = [(start, min(start + step + 2 * reach, length)) for start in range(0, inner, step)]
     return [(a, b, a + reach if a else 0, b - reach if b < length else length) for a, b in painted]
 
 
-def _fours(pixels: int) -> int:
-    """Round up to a multiple of four, because the network halves the size twice."""
-    return -(-pixels // 4) * 4
+def _eights(pixels: int) -> int:
+    """Round up to a multiple of eight, because a network halves the size up to three times."""
+    return -(-pixels // 8) * 8
 
 
 def statistics_of(

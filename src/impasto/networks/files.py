@@ -10,6 +10,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from impasto.images.paintings import check_style_names
+from impasto.networks.adain import AdaINNet
 from impasto.networks.predictor import AnyStyleNet
 from impasto.networks.transform import TransformNet
 from impasto.shipped import CHECKPOINTS, COMPACT_FILE
@@ -19,6 +20,7 @@ from impasto.writing import write_bytes
 NETWORKS: dict[str, type[TransformNet]] = {
     "TransformNet": TransformNet,
     "AnyStyleNet": AnyStyleNet,
+    "AdaINNet": AdaINNet,
 }
 FORMAT = 2  # version of the file format; files of earlier versions keep loading
 # Networks that are no longer published, and the network that has their styles now.

@@ -6,56 +6,19 @@ features. Its code weighs a basis of learned styles, instead of naming each γ a
 """
 
 import hashlib
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from impasto.images import resize
-from impasto.kernels import at_least_float32
+from impasto.networks.reading import LAYERS, AnyPaintingNet, StyleStatistics, style_statistics
 from impasto.networks.transform import TransformNet, Upsampling
-from impasto.perceptual.features import FeatureNetwork, whole
-from impasto.perceptual.loss import gram_matrix
+from impasto.perceptual.features import FeatureNetwork
 from impasto.perceptual.vgg import BLOCK_CHANNELS, shipped_compact
 
-LAYERS = ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1")
-SIDE = 512  # longer side, in pixels, at which larger paintings are read
 REDUCED = 32  # channels to which the features of each layer are reduced
 _NUMBERS = len(LAYERS) * (REDUCED * (REDUCED + 1) // 2 + REDUCED)  # of the predictor's input
-
-
-@dataclass(frozen=True)
-class StyleStatistics:
-    """Gram matrices B×C×C and channel means B×C of paintings, by layer of the compact network."""
-
-    grams: Mapping[str, Tensor]
-    means: Mapping[str, Tensor]
-
-
-@torch.no_grad()
-def style_statistics(
-    features: FeatureNetwork, paintings: Float[Tensor, "b 3 h w"]
-) -> StyleStatistics:
-    """Return the statistics of paintings.
-
-    Args:
-        features: the compact loss network, with `LAYERS`.
-        paintings: B×3×H×W in [0, 1].
-    """
-    grams, means = {}, {}
-    for layer, found in features.walk(paintings, LAYERS):
-        values = whole(found)
-        grams[layer] = gram_matrix(values)
-        means[layer] = at_least_float32(values).mean((2, 3))
-    return StyleStatistics(grams, means)
-
-
-def for_reading(painting: Float[Tensor, "b 3 _ _"]) -> Float[Tensor, "b 3 _ _"]:
-    """Return paintings as the predictor reads them: scaled down to a longer side of `SIDE`."""
-    return resize(painting, min(SIDE, max(painting.shape[-2:])))
 
 
 class StylePredictor(nn.Module):
@@ -128,14 +91,12 @@ class StylePredictor(nn.Module):
         self.spread.copy_(numbers.std(0).clamp(min=1e-3))
 
 
-class AnyStyleNet(TransformNet):
+class AnyStyleNet(AnyPaintingNet):
     """A transform network whose codes a predictor computes from paintings.
 
     The arguments are those of `TransformNet`; `num_styles` is the number of basis styles, which
     have no names.
     """
-
-    any_picture = True
 
     def __init__(
         self, num_styles: int = 64, width: int = 16, residual_blocks: int = 5,
@@ -146,28 +107,12 @@ class AnyStyleNet(TransformNet):
         # The compact network comes with the package. In a list, it is no part of the weights.
         self._readers: list[FeatureNetwork] = []
 
-    @property
-    def styles(self) -> list[str]:
-        """No names: every picture is a style."""
-        return []
-
-    def encode_style(  # type: ignore[override]
-        self, style: Sequence[tuple[Float[Tensor, "1 3 _ _"], float]]
-    ) -> Float[Tensor, "1 n"]:
-        """Return the code of a painting, or of a mixture of paintings.
-
-        Args:
-            style: paintings 1×3×H×W in [0, 1], each with its weight, a number above 0.
+    def read(self, painting: Float[Tensor, "1 3 _ _"]) -> Float[Tensor, "1 n"]:
+        """Return the code of one painting.
 
         Raises:
             ValueError: the compact network is not the one that the predictor was trained with.
         """
-        total = sum(weight for _, weight in style)
-        codes = [self.predictor(self._read(painting)) * weight for painting, weight in style]
-        return torch.stack(codes).sum(0) / total
-
-    def _read(self, painting: Tensor) -> StyleStatistics:
-        device = self.to_rgb.weight.device
         if not self._readers:
             trained = self.metadata.get("statistics", {}).get("sha256")
             if trained not in (None, compact_hash()):
@@ -176,8 +121,11 @@ class AnyStyleNet(TransformNet):
                     "this version: update impasto, or train the network again"
                 )
             self._readers.append(FeatureNetwork("compact", LAYERS))
-        features = self._readers[0].to(device)
-        return style_statistics(features, for_reading(painting).to(device))
+        return self.code_of(style_statistics(self._readers[0].to(painting.device), painting))
+
+    def code_of(self, statistics: StyleStatistics) -> Float[Tensor, "b n"]:
+        """Return the predicted codes of paintings."""
+        return self.predictor(statistics)
 
 
 def compact_hash() -> str:

@@ -51,9 +51,12 @@ class TransformNet(nn.Module):
         reach: largest distance, in pixels, from which the photo affects an output pixel when the
             moments are given.
         any_picture: whether `encode_style` takes pictures, instead of names.
+        multiple: sides are filled up to a multiple of this many pixels, since the network halves
+            the size twice.
     """
 
     any_picture = False
+    multiple = 4
 
     def __init__(
         self, num_styles: int = 1, width: int = 32, residual_blocks: int = 5,
@@ -108,6 +111,11 @@ class TransformNet(nn.Module):
         """
         return style_weights(style, self.styles).to(self.to_rgb.weight.device)
 
+    def example_codes(self, number: int, generator: torch.Generator) -> Float[Tensor, "b n"]:
+        """Return codes to try the network with: random mixtures."""
+        weights = torch.rand(number, self.num_styles, generator=generator)
+        return weights / weights.sum(1, keepdim=True)
+
     def forward(
         self, content: Float[Tensor, "b 3 h w"], code: Float[Tensor, "_ n"] | None = None,
         margin: int = MARGIN, origin: Origin = (0, 0), moments: Moments | None = None,
@@ -120,13 +128,13 @@ class TransformNet(nn.Module):
             network(picture, code, moments=whole)
             network(part, code, origin=origin, moments=Moments(whole.statistics))
 
-        With an `origin` of multiples of four, pixels at least `reach` inside the part are then
-        those of the whole.
+        With an `origin` of multiples of `multiple`, pixels at least `reach` inside the part are
+        then those of the whole.
 
         Args:
             content: photos B×3×H×W, RGB in [0, 1], of any size.
             code: styles B×N or 1×N, from `encode_style`; None is allowed where N = 1.
-            margin: width, in pixels, of the reflected border, a multiple of four.
+            margin: width, in pixels, of the reflected border, a multiple of `multiple`.
             origin: position (down, right), in pixels, of `content` in a larger picture.
             moments: source of the instance-norm statistics; None: measure them on `content`.
 
@@ -153,7 +161,9 @@ class TransformNet(nn.Module):
         # paints this noise as dots 8 pixels apart.
         if self.grain:
             x = without_grain(x, self.grain)
-        (rows, down), (columns, right) = (_padding(x, axis, margin) for axis in (-2, -1))
+        (rows, down), (columns, right) = (
+            _padding(x, axis, margin, self.multiple) for axis in (-2, -1)
+        )
         x = x.index_select(-2, rows).index_select(-1, columns)
         # Where a photo does not vary, a network can only paint one colour. The canvas gives it a
         # pattern to paint from, as noise does for texture networks (Ulyanov et al. 2016).
@@ -173,11 +183,11 @@ class TransformNet(nn.Module):
         return code.to(content)
 
 
-def _padding(image: Tensor, axis: int, margin: int) -> tuple[Tensor, Tensor]:
+def _padding(image: Tensor, axis: int, margin: int, multiple: int) -> tuple[Tensor, Tensor]:
     """Return the indices that pad one axis, of the image and of the canvas.
 
     The padding is `margin` pixels at both ends. At the far end it also fills up to a multiple of
-    four, because the network halves the size twice. Index tensors can be exported to ONNX for
+    `multiple`, because the network halves the size. Index tensors can be exported to ONNX for
     images of any size.
 
     Large images and their canvas are reflected. An image no larger than the padding is replicated,
@@ -188,13 +198,14 @@ def _padding(image: Tensor, axis: int, margin: int) -> tuple[Tensor, Tensor]:
         image: B×3×H×W, before padding.
         axis: −2 for rows, −1 for columns.
         margin: as in `TransformNet.forward`.
+        multiple: as in `TransformNet`.
 
     Returns:
         For each padded row or column, the row or column of the image to copy, and the row or column
         of the canvas to add.
     """
     side = image.shape[axis]
-    after = margin + -side % 4
+    after = margin + -side % multiple
     position = torch.arange(-margin, side + after, device=image.device)
     last = side - 1
     reflected = (last - (last - position.abs()).abs()).clamp(0, last)

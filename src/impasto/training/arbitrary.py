@@ -1,6 +1,6 @@
 """Training of a network for any painting, on as many paintings as there are."""
 
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
@@ -8,15 +8,15 @@ from torch import Tensor
 
 from impasto.choices import LossOptions
 from impasto.networks import load_network
-from impasto.networks.predictor import (
+from impasto.networks.adain import AdaINNet
+from impasto.networks.predictor import AnyStyleNet, compact_hash, with_basis
+from impasto.networks.reading import (
     LAYERS,
     SIDE,
-    AnyStyleNet,
+    AnyPaintingNet,
     StyleStatistics,
-    compact_hash,
     for_reading,
     style_statistics,
-    with_basis,
 )
 from impasto.perceptual.features import FeatureNetwork
 from impasto.perceptual.gaps import PhotoStatistics
@@ -26,6 +26,7 @@ from impasto.training.module import Compiled, StyleTraining
 from impasto.training.resume import check_size
 from impasto.training.views import PaintingViews, found
 
+Method = Literal["predictor", "adain"]
 SHOWN = 4  # held-out paintings of validation and previews
 CONSTANTS_FROM = 256  # views from which the constants of the predictor are computed
 # Mean squared difference of the pixels of two unrelated photos.
@@ -33,22 +34,24 @@ PIXEL_GAP = 0.12
 
 
 class AnyStyles(StyleTraining):
-    """Trains one network for any painting: a predictor learns the codes of many paintings.
+    """Trains one network for any painting, on many paintings.
 
     Every sample learns a view of one painting, and a quarter of them a mixture of two. All views
     are measured once, before the first step. A view takes 1.2 MB of memory.
 
     Args:
         paintings: folders and files of paintings; each of them is drawn equally often.
+        method: how the network takes a painting. predictor: a transform network, whose mixture of
+            basis styles is predicted. adain: adaptive instance norm, of half the arithmetic.
         held_out: folders and files that are kept out of training, for validation and previews.
         views: how many views of a painting to learn: the whole, then random parts of it.
         limit: how many paintings of each folder to learn; if not given, all.
         style_size: longer side in pixels at which whole paintings are learned.
-        basis: number of basis styles, of which codes are weights.
+        basis: number of basis styles, of which codes are weights; for the predictor alone.
         width: channels of the network at full resolution.
-        residual_blocks: residual blocks of the network.
+        residual_blocks: residual blocks of the network; for the predictor alone.
         start_from: a trained network to start from, a published name or a file, of the same width
-            and residual blocks; its styles become basis styles.
+            and residual blocks; its styles become basis styles. With adain: a network of this kind.
         canvas: standard deviation, in grey levels, of a faint pattern added to every photo.
         loss: the perceptual loss.
         learning_rate: highest learning rate of Muon, for all convolutions but the last; Adam, for
@@ -63,7 +66,7 @@ class AnyStyles(StyleTraining):
         compile: compile network and loss of the training steps: true, or a mode of torch.compile.
     """
 
-    network: AnyStyleNet
+    network: AnyPaintingNet
     views: PaintingViews
     shown_views: PaintingViews
     photos: PhotoStatistics | None
@@ -71,6 +74,7 @@ class AnyStyles(StyleTraining):
     def __init__(
         self,
         paintings: str | list[str],
+        method: Method = "predictor",
         held_out: str | list[str] = [],  # noqa: B006  only read
         views: int = 2,
         limit: int | None = None,
@@ -103,11 +107,7 @@ class AnyStyles(StyleTraining):
         held = found(held_out, [], None)
         kept_out = [file for files in held for file in files]
         folders = found(paintings, kept_out, limit)
-        network = AnyStyleNet(basis, width, residual_blocks, canvas)
-        other = load_network(start_from) if start_from else None
-        if other is not None:
-            check_size(other, str(start_from), network)
-        network.load_state_dict(with_basis(network, other))
+        network = _new_network(method, basis, width, residual_blocks, canvas, start_from)
         super().__init__(
             network, style_size, start_from, loss, learning_rate, warmup_steps, gap_photos,
             shift_weight, compile,
@@ -138,7 +138,8 @@ class AnyStyles(StyleTraining):
         self.shown_views = PaintingViews.measured([shown], 1, side, measure)
         # Neither is part of the weights: the reader comes with the package.
         self._judges: list[Any] = [loss, reader]
-        if self.global_step == 0 and self.restored is None:
+        new = self.global_step == 0 and self.restored is None
+        if new and isinstance(self.network, AnyStyleNet):
             self.network.predictor.fit_constants(self._sampled_statistics())
 
     def _sampled_statistics(self) -> StyleStatistics:
@@ -154,7 +155,7 @@ class AnyStyles(StyleTraining):
         shares = torch.tensor([weights[0] for _, weights in drawn], device=self.device)
         first, second = torch.tensor(pairs, device=self.device).T
         (one, grams), (other, others) = self.views.at(first), self.views.at(second)
-        codes = self.network.predictor(one), self.network.predictor(other)
+        codes = self.network.code_of(one), self.network.code_of(other)
         code = torch.lerp(codes[1], codes[0], shares[:, None])
         mixed = {
             key: torch.lerp(others[key], gram, shares[:, None, None]) for key, gram in grams.items()
@@ -170,7 +171,7 @@ class AnyStyles(StyleTraining):
             return {}
         number = self.global_step % len(batch["content"])
         own = batch["content"][number : number + 1]
-        code = self.network.predictor(style_statistics(self._judges[1], for_reading(own)))
+        code = self.network.code_of(style_statistics(self._judges[1], for_reading(own)))
         error = squared_error(self(own, code), own).mean() / PIXEL_GAP
         return {"own": self.own_weight * error}
 
@@ -181,7 +182,7 @@ class AnyStyles(StyleTraining):
         for number, name in enumerate(self.shown_views.names):
             statistics, grams = self.shown_views.at(torch.tensor([number], device=self.device))
             target = self._judges[0].balanced(grams, self.photos)
-            shown[name] = self.network.predictor(statistics), target
+            shown[name] = self.network.code_of(statistics), target
         return shown
 
     def balance(self) -> dict[str, Any]:
@@ -197,4 +198,31 @@ class AnyStyles(StyleTraining):
             "views": self.number_of_views,
             "own_weight": self.own_weight,
         }
-        return {"statistics": {"network": "compact", "sha256": compact_hash()}, **recorded}
+        if isinstance(self.network, AnyStyleNet):  # its file does not hold what reads paintings
+            recorded["statistics"] = {"network": "compact", "sha256": compact_hash()}
+        return recorded
+
+
+def _new_network(
+    method: Method, basis: int, width: int, residual_blocks: int, canvas: float,
+    start_from: str | None,
+) -> AnyPaintingNet:  # fmt: skip
+    """Return the network to train; the arguments are those of `AnyStyles`.
+
+    Raises:
+        ValueError: `start_from` is a network of another kind or size.
+    """
+    other = load_network(start_from) if start_from else None
+    if method == "adain":
+        decoder = AdaINNet(width, canvas).with_encoder()
+        if other is not None:
+            if not isinstance(other, AdaINNet):
+                raise ValueError(f"start_from {start_from}: not a network of --model.method adain")
+            check_size(other, str(start_from), decoder)
+            decoder.load_state_dict(other.state_dict())
+        return decoder
+    network = AnyStyleNet(basis, width, residual_blocks, canvas)
+    if other is not None:
+        check_size(other, str(start_from), network)
+    network.load_state_dict(with_basis(network, other))
+    return network

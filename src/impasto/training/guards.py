@@ -56,7 +56,9 @@ def check_gradients(network: nn.Module, compiled: str) -> None:
         compiled: how it was compiled, as an option, for the message.
     """
     weights = {
-        name: p.grad for name, p in network.named_parameters() if p.ndim > 1 and "beta" not in name
+        name: p.grad
+        for name, p in network.named_parameters()
+        if p.requires_grad and p.ndim > 1 and "beta" not in name
     }
     if without := [
         name for name, gradient in weights.items() if gradient is None or not gradient.any()

@@ -28,7 +28,8 @@ class Muon(torch.optim.Optimizer):
     `torch.optim.Muon` takes matrices only, and Lightning wants a single optimizer.
 
     Args:
-        network: Muon trains its 4-dimensional weights, except those named in `adam`.
+        network: Muon trains its 4-dimensional weights, except those named in `adam`. Frozen
+            weights stay.
         learning_rate: Muon's learning rate; Adam's is `ADAM_SHARE` of it.
         adam: names of 4-dimensional weights that Adam trains.
     """
@@ -39,6 +40,8 @@ class Muon(torch.optim.Optimizer):
         orthogonal: list[nn.Parameter] = []
         rest: list[nn.Parameter] = []
         for name, parameter in network.named_parameters():
+            if not parameter.requires_grad:
+                continue
             (orthogonal if parameter.ndim == 4 and name not in adam else rest).append(parameter)
         groups = [
             {"params": orthogonal, "lr": learning_rate, "method": "muon"},

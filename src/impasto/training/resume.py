@@ -87,7 +87,7 @@ def balance_of(
 def check_size(other: TransformNet, start_from: str, network: TransformNet) -> None:
     """Raise ValueError if another network has another width or number of residual blocks."""
     for name in ("width", "residual_blocks"):
-        if (theirs := other.arguments[name]) != (ours := network.arguments[name]):
+        if (theirs := other.arguments.get(name)) != (ours := network.arguments.get(name)):
             what = f"start_from {start_from}: its {name} is {theirs}, not {ours}"
             raise ValueError(f"{what}; give --model.{name} {theirs}")
 

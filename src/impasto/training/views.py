@@ -15,7 +15,7 @@ from torch import Tensor
 
 from impasto.data.files import find_images, located
 from impasto.images import ImageError, read_image, resize
-from impasto.networks.predictor import SIDE, StyleStatistics
+from impasto.networks.reading import SIDE, StyleStatistics
 from impasto.perceptual.target import ByKey
 
 MIXED = 0.25  # share of the samples that learn a mixture of two paintings
