@@ -122,7 +122,7 @@ class Reader(nn.Module):
 
     def __init__(self, network: AnyPaintingNet) -> None:
         super().__init__()
-        self.network = network
+        self.network, self.reader = network, network.reader
 
     def forward(self, painting: Float[Tensor, "1 3 _ _"]) -> Float[Tensor, "1 n"]:
         """Return the code of a painting 1×3×H×W in [0, 1], scaled down as `for_reading` does."""

@@ -88,7 +88,7 @@ class Stylizer:
             raise ValueError(f"size {size}: the longer side must be at least 1 pixel")
         check_stroke(stroke)
         self.painter = open_painter(network, backend, device)
-        check_tiling(tile, self.painter.reach)
+        check_tiling(tile, self.painter.reach, self.painter.multiple)
         self.strength, self.keep_colors, self.size, self.tile = strength, keep_colors, size, tile
         self.stroke = stroke
         self._bind(style)
@@ -214,7 +214,7 @@ class Stylizer:
         if self._resizes_strokes(source.shape):
             return plan(*source.shape, AUTO_SIDE, BORDER), self._enlarging_painter(source)
         side = tile_side(self.tile, *source.shape) or max(source.shape)
-        tiles = plan(*source.shape, side, self.painter.reach)
+        tiles = plan(*source.shape, side, self.painter.reach, self.painter.multiple)
         return tiles, self._part_painter(source, side)
 
     def _resizes_strokes(self, shape: tuple[int, int]) -> bool:
@@ -357,7 +357,7 @@ class Stylizer:
         height, width = shape
         longer = self.size or max(height, width)
         side = tile_side(self.tile, *images.scaled((height, width), longer)) or longer
-        least = least_side(self.painter.reach)
+        least = least_side(self.painter.reach, self.painter.multiple)
         instead = f"work at a smaller size, such as --size {max(1, longer // 2)}"
         if least < side < longer:
             instead = f"paint smaller tiles, such as --tile {max(least, side // 2)}"

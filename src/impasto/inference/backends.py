@@ -42,12 +42,13 @@ class TorchPainter:
 
     Attributes:
         any_picture: whether a picture is a style, and names are not.
+        multiple: parts of a picture begin at multiples of this many pixels.
     """
 
     def __init__(self, network: TransformNet, device: str = "auto") -> None:
         self.device = find_device(device)
         self.styles, self.metadata, self.reach = network.styles, network.metadata, network.reach
-        self.any_picture = network.any_picture
+        self.any_picture, self.multiple = network.any_picture, network.multiple
         self.network = (
             network.eval().to(self.device, torch.float32).to(memory_format=torch.channels_last)
         )
@@ -90,6 +91,7 @@ class OnnxPainter:
 
     Attributes:
         any_picture: whether a picture is a style, and names are not.
+        multiple: parts of a picture begin at multiples of this many pixels.
 
     Args:
         path: the exported file.
@@ -114,7 +116,8 @@ class OnnxPainter:
         self._session = self._opened(path)
         self._parts: Any = None
         self.metadata = _metadata(path, self._session.get_modelmeta().custom_metadata_map)
-        self.any_picture = NETWORKS[self.metadata["network"]].any_picture
+        kind = NETWORKS[self.metadata["network"]]
+        self.any_picture, self.multiple = kind.any_picture, kind.multiple
         self.styles = [str(style["name"]) for style in self.metadata["styles"]]
         self._reader: Any = None
         self.reach = int(self.metadata["reach"])

@@ -81,17 +81,17 @@ class Tile:
         return part[..., first - top : last - top, start - left : end - left]
 
 
-def least_side(reach: int) -> int:
-    """Return the least side of a tile, in pixels.
+def least_side(reach: int, multiple: int) -> int:
+    """Return the least side of a tile, in pixels, for a network's `reach` and `multiple`.
 
     Half of such a tile's width is overlap, so a quarter of the painted pixels is kept.
     """
-    return 4 * _eights(reach)
+    return 4 * _up(reach, multiple)
 
 
-def check_tiling(tile: Tiling, reach: int) -> None:
-    """Raise ValueError for an unknown word, or for tiles that are too small for `reach`."""
-    least = least_side(reach)
+def check_tiling(tile: Tiling, reach: int, multiple: int) -> None:
+    """Raise ValueError for an unknown word, or for tiles that are too small for a network."""
+    least = least_side(reach, multiple)
     if tile in ("auto", "never") or (isinstance(tile, int) and tile >= least):
         return
     raise ValueError(
@@ -107,38 +107,39 @@ def tile_side(tile: Tiling, height: int, width: int) -> int | None:
     return AUTO_SIDE if tile == "auto" and height * width > LARGEST_WHOLE else None
 
 
-def plan(height: int, width: int, side: int, reach: int) -> list[list[Tile]]:
+def plan(height: int, width: int, side: int, reach: int, multiple: int = 4) -> list[list[Tile]]:
     """Return the tiles for a picture, in rows from top to bottom.
 
-    The kept boxes cover every pixel once. The painted boxes are at most `side` wide and high.
+    The kept boxes cover every pixel once. The painted boxes are at most `side` wide and high, and
+    begin at multiples of `multiple` pixels (`TransformNet.multiple`).
     """
-    across = _spans(width, side, _eights(reach))
+    across = _spans(width, side, _up(reach, multiple), multiple)
     return [
         [
             Tile((top, left, bottom, right), (first, start, last, end))
             for left, right, start, end in across
         ]
-        for top, bottom, first, last in _spans(height, side, _eights(reach))
+        for top, bottom, first, last in _spans(height, side, _up(reach, multiple), multiple)
     ]
 
 
-def _spans(length: int, side: int, reach: int) -> list[tuple[int, int, int, int]]:
+def _spans(length: int, side: int, reach: int, multiple: int) -> list[tuple[int, int, int, int]]:
     """Split one axis into spans: (painted start, painted end, kept start, kept end).
 
-    Spans are about equally long, and painted ones start at multiples of eight.
+    Spans are about equally long, and painted ones start at multiples of `multiple`.
     """
     if length <= side:
         return [(0, length, 0, length)]
     inner = length - 2 * reach  # the first and the last span keep `reach` more at the outer edges
-    number = -(-inner // ((side - 2 * reach) // 8 * 8))
-    step = _eights(-(-inner // number))
+    number = -(-inner // ((side - 2 * reach) // multiple * multiple))
+    step = _up(-(-inner // number), multiple)
     painted = [(start, min(start + step + 2 * reach, length)) for start in range(0, inner, step)]
     return [(a, b, a + reach if a else 0, b - reach if b < length else length) for a, b in painted]
 
 
-def _eights(pixels: int) -> int:
-    """Round up to a multiple of eight, because a network halves the size up to three times."""
-    return -(-pixels // 8) * 8
+def _up(pixels: int, multiple: int) -> int:
+    """Round up to a multiple."""
+    return -(-pixels // multiple) * multiple
 
 
 def statistics_of(

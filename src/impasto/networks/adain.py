@@ -109,22 +109,22 @@ class AdaINNet(AnyPaintingNet):
         self.to_rgb = Convolution(width, 3, 3)
 
     @property
-    def encoder(self) -> Encoder:
-        """The first layer."""
+    def reader(self) -> Encoder:
+        """The encoder, which is the first layer."""
         first = self.layers[0]
         assert isinstance(first, Encoder)
         return first
 
     def with_encoder(self) -> "AdaINNet":
         """Give the encoder the weights of the compact network that comes with the project."""
-        encoder = self.encoder.network
+        encoder = self.reader.network
         encoder.load_state_dict(load_compact(None)[: len(encoder)].state_dict())
         return self
 
     def read(self, painting: Float[Tensor, "1 3 _ _"]) -> Float[Tensor, "1 n"]:
         """Return μ and σ of one painting."""
         moments = Moments()
-        variance, mean = moments(self.encoder(painting))
+        variance, mean = moments(self.reader(painting))
         return torch.cat([mean, (variance + EPS).sqrt()], 1)[..., 0, 0]
 
     def code_of(self, statistics: StyleStatistics) -> Float[Tensor, "b n"]:

@@ -107,8 +107,9 @@ class AnyStyleNet(AnyPaintingNet):
         # The compact network comes with the package. In a list, it is no part of the weights.
         self._readers: list[FeatureNetwork] = []
 
-    def read(self, painting: Float[Tensor, "1 3 _ _"]) -> Float[Tensor, "1 n"]:
-        """Return the code of one painting.
+    @property
+    def reader(self) -> FeatureNetwork:
+        """The compact network.
 
         Raises:
             ValueError: the compact network is not the one that the predictor was trained with.
@@ -121,7 +122,14 @@ class AnyStyleNet(AnyPaintingNet):
                     "this version: update impasto, or train the network again"
                 )
             self._readers.append(FeatureNetwork("compact", LAYERS))
-        return self.code_of(style_statistics(self._readers[0].to(painting.device), painting))
+        device = self.to_rgb.weight.device
+        if self._readers[0].mean.device != device:  # an exporter cannot move anything
+            self._readers[0].to(device)
+        return self._readers[0]
+
+    def read(self, painting: Float[Tensor, "1 3 _ _"]) -> Float[Tensor, "1 n"]:
+        """Return the code of one painting."""
+        return self.code_of(style_statistics(self.reader, painting))
 
     def code_of(self, statistics: StyleStatistics) -> Float[Tensor, "b n"]:
         """Return the predicted codes of paintings."""

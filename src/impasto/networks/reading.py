@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from impasto.images import resize
 from impasto.kernels import at_least_float32
@@ -58,6 +58,11 @@ class AnyPaintingNet(TransformNet):
     def styles(self) -> list[str]:
         """No names: every picture is a style."""
         return []
+
+    @property
+    @abstractmethod
+    def reader(self) -> nn.Module:
+        """The frozen network whose features `read` uses."""
 
     @abstractmethod
     def read(self, painting: Float[Tensor, "1 3 _ _"]) -> Float[Tensor, "1 n"]:
