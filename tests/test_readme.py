@@ -18,7 +18,7 @@ from heeding import HEEDING
 from pictures import save
 
 from impasto.demo.runtime import FILES
-from impasto.networks import published_networks
+from impasto.networks import load_network, published_networks
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / name for name in ("README.md", "scripts/README.md", "configs/README.md", "src/impasto/README.md")]
@@ -71,7 +71,19 @@ def needs_published() -> None:
     assert {"starry_night", "great_wave", "udnie", "gallery"} <= set(published_networks())
 
 
-@pytest.mark.parametrize("line", [line for line in COMMANDS if "infer.py" in line and ".onnx" not in line])
+def test_styles_commands_in_order(newcomer: Path) -> None:
+    lines = [line for line in COMMANDS if "styles.py" in line or "styles.safetensors" in line]
+    assert len(lines) == 5
+    for line in lines:
+        script(newcomer, line.replace("--fit 15", "--fit 1"))
+    assert load_network(newcomer / "styles.safetensors").styles == ["nearer"]
+    assert (newcomer / "stylized" / "photo_styles_mine.jpg").exists()
+
+
+PLAIN = [line for line in COMMANDS if "infer.py" in line and ".onnx" not in line and "styles.s" not in line]
+
+
+@pytest.mark.parametrize("line", PLAIN)
 def test_infer_commands(line: str, newcomer: Path) -> None:
     needs_published()
     for photo in sorted((newcomer / "photos").iterdir())[2:]:

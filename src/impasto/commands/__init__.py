@@ -22,6 +22,7 @@ COMMANDS = {
     "train-any": "train a network for any painting, on folders of paintings",
     "infer": "stylize photos with a network",
     "export": "write a network as an ONNX file",
+    "styles": "keep styles of your own, made of one painting each",
     "optimize": "paint one photo by optimization, the reference",
     "evaluate": "compare networks with the reference, in a report",
     "demo": "paint photos in the browser, on a page of this machine",
