@@ -21,7 +21,9 @@ from impasto import Stylizer
 from impasto.demo.runtime import find_runtime
 from impasto.demo.server import open_server
 from impasto.export import ExportOptions, export_network
+from impasto.networks.adain import AdaINNet
 from impasto.networks.predictor import AnyStyleNet, with_basis
+from impasto.networks.reading import AnyPaintingNet
 
 SECONDS = 60
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
@@ -355,16 +357,21 @@ def test_a_damaged_network(driver: Any, runtime: Path, tmp_path: Path) -> None:
         assert "damaged" in page.text("message")
 
 
-@pytest.fixture(scope="module")
-def any_network(tmp_path_factory: pytest.TempPathFactory) -> Path:
+@pytest.fixture(scope="module", params=["predictor", "adain"])
+def any_network(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A network for any painting with random weights, exported as the page needs it."""
     pytest.importorskip("onnxruntime", reason="the export extra is not installed")
     pytest.importorskip("onnxscript", reason="the export extra is not installed")
     torch.manual_seed(0)
-    network = AnyStyleNet(6, 8, 1).eval()
-    network.load_state_dict(with_basis(network, None))
-    for parameter in network.predictor.layers[-1].parameters():
-        torch.nn.init.normal_(parameter)  # codes that differ
+    network: AnyPaintingNet
+    if request.param == "adain":
+        network = AdaINNet(8).with_encoder().eval()
+        torch.nn.init.normal_(network.to_rgb.weight)  # pictures that differ
+    else:
+        network = AnyStyleNet(6, 8, 1).eval()
+        network.load_state_dict(with_basis(network, None))
+        for parameter in network.predictor.layers[-1].parameters():
+            torch.nn.init.normal_(parameter)  # codes that differ
     path = tmp_path_factory.mktemp("any") / "any.onnx"
     export_network(network, path, ExportOptions(pixels="uint8"))
     return path
