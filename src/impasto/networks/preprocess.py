@@ -60,3 +60,36 @@ def canvas(
     y = radians * (math.pi * direction).sin() * down + 2 * math.pi * phase
     waves = y.cos().T @ x.cos() - y.sin().T @ x.sin()  # cos(x + y), summed over the waves
     return amplitude / 255 * math.sqrt(2 / len(number)) * waves
+
+
+def padding(image: Tensor, axis: int, margin: int, multiple: int) -> tuple[Tensor, Tensor]:
+    """Return the indices that pad one axis, of the image and of the canvas.
+
+    The padding is `margin` pixels at both ends. At the far end it also fills up to a multiple of
+    `multiple`, because the network halves the size. Index tensors can be exported to ONNX for
+    images of any size.
+
+    Large images and their canvas are reflected. An image no larger than the padding is replicated,
+    while its canvas continues unreflected. Replicated as well, the canvas of a one-pixel image
+    would be flat, and rounding errors would decide the output.
+
+    Args:
+        image: B×3×H×W, before padding.
+        axis: −2 for rows, −1 for columns.
+        margin: as in `TransformNet.forward`.
+        multiple: as in `TransformNet`.
+
+    Returns:
+        For each padded row or column, the row or column of the image to copy, and the row or column
+        of the canvas to add.
+    """
+    side = image.shape[axis]
+    after = margin + -side % multiple
+    position = torch.arange(-margin, side + after, device=image.device)
+    last = side - 1
+    reflected = (last - (last - position.abs()).abs()).clamp(0, last)
+    large = side + 0 * position > after
+    return (
+        torch.where(large, reflected, position.clamp(0, last)),
+        torch.where(large, reflected, position),
+    )

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from impasto.kernels import by_columns
 from impasto.networks.layers import ConvNormRelu, Convolution, Moments, ResidualBlock
-from impasto.networks.preprocess import Origin, canvas, without_grain
+from impasto.networks.preprocess import Origin, canvas, padding, without_grain
 from impasto.networks.styles import Style, style_weights
 
 # Width, in pixels, of the reflected border that is added around a picture and cropped from the
@@ -162,7 +162,7 @@ class TransformNet(nn.Module):
         if self.grain:
             x = without_grain(x, self.grain)
         (rows, down), (columns, right) = (
-            _padding(x, axis, margin, self.multiple) for axis in (-2, -1)
+            padding(x, axis, margin, self.multiple) for axis in (-2, -1)
         )
         x = x.index_select(-2, rows).index_select(-1, columns)
         # Where a photo does not vary, a network can only paint one colour. The canvas gives it a
@@ -181,36 +181,3 @@ class TransformNet(nn.Module):
                 "for each picture"
             )
         return code.to(content)
-
-
-def _padding(image: Tensor, axis: int, margin: int, multiple: int) -> tuple[Tensor, Tensor]:
-    """Return the indices that pad one axis, of the image and of the canvas.
-
-    The padding is `margin` pixels at both ends. At the far end it also fills up to a multiple of
-    `multiple`, because the network halves the size. Index tensors can be exported to ONNX for
-    images of any size.
-
-    Large images and their canvas are reflected. An image no larger than the padding is replicated,
-    while its canvas continues unreflected. Replicated as well, the canvas of a one-pixel image
-    would be flat, and rounding errors would decide the output.
-
-    Args:
-        image: B×3×H×W, before padding.
-        axis: −2 for rows, −1 for columns.
-        margin: as in `TransformNet.forward`.
-        multiple: as in `TransformNet`.
-
-    Returns:
-        For each padded row or column, the row or column of the image to copy, and the row or column
-        of the canvas to add.
-    """
-    side = image.shape[axis]
-    after = margin + -side % multiple
-    position = torch.arange(-margin, side + after, device=image.device)
-    last = side - 1
-    reflected = (last - (last - position.abs()).abs()).clamp(0, last)
-    large = side + 0 * position > after
-    return (
-        torch.where(large, reflected, position.clamp(0, last)),
-        torch.where(large, reflected, position),
-    )

@@ -30,18 +30,7 @@ LOOK = 50  # steps between checks for a non-finite loss, if logging is turned of
 class StyleTraining(pl.LightningModule):
     """Trains a network on photos, each of which learns the style of a painting.
 
-    A subclass says which: `FixedStyles` and `AnyStyles`.
-
-    Args:
-        network: the network to train.
-        style_size: longer side of the paintings in pixels.
-        start_from: the network whose weights it has, a published name or a file; None: none.
-        loss: the perceptual loss.
-        learning_rate: highest learning rate of Muon.
-        warmup_steps: steps over which the learning rate rises linearly.
-        gap_photos: photos on which the balance of the loss is measured, once; at least 2.
-        shift_weight: weight of the shift term (`Objective`).
-        compile: whether to compile network and loss, and in which mode of torch.compile.
+    A subclass says which: `FixedStyles` and `AnyStyles`. They document the arguments.
     """
 
     objective: Objective
