@@ -25,7 +25,7 @@ REACH = 68
 class Encoder(nn.Module):
     """The compact loss network up to relu4_1, frozen.
 
-    Departure: the paper's encoder is VGG19, of eight times the arithmetic and a download.
+    Departure: the paper's encoder is VGG19, of five times the arithmetic and a download.
     """
 
     def __init__(self) -> None:

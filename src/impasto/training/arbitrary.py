@@ -39,6 +39,10 @@ class AnyStyles(StyleTraining):
     Every sample learns a view of one painting, and a quarter of them a mixture of two. All views
     are measured once, before the first step. A view takes 1.2 MB of memory.
 
+    Departure: Huang & Belongie compare AdaIN's pictures with the aligned features, and with the
+    painting's means and deviations. Here both methods learn by the loss of all other networks, so
+    that they can be compared.
+
     Args:
         paintings: folders and files of paintings; each of them is drawn equally often.
         method: how the network takes a painting. predictor: a transform network, whose mixture of
