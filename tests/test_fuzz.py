@@ -214,6 +214,11 @@ COMMANDS: dict[str, tuple[str, str, int]] = {
         "fit --model.paintings=missing --model.painters=[missing]",
         "model.ranks model.teacher data.photos trainer.max_steps run", 4,
     ),
+    "train-any": (
+        "fit --model.paintings=missing --data.photos=missing",
+        "model.method model.held_out model.views model.limit model.basis model.start_from data.crop minutes run", 6,
+    ),
+    "styles": ("add missing.png", "name file network fit photos device overwrite", 40),
     "benchmark": ("--device=none", "size what rounds batches files quick", 20),
 }  # fmt: skip
 
@@ -235,7 +240,7 @@ def test_odd_command_lines(command: str, tmp_path: Path, monkeypatch: pytest.Mon
             text, option = chance.choice(TEXTS), chance.choice(options)
             odd = [f"--{option}={text}", f"--{option}", text, f"--{text}", f"-{text[:1]}"]
             given += chance.choice([odd[:1], odd[:1], [odd[1], text], odd[2:3], odd[3:4], odd[4:]])
-        given = [*always[:1], *given, *always[1:]] if command in ("train", "distill") else [*given, *always]
+        given = [*always[:1], *given, *always[1:]] if command in cli.TRAINING else [*given, *always]
         with no_hang(given):
             try:
                 status = cli.run(command, *given)
