@@ -35,6 +35,8 @@ KEPT = ROOT / "tests" / "golden"
 RECORD = KEPT / "numbers.json"
 CHECKPOINTS = ROOT / "checkpoints"
 COMPACT = CHECKPOINTS / "compact.safetensors"  # the loss network, which paints nothing
+# Their styles are pictures, so tests/test_any_painting.py looks at what they paint.
+FOR_PICTURES = [CHECKPOINTS / "any.safetensors", CHECKPOINTS / "adain.safetensors"]
 # Learning rate of the runs that `keep` stores and `resumed` continues. It is high, so that ten
 # steps make the two styles differ.
 KEPT_RATE = "--model.learning_rate=0.05"
@@ -53,8 +55,7 @@ Entries = dict[str, list[float] | str]
 def networks() -> list[Path]:
     """Return the files of the published networks, and the networks and checkpoints in `golden/`."""
     return [
-        # Of `any`, whose styles are pictures, tests/test_any_painting.py looks at the pictures.
-        *sorted(set(CHECKPOINTS.glob("*.safetensors")) - {COMPACT, CHECKPOINTS / "any.safetensors"}),
+        *sorted(set(CHECKPOINTS.glob("*.safetensors")) - {COMPACT, *FOR_PICTURES}),
         *kept("*.safetensors"),
         *kept("*.ckpt"),
     ]

@@ -298,17 +298,18 @@ def test_strength_mixes_the_painting_with_the_photo_as_a_style(trained: Path, pl
     torch.testing.assert_close(in_tiles, whole, atol=0.01, rtol=0)
 
 
-def test_the_published_network_paints_in_the_colours_of_a_painting(shared: Path) -> None:
+@pytest.mark.parametrize("network", ["any", "adain"])
+def test_the_published_networks_paint_in_the_colours_of_a_painting(shared: Path, network: str) -> None:
     """Not learned: mean colour and deviation of the result come nearer to each painting's than the photo's are."""
     photo = read_image(shared / "data" / "eval" / "chicago.jpg").resized(256).pixels
-    stylize = Stylizer("any", shared / "data" / "styles" / "large" / "227.jpg")
+    stylize = Stylizer(network, shared / "data" / "styles" / "large" / "227.jpg")
     for number in (227, 178, 130, 96):
         path = shared / "data" / "styles" / "large" / f"{number}.jpg"
         painting, painted = read_image(path).pixels, stylize(photo, style=path)
         moments = [torch.cat([x.mean((0, 2, 3)), x.std((0, 2, 3))]) for x in (painting, painted, photo)]
         assert (moments[0] - moments[1]).norm() < 0.75 * (moments[0] - moments[2]).norm(), number
     own = stylize(photo, style=photo)
-    assert (own - photo).abs().mean() < 0.06
+    assert (own - photo).abs().mean() < {"any": 0.06, "adain": 0.15}[network]
 
 
 def test_infer_finds_the_published_network_for_a_picture(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
