@@ -1,6 +1,6 @@
-"""Preprocessing of photos inside a network: removing grain, and a canvas to add.
+"""Preprocessing of photos inside a network: removing grain, padding, and a canvas to add.
 
-Neither is in the papers. Each network records both among its arguments.
+Grain and canvas are not in the papers. Each network records both among its arguments.
 """
 
 import math

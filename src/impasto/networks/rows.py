@@ -17,7 +17,7 @@ def with_one_row(network: TransformNet, code: Float[Tensor, "1 n"]) -> Transform
         code: from its `encode_style`.
     """
     state = network.state_dict()
-    rows = {key: code @ value for key, value in state.items() if _is_row(key)}
+    rows = {key: code @ value for key, value in state.items() if is_row(key)}
     return _of(network, 1, state | rows)
 
 
@@ -25,14 +25,14 @@ def alike(first: TransformNet, second: TransformNet) -> bool:
     """Whether two networks differ in their rows alone."""
     ours, theirs = first.state_dict(), second.state_dict()
     return {**first.arguments, "num_styles": 0} == {**second.arguments, "num_styles": 0} and all(
-        torch.equal(value, theirs[key]) for key, value in ours.items() if not _is_row(key)
+        torch.equal(value, theirs[key]) for key, value in ours.items() if not is_row(key)
     )
 
 
 def joined(first: TransformNet, second: TransformNet) -> TransformNet:
     """Return a network with the styles of two networks that are `alike`."""
     ours, theirs = first.state_dict(), second.state_dict()
-    rows = {key: torch.cat([ours[key], theirs[key]]) for key in ours if _is_row(key)}
+    rows = {key: torch.cat([ours[key], theirs[key]]) for key in ours if is_row(key)}
     network = _of(first, first.num_styles + second.num_styles, ours | rows)
     styles = [*first.metadata["styles"], *second.metadata["styles"]]
     network.metadata = {**first.metadata, "styles": styles}
@@ -43,14 +43,15 @@ def of_styles(network: TransformNet, names: Sequence[str]) -> TransformNet:
     """Return a network with some of the styles, in the order given."""
     numbers = [network.styles.index(name) for name in names]
     state = network.state_dict()
-    rows = {key: value[numbers] for key, value in state.items() if _is_row(key)}
+    rows = {key: value[numbers] for key, value in state.items() if is_row(key)}
     kept = _of(network, len(numbers), state | rows)
     styles = [network.metadata["styles"][number] for number in numbers]
     kept.metadata = {**network.metadata, "styles": styles}
     return kept
 
 
-def _is_row(key: str) -> bool:
+def is_row(key: str) -> bool:
+    """Whether a weight of that name holds γ or β, one row for each style."""
     return key.endswith((".gamma", ".beta"))
 
 
