@@ -73,8 +73,11 @@ def test_every_preset_optimizes(file: Path) -> None:
 @pytest.mark.parametrize("file", EVALUATIONS, ids=lambda file: file.stem)
 def test_every_evaluation_reports(file: Path) -> None:
     config = yaml.safe_load(file.read_text())
+    # Every painting goes the same way, and 24 of them take minutes.
+    config["paintings"] = dict(list(config["paintings"].items())[:3])
     for number, picture in enumerate(config["paintings"].values()):
         save(Path(picture), number)
+    Path("few.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
     for photo in config["photos"]:
         read_image(located(photo))
     for photo in sorted(Path("smoke/photos").iterdir())[4:]:
@@ -86,7 +89,7 @@ def test_every_evaluation_reports(file: Path) -> None:
     # The networks and the references paint each photo alike: of several, one is enough, but for an axis of photos.
     photos = () if "photo" in config.get("axes", {}) else (f"--photos=[{config['photos'][0]}]",)
     small = ("--size=32", "--style_size=32", "--steps=2", "--marks=[1,2]", "--costs=false", *photos)
-    assert run("evaluate", "--config", str(file), loss, *small) == 0
+    assert run("evaluate", "--config", "few.yaml", loss, *small) == 0
     assert Path(config["output"], "report.md").exists()
 
 

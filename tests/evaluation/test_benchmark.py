@@ -33,18 +33,6 @@ def test_rows_come_as_they_are_measured(monkeypatch: pytest.MonkeyPatch, capsys:
     assert next(lines).startswith("| two | ") and done == ["memory", "memory"]
 
 
-def test_training_is_measured_against_the_usual_recipe(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    for number in range(3):
-        save(tmp_path / f"{number}.png", number)
-    small = ("--quick", "--size=32", "--width=4", "--rounds=1", "--batches=[1]", "--num_workers=1")
-    assert run("benchmark", *small, f"--photos={tmp_path}") == 0
-    out = capsys.readouterr().out
-    rows = [line.split("|")[1:-1] for line in out.splitlines() if line.startswith("| ")]
-    assert rows[1][1].endswith("(1.00) ") and rows[1][2].endswith("(1.00) ") and len(rows) == 1 + 9 + 1 + 1
-    assert all(float(cell.split("(")[0]) > 0 for row in rows if "photos/s" not in row[1] for cell in row[1:])
-    assert "1 workers read " in out
-
-
 def test_each_row_is_one_measure_more_and_the_same_work() -> None:
     """Dropping what is not needed takes operations away; layout, precision and optimizer take none."""
     counts = {name: operations(step) for name, step in ladder(Step("cpu", 32, 1, 4), compiled=True).items()}
