@@ -31,6 +31,7 @@ from impasto.training.callbacks import LossTable, ShowProgress, StopSafely
 from impasto.training.checkpoints import (
     Checkpoints,
     WholeCheckpoints,
+    abandon,
     claim,
 )
 from impasto.training.modes import batches_between_validations, check_options, check_precision
@@ -54,6 +55,7 @@ class TrainingCLI(LightningCLI):
     """
 
     status = 0
+    new = False  # whether this run made its folder
     rehearsal: TemporaryDirectory[str] | None = None  # folder of a --trainer.fast_dev_run
 
     @staticmethod
@@ -162,11 +164,20 @@ class TrainingCLI(LightningCLI):
             )
         return trainer
 
+    def _run_subcommand(self, subcommand: str) -> None:
+        """Run `fit` or `validate`; a run that ends before its first step leaves no folder."""
+        try:
+            super()._run_subcommand(subcommand)
+        except BaseException:
+            if self.new and self.trainer.global_step == 0:
+                abandon(Path(self.trainer.default_root_dir))
+            raise
+
     def before_fit(self) -> None:
         """Lock the run's folder, write the config there, and note it for the published file."""
         run = Path(self.trainer.default_root_dir)
         if self.trainer.is_global_zero and not self.rehearsal:
-            claim(run)
+            self.new = claim(run)
             write_text(run / "config.yaml", self.parser.dump(self.config), overwrite=True)
         config = self.config[self.subcommand]
         self.model.run_config = {

@@ -177,22 +177,26 @@ def damage(path: Path) -> str:
     return f"{part} is not what was written" if part else ""
 
 
-def claim(run: Path) -> None:
+def claim(run: Path) -> bool:
     """Lock a run's folder for this process until it ends, however it ends.
 
     Temporary files of a killed process are removed. Nothing is locked or removed on Windows, or
     on a file system without locks.
 
+    Returns:
+        Whether the folder is new.
+
     Raises:
         ValueError: another process trains in the folder.
     """
+    new = not run.exists()
     run.mkdir(parents=True, exist_ok=True)
     try:
         import fcntl
     except ImportError:  # Windows
-        return
+        return new
     if run.resolve() in _claimed:  # opening and closing the file once more would drop the lock
-        return
+        return new
     file = (run / ".lock").open("a+")
     try:
         # Not flock: workers would inherit that lock, and may outlive this process.
@@ -204,10 +208,18 @@ def claim(run: Path) -> None:
             f"{run}: process {holder} is training in it; choose another folder with --run"
         ) from None
     except OSError:  # a file system without locks
-        return
+        return new
     _claimed[run.resolve()] = file
     for folder in (run, checkpoints(run)):  # no other process writes there now
         sweep(folder)
     file.truncate(0)
     file.write(f"{os.getpid()} on {socket.gethostname()}")
     file.flush()
+    return new
+
+
+def abandon(run: Path) -> None:
+    """Remove the folder of a run that ended before its first step, and its lock."""
+    if file := _claimed.pop(run.resolve(), None):
+        file.close()
+    shutil.rmtree(run, ignore_errors=True)

@@ -30,9 +30,9 @@ class FiniteLosses:
         step, terms = next((step, terms) for step, terms in unseen if not terms["loss"].isfinite())
         bad = next(name for name, value in terms.items() if not value.isfinite())
         raise NonFiniteLoss(
-            f"step {step}: the {bad} term is {float(terms[bad])}; training stopped, the last "
-            "checkpoint is from before. Go on from it with a lower --model.learning_rate, or with "
-            "--trainer.precision 32-true"
+            f"step {step}: the {bad} term is {float(terms[bad])}; training stopped, and "
+            "checkpoints are of earlier steps. Go on from the last, or begin anew, with a lower "
+            "--model.learning_rate or --trainer.precision 32-true"
         )
 
 
