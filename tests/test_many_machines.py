@@ -55,11 +55,10 @@ def assert_same(
         assert float(together[12][name]) == pytest.approx(float(alone[12][name]), rel=last)
 
 
+@pytest.mark.parametrize("precision", list(BOUNDS))
 def test_two_processes_give_the_loss_of_one_with_the_doubled_batch(
-    alone: Callable[[str], dict[int, dict[str, str]]],
+    precision: str, alone: Callable[[str], dict[int, dict[str, str]]]
 ) -> None:
-    """In bfloat16; the two machines below do in float32."""
-    precision = "bf16-mixed"
     ranks = ("--trainer.devices", "2", "--trainer.strategy", "ddp", "--data.batch_size", "2", "--run", "ranks")
     done = subprocess.run(command(*STEPS, *ranks, "--trainer.precision", precision), env=ENVIRONMENT,
                           capture_output=True, text=True)  # fmt: skip

@@ -128,10 +128,7 @@ def test_evaluate_commands(line: str, newcomer: Path) -> None:
 
 
 @pytest.mark.parametrize("line", [line for line in COMMANDS if "benchmark.py" in line])
-def test_benchmark_commands(line: str, newcomer: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """How fast it is, is no test's business. Of the memory, each row's own process takes seconds: once is enough."""
-    if "--quick" not in line:
-        monkeypatch.setattr("impasto.benchmark.training.alone", lambda *_: 1.0)
+def test_benchmark_commands(line: str, newcomer: Path) -> None:
     said = script(newcomer, line, "--size=32", "--batch=1", "--batches=[1]", "--width=4", "--rounds=1")
     rows = [row.split("|")[1:-1] for row in said.splitlines() if row.startswith("| ")]
     assert rows[1][0] == " usual recipe " and rows[1][1].endswith("(1.00) ") and rows[1][2].endswith("(1.00) ")
