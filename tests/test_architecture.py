@@ -10,12 +10,13 @@ SOURCE = Path(__file__).parents[1] / "src" / "impasto"
 LAYERS = {
     "choices": 0, "shipped": 0, "spelling": 0, "kernels": 0, "writing": 0,
     "images": 1,
-    "perceptual": 2, "data": 2,
-    "networks": 3,
-    "training": 4, "reference": 4, "inference": 4,
-    "benchmark": 5, "export": 5, "demo": 5,
-    "evaluation": 6,
-    "commands": 7, "__main__": 8,
+    "video": 2,
+    "perceptual": 3, "data": 3,
+    "networks": 4,
+    "training": 5, "reference": 5, "reference_video": 5, "inference": 5,
+    "benchmark": 6, "export": 6, "demo": 6,
+    "evaluation": 7,
+    "commands": 8, "__main__": 9,
 }  # fmt: skip
 HEAVY = {
     "pytorch_lightning": {
@@ -32,7 +33,8 @@ HEAVY = {
         "commands/train.py",
     },
     "datasets": {"data/sources.py"},
-    "av": {"video.py"},
+    "av": {"video/reading.py", "video/writing.py"},
+    "cv2": {"video/motion.py"},
     "onnx": {"export/graphs.py", "export/quantized.py"},
     "onnxruntime": {"export/quantized.py", "inference/backends.py"},
     "pillow_heif": {"images/heif.py"},

@@ -6,7 +6,7 @@ from scipy import signal
 
 from impasto.data.files import located
 from impasto.images import read_image, resize
-from impasto.networks.preprocess import canvas, without_grain
+from impasto.networks.preprocess import canvas, canvas_at, without_grain
 
 
 def test_without_grain_is_scipys_wiener_filter_away_from_the_border() -> None:
@@ -36,4 +36,17 @@ def test_canvas_is_faint_has_waves_of_12_to_40_pixels_and_is_the_same_for_every_
     assert power[inside].sum() > 0.99 * power.sum()
     torch.testing.assert_close(
         canvas(torch.arange(300, 370), torch.arange(20, 110), 6.0), whole[300:370, 20:110], rtol=0, atol=1e-5
+    )
+
+
+def test_the_canvas_at_whole_positions_is_the_canvas_and_between_them_it_is_its_curve() -> None:
+    rows, columns = torch.arange(-5, 40), torch.arange(3, 90)
+    down, right = torch.meshgrid(rows.double(), columns.double(), indexing="ij")
+    whole = canvas(rows, columns, 6.0)
+    torch.testing.assert_close(canvas_at(down, right, 6.0).float(), whole, rtol=0, atol=1e-5)
+    # Half a pixel further, the cubic through four neighbours comes near: the shortest wave has 12 pixels.
+    between = canvas_at(down, right + 0.5, 6.0)[:, 1:-2].float()
+    left, right_of, far_left, far_right = whole[:, 1:-2], whole[:, 2:-1], whole[:, :-3], whole[:, 3:]
+    torch.testing.assert_close(
+        between, (9 * (left + right_of) - far_left - far_right) / 16, rtol=0, atol=6 / 255 * 0.02
     )

@@ -53,13 +53,37 @@ def canvas(
         right: positions of the columns in pixels, of any sign.
         amplitude: standard deviation in grey levels.
     """
-    number = torch.arange(1, 65, device=down.device)[:, None]
+    along, across, phase = _waves(down.device)
+    x = along * right
+    y = across * down + phase
+    waves = y.cos().T @ x.cos() - y.sin().T @ x.sin()  # cos(x + y), summed over the waves
+    return amplitude / 255 * math.sqrt(2 / len(phase)) * waves
+
+
+def canvas_at(
+    down: Float[Tensor, "*shape"], right: Float[Tensor, "*shape"], amplitude: float
+) -> Float[Tensor, "*shape"]:
+    """Return the pattern of `canvas` at any positions, one for each pixel.
+
+    Args:
+        down: distance of each pixel from the first row, in pixels, also between rows.
+        right: distance from the first column.
+        amplitude: standard deviation in grey levels.
+    """
+    total = torch.zeros_like(down)
+    # One wave at a time, because all 64 would take 64 times the memory of the picture.
+    for along, across, phase in zip(*_waves(down.device), strict=True):
+        total += (along * right + across * down + phase).cos()
+    return amplitude / 255 * math.sqrt(2 / 64) * total
+
+
+def _waves(device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the radians per pixel right and down, and the phase, of the 64 waves, each 64×1."""
+    number = torch.arange(1, 65, device=device)[:, None]
     length, direction, phase = (number * (1 / 1.22074408460576**power) % 1 for power in (1, 2, 3))
     radians = 2 * math.pi / (12 * (40 / 12) ** length)  # per pixel
-    x = radians * (math.pi * direction).cos() * right
-    y = radians * (math.pi * direction).sin() * down + 2 * math.pi * phase
-    waves = y.cos().T @ x.cos() - y.sin().T @ x.sin()  # cos(x + y), summed over the waves
-    return amplitude / 255 * math.sqrt(2 / len(number)) * waves
+    angle = math.pi * direction
+    return radians * angle.cos(), radians * angle.sin(), 2 * math.pi * phase
 
 
 def padding(image: Tensor, axis: int, margin: int, multiple: int) -> tuple[Tensor, Tensor]:
