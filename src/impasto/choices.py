@@ -19,6 +19,7 @@ WRITABLE = {
 Backend = Literal["auto", "torch", "onnx"]
 Tiling = Literal["auto", "never"] | int
 Stroke = Literal["auto", "pixels"] | float | int
+Audio = Literal["copy", "none"]
 Teacher = Literal["vgg19", "vgg16"]
 LossNetwork = Literal[Teacher, "compact"]
 Balance = Literal["relative", "fixed", "dynamic"]

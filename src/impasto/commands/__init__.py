@@ -21,6 +21,7 @@ COMMANDS = {
     "train": "train a network on photos and paintings",
     "train-any": "train a network for any painting, on folders of paintings",
     "infer": "stylize photos with a network",
+    "video": "stylize a clip, so that it does not flicker",
     "export": "write a network as an ONNX file",
     "styles": "keep styles of your own, made of one painting each",
     "optimize": "paint one photo by optimization, the reference",

@@ -18,7 +18,7 @@ from impasto.choices import Backend, Stroke, Tiling
 from impasto.images import Picture
 from impasto.images.large import LARGEST, Rows, Scan, collected, read_scan, scan
 from impasto.inference.backends import open_painter
-from impasto.inference.devices import memory_explained
+from impasto.inference.devices import memory_explained as explained_memory
 from impasto.inference.strokes import BORDER, Enlarged, check_stroke, painted_side
 from impasto.inference.styles import AnyStyle, elsewhere, pictures
 from impasto.inference.tiles import (
@@ -113,6 +113,16 @@ class Stylizer:
             name: w for name, w in zip(self.styles, self.code[0].tolist(), strict=True) if w > 0
         }
 
+    def bound(self, style: AnyStyle) -> "Stylizer":
+        """Return a stylizer for another style, with the same options and the network shared.
+
+        Raises:
+            ValueError: an unknown style.
+        """
+        other = copy.copy(self)
+        other._bind(style)
+        return other
+
     @property
     def styles(self) -> list[str]:
         """The names of the network's styles, in the network's order."""
@@ -136,9 +146,7 @@ class Stylizer:
                 fit in memory.
         """
         if style is not None:
-            other = copy.copy(self)
-            other._bind(style)
-            return other(image)
+            return self.bound(style)(image)
         if isinstance(image, list | tuple):
             return [self(each) for each in image]
         if isinstance(image, str | Path):
@@ -181,7 +189,7 @@ class Stylizer:
         Raises:
             ValueError: the picture does not fit in memory.
         """
-        with self._memory_explained(picture.pixels.shape[-2:]):
+        with self.memory_explained(picture.pixels.shape[-2:]):
             fitted = picture if self.size is None else picture.resized(self.size)
             return replace(fitted, pixels=self._paint(fitted.pixels).cpu())
 
@@ -205,7 +213,7 @@ class Stylizer:
         Raises:
             ValueError: a tile does not fit in memory.
         """
-        with self._memory_explained(scan.shape):
+        with self.memory_explained(scan.shape):
             tiles, paint = self._planned(scan)
             yield from paint_rows(scan, tiles, paint, tell)
 
@@ -244,7 +252,7 @@ class Stylizer:
         def paint(part: Tensor, origin: tuple[int, int]) -> Tensor:
             with torch.inference_mode():
                 part = part.to(self.painter.device)
-                return self._finished(large.part(part, origin), part)
+                return self.finished(large.part(part, origin), part)
 
         return paint
 
@@ -253,7 +261,7 @@ class Stylizer:
         statistics, code = None, self.code
         if self.strength > 0:
             with torch.inference_mode():
-                code = self._code_for(source.reduced(SIDE**2))
+                code = self.code_for(source.reduced(SIDE**2))
                 statistics = statistics_of(
                     source, lambda whole: self.painter.statistics(whole, code), side
                 )
@@ -275,19 +283,24 @@ class Stylizer:
             return torch.cat([paint_floats(each, *self._planned(each)) for each in pictures])
         with torch.inference_mode():
             here = content.to(self.painter.device, memory_format=torch.channels_last)
-            painted = self._blended(here, self._code_for(here))
+            painted = self._blended(here, self.code_for(here))
         # Copy outside of inference mode, because autograd refuses tensors that were made inside.
         return painted.clone(memory_format=torch.contiguous_format)
 
-    def _code_for(self, content: Tensor) -> Tensor:
+    def code_for(self, content: Tensor, code: Tensor | None = None) -> Tensor:
         """Return the code for photos, which at a strength below 1 is mixed with their own style.
 
         A network for any painting has learned to leave a photo in its own style as it is.
+
+        Args:
+            content: photos.
+            code: the style; None: that of the stylizer.
         """
+        code = self.code if code is None else code
         if not self.painter.any_picture or self.strength in (0, 1):
-            return self.code
+            return code
         own = [self.painter.encode_style([(photo, 1.0)]) for photo in content.split(1)]
-        return torch.lerp(torch.cat(own), self.code, self.strength)
+        return torch.lerp(torch.cat(own), code, self.strength)
 
     def _blended(
         self,
@@ -303,14 +316,14 @@ class Stylizer:
             raise ValueError(
                 "the network paints what is no number: it is damaged, or of a run that failed"
             )
-        return self._finished(stylized, content)
+        return self.finished(stylized, content)
 
-    def _finished(self, stylized: Tensor, content: Tensor) -> Tensor:
-        """The painting with the photo's colours, and blended with the photo, where that is set."""
+    def finished(self, stylized: Tensor, content: Tensor) -> Tensor:
+        """Return the painting with the photo's colours and blended with the photo, as set."""
         if self.keep_colors:
             stylized = images.keep_colors(stylized, content)
         # Blending pixels lets the photo show through. A network for any painting paints a weaker
-        # style instead (`_code_for`), because it learned what changes nothing.
+        # style instead (`code_for`), because it learned what changes nothing.
         if self.painter.any_picture:
             return stylized
         return stylized if self.strength == 1 else content.lerp(stylized, self.strength).clamp(0, 1)
@@ -318,13 +331,13 @@ class Stylizer:
     def _image(self, image: Image.Image) -> Image.Image:
         if not self.in_tiles(image.height, image.width):
             return self._drawn(images.from_pil(image))
-        with self._memory_explained((image.height, image.width)):
+        with self.memory_explained((image.height, image.width)):
             return self._drawn(scan(image, self.size))
 
     def _drawn(self, photo: Picture | Scan) -> Image.Image:
         if isinstance(photo, Picture):
             return images.to_pil(self.stylize(photo))
-        with self._memory_explained(photo.shape):
+        with self.memory_explained(photo.shape):
             return collected(
                 self.rows(photo), photo.image.mode, photo.image.size, photo.icc_profile
             )
@@ -339,7 +352,7 @@ class Stylizer:
                 f"tensor of {image.dtype}: must be float in [0, 1]; divide 8-bit values by 255"
             )
         batch = _within_range(image if image.ndim == 4 else image[None])
-        with self._memory_explained(batch.shape[-2:]):
+        with self.memory_explained(batch.shape[-2:]):
             painted = self._paint(batch).to(image.device, image.dtype)
         return painted if image.ndim == 4 else painted[0]
 
@@ -353,7 +366,8 @@ class Stylizer:
         painted = self._tensor(values.permute(2, 0, 1)).permute(1, 2, 0).contiguous() * levels
         return (painted.round() if levels == 255 else painted).numpy().astype(image.dtype)
 
-    def _memory_explained(self, shape: Sequence[int]) -> AbstractContextManager[None]:
+    def memory_explained(self, shape: Sequence[int]) -> AbstractContextManager[None]:
+        """Return a context that explains errors of memory, for a picture of height and width."""
         height, width = shape
         longer = self.size or max(height, width)
         side = tile_side(self.tile, *images.scaled((height, width), longer)) or longer
@@ -361,7 +375,7 @@ class Stylizer:
         instead = f"work at a smaller size, such as --size {max(1, longer // 2)}"
         if least < side < longer:
             instead = f"paint smaller tiles, such as --tile {max(least, side // 2)}"
-        return memory_explained(
+        return explained_memory(
             f"{width}×{height} pixels, longer side {longer}: does not fit in the memory of "
             f"{self.painter.device}; {instead}"
         )

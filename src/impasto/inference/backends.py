@@ -43,12 +43,17 @@ class TorchPainter:
     Attributes:
         any_picture: whether a picture is a style, and names are not.
         multiple: parts of a picture begin at multiples of this many pixels.
+        canvas: standard deviation, in grey levels, of the pattern that the network adds to a photo.
+        takes_statistics: whether `paint` takes the statistics of another picture.
     """
+
+    takes_statistics = True
 
     def __init__(self, network: TransformNet, device: str = "auto") -> None:
         self.device = find_device(device)
         self.styles, self.metadata, self.reach = network.styles, network.metadata, network.reach
         self.any_picture, self.multiple = network.any_picture, network.multiple
+        self.canvas = float(network.arguments.get("canvas", 0))
         self.network = (
             network.eval().to(self.device, torch.float32).to(memory_format=torch.channels_last)
         )
@@ -92,6 +97,8 @@ class OnnxPainter:
     Attributes:
         any_picture: whether a picture is a style, and names are not.
         multiple: parts of a picture begin at multiples of this many pixels.
+        canvas: standard deviation, in grey levels, of the pattern that the network adds to a photo.
+        takes_statistics: whether `paint` takes the statistics of another picture.
 
     Args:
         path: the exported file.
@@ -121,6 +128,8 @@ class OnnxPainter:
         self.styles = [str(style["name"]) for style in self.metadata["styles"]]
         self._reader: Any = None
         self.reach = int(self.metadata["reach"])
+        self.canvas = float(self.metadata["arguments"].get("canvas", 0))
+        self.takes_statistics = path.with_suffix(PARTS).is_file()
 
     def encode_style(self, style: Any) -> Float[Tensor, "1 n"]:
         """Return the code of a style; see `style_weights`, or `AnyPaintingNet.encode_style`.
@@ -179,7 +188,7 @@ class OnnxPainter:
         """
         photo, bytes_wanted = content, self.metadata["pixels"] == "uint8"
         if bytes_wanted:
-            photo = content.permute(0, 2, 3, 1).mul(255).round().to(torch.uint8)
+            photo = content.permute(0, 2, 3, 1).mul(255).round().clamp(0, 255).to(torch.uint8)
         given = {"photo": photo, "style": code.expand(len(content), -1), **more}
         names = {value.name for value in session.get_inputs()}
         arrays = {
