@@ -177,7 +177,7 @@ def test_bicubic_follows_catmull_rom_in_any_direction() -> None:
 
 
 def test_repeated_warps_neither_fade_nor_grow() -> None:
-    """A hundred moves by 0.3 pixels and back. OpenCV's own cubic kernel makes it five times the contrast, linear 0.4."""
+    """A hundred moves by 0.3 pixels and back. OpenCV's cubic kernel ends at 5 times the contrast, linear at 0.4."""
     image = frame(9, blur=2.0).astype(np.float32) / 255
     flow = np.zeros((*image.shape[:2], 2), np.float32)
     moved = image
