@@ -1,1 +1,1 @@
-"""Clips in and out, and the motion between their frames."""
+"""Clips in and out (`reading`, `writing`), and their motion (`motion`)."""
