@@ -166,3 +166,40 @@ class OptimizeOptions:
             )
         if any(a >= b for a, b in pairwise([0, *self.coarse])):
             raise ValueError(f"coarse {self.coarse}: sizes in pixels that grow, such as [128, 256]")
+
+
+@dataclass
+class ClipOptions:
+    """How the frames of a clip are optimized one after another (Ruder, Dosovitskiy, Brox 2016).
+
+    Args:
+        temporal_weight: weight of a painting's distance from the one before, moved along with the
+            picture; 0: frames only start from it.
+        steps: iterations of every frame but the first of a scene, which has those of a photo.
+        reach: how many frames back to look, nearest first; [1, 2, 4, 8] also brings back what
+            something had covered for a while (their long-term consistency).
+        passes: times the clip is gone through, forward and backward by turns.
+        blend: share of the neighbour's painting in what a frame starts from in a later pass.
+        start: where in the clip to begin, in seconds.
+        duration: seconds to paint; None: up to the end.
+        fps: frames a second to paint; None: those of the clip.
+    """
+
+    temporal_weight: float = 100.0
+    steps: int = 100
+    reach: list[int] = field(default_factory=lambda: [1])
+    passes: int = 1
+    blend: float = 0.5
+    start: float = 0.0
+    duration: float | None = None
+    fps: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.steps < 1 or self.passes < 1:
+            raise ValueError(f"clip.steps {self.steps}, clip.passes {self.passes}: from 1")
+        if not 0 <= self.temporal_weight < float("inf"):
+            raise ValueError(f"clip.temporal_weight {self.temporal_weight}: from 0")
+        if not 0 <= self.blend <= 1:
+            raise ValueError(f"clip.blend {self.blend}: from 0 (its own painting) to 1")
+        if not self.reach or any(a >= b for a, b in pairwise([0, *self.reach])):
+            raise ValueError(f"clip.reach {self.reach}: numbers that grow, such as [1, 2, 4]")

@@ -30,6 +30,28 @@ OnStep = Callable[[int, Tensor, dict[str, float]], None]
 
 
 @dataclass(frozen=True)
+class Anchor:
+    """A picture to stay near to: adds weight · mean(mask · (picture − image)²) to the loss.
+
+    The mean is over all pixels, as in Ruder et al. 2016, section 4.2. So a pixel's pull does not depend
+    on how many others are held.
+
+    Args:
+        image: what the pixels should stay near to, 1×3×H×W in [0, 1].
+        mask: where they should, 1×1×H×W in [0, 1].
+        weight: weight of the term, which is called `temporal`.
+    """
+
+    image: Float[Tensor, "1 3 h w"]
+    mask: Float[Tensor, "1 1 h w"]
+    weight: float
+
+    def distance(self, picture: Float[Tensor, "1 3 h w"]) -> Float[Tensor, ""]:
+        """Return mean(mask · (picture − image)²)."""
+        return (self.mask * (picture - self.image).square()).mean()
+
+
+@dataclass(frozen=True)
 class Reference:
     """The settings of an optimization and of its loss."""
 
@@ -50,6 +72,8 @@ def optimize_image(
     mixture: Sequence[float] | None = None,
     photos: Float[Tensor, "p 3 _ _"] | PhotoStatistics | None = None,
     masks: Float[Tensor, "n 1 _ _"] | None = None,
+    start: Float[Tensor, "1 3 h w"] | None = None,
+    anchor: Anchor | None = None,
     on_step: OnStep | None = None,
 ) -> Float[Tensor, "1 3 h w"]:
     """Return the picture that minimizes the loss, 1×3×H×W in [0, 1], in the size of `content`.
@@ -65,6 +89,8 @@ def optimize_image(
             use the four quarters of `content`.
         masks: N×1×H×W in [0, 1]; each painting applies where its mask is 1. `mixture` then weighs
             the paintings' style errors instead of their Gram matrices.
+        start: a picture to start from, instead of `options.start`; coarse sizes are then skipped.
+        anchor: a picture to stay near to at the full size.
         on_step: called with the picture before each step, from step 0 on, and with the last picture
             of each size; see `OnStep`.
 
@@ -73,15 +99,17 @@ def optimize_image(
             the full one, pictures too small for the loss network, or a loss that is not finite.
     """
     options = options or OptimizeOptions()
+    if start is not None:
+        options = replace(options, coarse=[])
     mixture = _normalized(mixture, len(styles))
     full = max(content.shape[-2:])
     if options.coarse and options.coarse[-1] >= full:
         raise ValueError(f"coarse {options.coarse}: sizes below that of the picture, {full}")
     if not isinstance(photos, PhotoStatistics) and loss.options.balance != "fixed":
-        photos = loss.photo_statistics(_quarters(content) if photos is None else photos)
+        photos = loss.photo_statistics(quarters(content) if photos is None else photos)
     _check_masks(masks, len(styles))
     loss.dynamic.copy_(loss.asked)
-    run, image = _Run(loss, options, on_step), None
+    run, image = _Run(loss, options, on_step), start
     with _checkpointing(loss, options.checkpointing):
         for size, steps in _shared_out(options, full):
             photo = resize(content, size)
@@ -92,7 +120,7 @@ def optimize_image(
             target = loss.style_target(paintings, photos, mixture, masks=masks)
             kept = loss.content_target(photo, _blend(photo, paintings, mixture, options.blend))
             image = _start(photo, options) if image is None else _grown(image, photo)
-            image = run.descend(image, kept, target, steps)
+            image = run.descend(image, kept, target, steps, anchor if size == full else None)
     assert image is not None
     return image
 
@@ -107,7 +135,12 @@ class _Run:
         self.done = 0
 
     def descend(
-        self, image: Tensor, content: ContentTarget, target: StyleTarget, steps: int
+        self,
+        image: Tensor,
+        content: ContentTarget,
+        target: StyleTarget,
+        steps: int,
+        anchor: Anchor | None = None,
     ) -> Tensor:
         """Return the picture after `steps` iterations from `image`, or fewer on a plateau."""
         # L-BFGS needs contiguous memory.
@@ -116,16 +149,24 @@ class _Run:
         terms: dict[str, Tensor] = {}
         weights: dict[str, float] = {}
 
+        def measured() -> dict[str, Tensor]:
+            found = self.loss(image, content, target)
+            held = {"temporal": anchor.weight * anchor.distance(image)} if anchor else {}
+            return found | held
+
+        def weighed() -> dict[str, float]:
+            return self.loss.weights | ({"temporal": anchor.weight} if anchor else {})
+
         def closure() -> Tensor:
             if self.options.clamp:
                 with torch.no_grad():
                     image.clamp_(0, 1)
             optimizer.zero_grad()
-            found = self.loss(image, content, target)
+            found = measured()
             # Report the picture at the start of the step; a line search evaluates more pictures.
             if not terms:
                 terms.update(found)
-                weights.update(self.loss.weights)
+                weights.update(weighed())
             # Multiply by the number of values, so that a pixel's gradient does not shrink with the
             # size of the picture. L-BFGS discards curvature below 1e-10, an absolute value.
             total = torch.stack(list(found.values())).sum() * image.numel()
@@ -145,7 +186,7 @@ class _Run:
                 break
         with torch.no_grad():
             image.clamp_(0, 1)
-            self._report(image.detach(), self.loss(image, content, target), self.loss.weights)
+            self._report(image.detach(), measured(), weighed())
         return image.detach()
 
     def _report(self, image: Tensor, terms: dict[str, Tensor], weights: dict[str, float]) -> float:
@@ -231,7 +272,7 @@ def _blend(
     return share * content + (1 - share) * painted.to(content)
 
 
-def _quarters(content: Tensor) -> Tensor:
+def quarters(content: Tensor) -> Tensor:
     """Return the four quarters of a photo, the least related pictures that one photo has."""
     h, w = (side // 2 for side in content.shape[-2:])
     h, w = max(1, h), max(1, w)

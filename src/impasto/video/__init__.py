@@ -1,0 +1,1 @@
+"""Clips in and out (`reading`, `writing`), and their motion (`motion`)."""
