@@ -99,6 +99,9 @@ Paintings and network
   --model.gap_photos N            photos that the balance is measured on [32]
   --model.shift_weight X          a shifted photo gives the shifted painting:
                                   fewer patterns lock to the pixel grid [0.0]
+  --model.temporal_weight X       a filmed photo gives the moved painting: video
+                                  stays steady [0.0]
+  --model.feature_weight X        the same of the network's features [0.0]
   --model.compile MODE            torch.compile: true, or one of its modes
                                   [False]
 
@@ -152,6 +155,9 @@ Paintings and network
   --model.own_weight X            weight of a photo's error in its own style
                                   [1.0]
   --model.shift_weight X          a shifted photo gives the shifted painting [0.0]
+  --model.temporal_weight X       a filmed photo gives the moved painting: video
+                                  stays steady [0.0]
+  --model.feature_weight X        the same of the network's features [0.0]
   --model.compile MODE            torch.compile: true, or one of its modes
                                   [False]
 

@@ -64,7 +64,7 @@ class SteadyPainter:
         # and what was measured of the scene.
         self._kept: dict[str, Tensor] = {}
         if steady:
-            motion._cv2()
+            motion.require()
         if steady and not stylizer.painter.takes_statistics:
             self.notes.append(
                 "every frame is measured by itself; an export with --parts would measure each "

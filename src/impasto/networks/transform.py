@@ -119,6 +119,7 @@ class TransformNet(nn.Module):
     def forward(
         self, content: Float[Tensor, "b 3 h w"], code: Float[Tensor, "_ n"] | None = None,
         margin: int = MARGIN, origin: Origin = (0, 0), moments: Moments | None = None,
+        kept: list[Tensor] | None = None,
     ) -> Float[Tensor, "b 3 h w"]:  # fmt: skip
         """Return the stylized pictures, in [0, 1] and in the size of `content`.
 
@@ -137,6 +138,8 @@ class TransformNet(nn.Module):
             margin: width, in pixels, of the reflected border, a multiple of `multiple`.
             origin: position (down, right), in pixels, of `content` in a larger picture.
             moments: source of the instance-norm statistics; None: measure them on `content`.
+            kept: a list that receives the features after the residual blocks, at a quarter of the
+                resolution of the padded content; None: they are not kept.
 
         Raises:
             ValueError: no `code` for a network of several styles, or one of another length.
@@ -146,6 +149,8 @@ class TransformNet(nn.Module):
         x = self._prepared(content, margin, origin)
         for layer in self.layers:
             x = layer(x, code, moments)
+            if kept is not None and layer is self.layers[-3]:  # two layers of upsampling follow
+                kept.append(x)
         # Departure from Johnson's scaled tanh: a sigmoid is the same curve, already in [0, 1].
         stylized = torch.sigmoid(by_columns(self.to_rgb, x))
         h, w = content.shape[-2:]

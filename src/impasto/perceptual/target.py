@@ -19,8 +19,6 @@ ByKey = dict[Key, Tensor]
 GRADNORM_ALPHA = 1.5
 GRADNORM_RATE = 0.025
 
-BORDER = 8  # width, in pixels, of a picture's border, which depends on the reflected margin
-
 
 @dataclass(frozen=True)
 class StyleTarget:
@@ -88,24 +86,6 @@ def read_gaps(gaps: dict[str, list[float]], like: ByKey) -> ByKey:
 def squared_error(a: Tensor, b: Tensor) -> Tensor:
     """Return the mean squared error of each sample of a batch, B."""
     return (at_least_float32(a) - at_least_float32(b)).square().flatten(1).mean(1)
-
-
-def moved_error(here: Tensor, there: Tensor, down: int, right: int) -> Tensor:
-    """Return the MSE between paintings of photos and paintings of the same photos moved, a scalar.
-
-    It compares the region that both show, as for video (Ruder et al. 2016), without a border of 8
-    pixels. A shift that is no multiple of 4 puts the photo elsewhere on the network's 4×4 grid.
-
-    Args:
-        here: paintings B×3×S×S of the photos.
-        there: paintings B×3×S×S of the photos moved up by `down` and left by `right`.
-        down: pixels, at least 0.
-        right: pixels, at least 0.
-    """
-    size = here.shape[-1]
-    same = (here[..., down:, right:], there[..., : size - down, : size - right])
-    first, second = (picture[..., BORDER:-BORDER, BORDER:-BORDER] for picture in same)
-    return squared_error(first, second).mean()
 
 
 @torch.no_grad()

@@ -67,6 +67,10 @@ class AnyStyles(StyleTraining):
             difference of unrelated photos.
         shift_weight: weight of the squared difference between the painting of a shifted photo and
             the shifted painting.
+        temporal_weight: weight of the squared difference between the painting of the next frame
+            and the painting moved there, for photos that move as if filmed. It keeps video steady.
+            Crops are then 32 pixels smaller, and every fourth is painted twice.
+        feature_weight: weight of the same difference in the network's features.
         compile: compile network and loss of the training steps: true, or a mode of torch.compile.
     """
 
@@ -94,12 +98,19 @@ class AnyStyles(StyleTraining):
         gap_photos: int = 32,
         own_weight: float = 1.0,
         shift_weight: float = 0.0,
+        temporal_weight: float = 0.0,
+        feature_weight: float = 0.0,
         compile: bool | Compiled = False,
     ) -> None:
         if tuple(loss.scales) != (1.0,) or loss.balance == "dynamic" or loss.combined_weight:
             raise ValueError(
                 f"loss.scales {loss.scales}, loss.balance {loss.balance}: for any painting, scales "
                 "must be [1.0], and balance relative or fixed"
+            )
+        if method == "adain" and feature_weight:
+            raise ValueError(
+                f"feature_weight {feature_weight}: must be 0 with method adain, whose features are "
+                "of a frozen network"
             )
         if views < 1 or style_size < 1 or (limit is not None and limit < 1):
             raise ValueError(
@@ -114,7 +125,7 @@ class AnyStyles(StyleTraining):
         network = _new_network(method, basis, width, residual_blocks, canvas, start_from)
         super().__init__(
             network, style_size, start_from, loss, learning_rate, warmup_steps, gap_photos,
-            shift_weight, compile,
+            shift_weight, temporal_weight, feature_weight, compile,
         )  # fmt: skip
         self.folders, self.held_out = folders, kept_out
         self.number_of_views, self.own_weight = views, own_weight

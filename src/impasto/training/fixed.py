@@ -44,6 +44,10 @@ class FixedStyles(StyleTraining):
         shift_weight: weight of the squared difference between the painting of a shifted photo and
             the shifted painting. It keeps patterns, such as dots in flat areas, from locking to
             the pixel grid. Crops are then 4 pixels smaller, and every fourth is painted twice.
+        temporal_weight: weight of the squared difference between the painting of the next frame
+            and the painting moved there, for photos that move as if filmed. It keeps video steady.
+            Crops are then 32 pixels smaller, and every fourth is painted twice.
+        feature_weight: weight of the same difference in the network's features.
         compile: compile network and loss of the training steps: true, or a mode of torch.compile
             such as reduce-overhead, which replays CUDA graphs.
     """
@@ -63,6 +67,8 @@ class FixedStyles(StyleTraining):
         warmup_steps: int = 100,
         gap_photos: int = 32,
         shift_weight: float = 0.0,
+        temporal_weight: float = 0.0,
+        feature_weight: float = 0.0,
         compile: bool | Compiled = False,
     ) -> None:
         known = checked(styles)
@@ -75,7 +81,7 @@ class FixedStyles(StyleTraining):
             network.load_state_dict(weights_from(other, str(start_from), network, list(styles)))
         super().__init__(
             network, style_size, start_from, loss, learning_rate, warmup_steps, gap_photos,
-            shift_weight, compile,
+            shift_weight, temporal_weight, feature_weight, compile,
         )  # fmt: skip
         self.styles, self.style_names = known, list(known)
         # Thumbnails of the paintings that `start_from`, or the checkpoint, learned, by style.

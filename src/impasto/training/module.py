@@ -39,7 +39,7 @@ class StyleTraining(pl.LightningModule):
     def __init__(
         self, network: TransformNet, style_size: int, start_from: str | None, loss: LossOptions,
         learning_rate: float, warmup_steps: int, gap_photos: int, shift_weight: float,
-        compile: bool | Compiled,
+        temporal_weight: float, feature_weight: float, compile: bool | Compiled,
     ) -> None:  # fmt: skip
         super().__init__()
         if shift_weight < 0 or gap_photos < 2:
@@ -47,10 +47,27 @@ class StyleTraining(pl.LightningModule):
                 f"shift_weight {shift_weight}, gap_photos {gap_photos}: the first from 0, "
                 "photos from 2"
             )
+        if temporal_weight < 0 or feature_weight < 0:
+            raise ValueError(
+                f"temporal_weight {temporal_weight}, feature_weight {feature_weight}: must be at "
+                "least 0"
+            )
+        if shift_weight and (temporal_weight or feature_weight):
+            raise ValueError(
+                f"shift_weight {shift_weight} beside temporal_weight or feature_weight: set it to "
+                "0; the motion of these includes shifts"
+            )
+        if network.grain and (temporal_weight or feature_weight):
+            # The canvas that moves with the photo would be removed with the grain.
+            raise ValueError(
+                f"temporal_weight, feature_weight: need a network that removes no grain; this one "
+                f"removes {network.grain:g} grey levels"
+            )
         self.network = network.to(memory_format=torch.channels_last)
         self.style_size, self.start_from = style_size, start_from
         self.loss_options, self.learning_rate, self.warmup_steps = loss, learning_rate, warmup_steps
         self.gap_photos, self.shift_weight = gap_photos, shift_weight
+        self.temporal_weight, self.feature_weight = temporal_weight, feature_weight
         self.mode = "default" if compile is True else compile
         self._compiled: Callable[..., Any] | None = None
         self._gradients_seen = False
@@ -78,7 +95,10 @@ class StyleTraining(pl.LightningModule):
     def balance(self) -> dict[str, Any]:
         """Return what a resumed run needs to measure the balance no second time."""
 
-    def forward(self, content: Tensor, code: Tensor, origin: Origin = (0, 0)) -> Tensor:
+    def forward(
+        self, content: Tensor, code: Tensor, origin: Origin = (0, 0),
+        kept: list[Tensor] | None = None,
+    ) -> Tensor:  # fmt: skip
         """Return the stylized pictures (see TransformNet.forward).
 
         Validation uses the small margin of training too, so that their loss terms compare.
@@ -86,7 +106,7 @@ class StyleTraining(pl.LightningModule):
         content = content.contiguous(memory_format=torch.channels_last)
         # In validation, which has no gradients, torch.compile would compile the network again.
         network = self._compiled if self.training and self._compiled else self.network
-        return network(content, code, TRAINING_MARGIN, origin)
+        return network(content, code, TRAINING_MARGIN, origin, None, kept)
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
         """Return the loss of a batch, whose samples learn the styles of `samples`."""
@@ -112,7 +132,8 @@ class StyleTraining(pl.LightningModule):
         shown = self.shown()
         for name, (code, target) in shown.items():
             each = target.select(torch.zeros(len(content), dtype=torch.int64, device=self.device))
-            fractions, total = self.objective(self, content, code, each, self.global_step)
+            # Always the motions of step 0, so that validations compare.
+            fractions, total = self.objective(self, content, code, each, 0)
             for term, value in {**fractions, "loss": total}.items():
                 self.log(
                     f"val/{term}", value, batch_size=len(content), sync_dist=True, reduce_fx="mean"
@@ -150,7 +171,10 @@ class StyleTraining(pl.LightningModule):
         """Build the loss network and the targets, once, when the device is known."""
         if hasattr(self, "objective"):
             return
-        self.objective = Objective(self.loss_options, self.device, self.shift_weight)
+        self.objective = Objective(
+            self.loss_options, self.device, self.shift_weight, self.temporal_weight,
+            self.feature_weight, self.network.canvas,
+        )  # fmt: skip
         loss = self.objective.loss
         if self.restored is not None:
             loss.dynamic.copy_(torch.tensor(self.restored["dynamic"]))
@@ -186,6 +210,8 @@ class StyleTraining(pl.LightningModule):
             "steps": self.global_step,
             "style_size": self.style_size,
             "shift_weight": self.shift_weight,
+            "temporal_weight": self.temporal_weight,
+            "feature_weight": self.feature_weight,
             "start_from": self.start_from and Path(self.start_from).stem,
             **self.run_config,
         }

@@ -1,4 +1,4 @@
-"""The objective of training: the perceptual loss of each photo in its style, and the shift term."""
+"""The objective of training: the perceptual loss of each photo in its style, and temporal terms."""
 
 from collections.abc import Callable
 
@@ -7,17 +7,23 @@ from jaxtyping import Float
 from torch import Tensor
 
 from impasto.choices import LossOptions
-from impasto.networks.preprocess import Origin
+from impasto.data.moved import MARGIN, Pair, moved, shifted
+from impasto.networks.preprocess import canvas, canvas_at
+from impasto.networks.transform import TRAINING_MARGIN
 from impasto.perceptual.loss import PerceptualLoss
-from impasto.perceptual.target import StyleTarget, moved_error
+from impasto.perceptual.target import StyleTarget
+from impasto.perceptual.temporal import feature_error, luminance_change, temporal_error
+from impasto.video.warping import positions
 
-# With `shift_weight`, every fourth photo is painted twice. Crops are then 4 pixels smaller, so that
-# the second crop of such a photo can lie 1 to 3 pixels further down and right.
-SHIFTED_EVERY = 4  # photos
+# With a weight of a temporal term, every fourth photo is painted twice: as it is, and moved.
+PAIRED_EVERY = 4  # photos
+# Crops are then smaller, so that the second frame of a pair shows no repeated border. A shift is by
+# 1 to 3 pixels.
 SHIFT_MARGIN = 4  # pixels
 
-# (photos B×3×H×W, style codes B×N, position in a larger picture) → pictures B×3×H×W
-Paint = Callable[[Tensor, Tensor, Origin], Tensor]
+# (photos B×3×H×W, style codes B×N, position in a larger picture, and a list for features where
+# they are needed) → pictures B×3×H×W
+Paint = Callable[..., Tensor]
 
 
 class Objective:
@@ -28,14 +34,19 @@ class Objective:
     Args:
         options: options of the perceptual loss.
         device: where the loss network runs.
-        shift_weight: weight of the squared difference between the painting of a shifted photo and
-            the shifted painting.
+        shift_weight: weight of the temporal term of photos that are shifted by whole pixels.
+        temporal_weight: weight of the temporal term of photos that move as if filmed, to which a
+            layer is pasted that moves otherwise (`data.moved`). One of the two is 0.
+        feature_weight: weight of the same pairs' temporal term of the network's features.
+        canvas: the network's, in grey levels.
     """
 
     def __init__(
-        self, options: LossOptions, device: torch.device, shift_weight: float = 0.0
-    ) -> None:
-        self.shift_weight = shift_weight
+        self, options: LossOptions, device: torch.device, shift_weight: float = 0.0,
+        temporal_weight: float = 0.0, feature_weight: float = 0.0, canvas: float = 0.0,
+    ) -> None:  # fmt: skip
+        self.shift_weight, self.canvas = shift_weight, canvas
+        self.temporal_weight, self.feature_weight = temporal_weight, feature_weight
         self.loss = PerceptualLoss(options).to(device)
         self._compiled: Callable[..., dict[str, Tensor]] | None = None
 
@@ -58,35 +69,78 @@ class Objective:
             content: photos in [0, 1].
             code: code of the style that each photo learns, B×N or 1×N.
             target: target of each photo's style.
-            step: number of the training step; it decides which photos are shifted, and how far.
+            step: number of the training step; it decides which photos are moved, and how.
 
         Returns:
             The terms with a weight above 0, by name, detached; and the scalar to minimize.
         """
-        down, right = 1 + step % 3, 1 + step // 3 % 3
-        # Other photos are painted twice in every step, so that the shift term sees all styles.
-        pairs = slice(step % min(SHIFTED_EVERY, len(content)), None, SHIFTED_EVERY)
+        # Other photos are painted twice in every step, so that the pairs see all styles.
+        pairs = slice(step % min(PAIRED_EVERY, len(content)), None, PAIRED_EVERY)
+        content, pair = self._frames(content, pairs, step)
         code = code.to(content).expand(len(content), -1)
-        if self.shift_weight:
-            size = content.shape[-1] - SHIFT_MARGIN
-            moved = content[pairs, :, down : down + size, right : right + size]
-            content = content[:, :, :size, :size]
-            # The canvas moves with the photo. Otherwise its strokes would count as locked.
-            there = paint(moved, code[pairs], (down, right))
-            stylized = torch.cat([here := paint(content, code, (0, 0)), there])
+        features: list[Tensor] = []
+        kept = (features,) if self.feature_weight else ()
+        stylized = paint(content, code, (0, 0), *kept)
+        terms: dict[str, Tensor] = {}
+        if pair is not None:
+            here, second = stylized[pairs], pair.second + self._carried_canvas(pair)
+            there = paint(second, code[pairs], pair.origin, *kept)
+            change = luminance_change(pair.first, pair.second, pair.flow)
+            name = "shift" if self.shift_weight else "temporal"
+            terms[name] = temporal_error(here, there, pair.flow, pair.trusted, change)
+            if features:
+                terms["feature"] = feature_error(
+                    features[0][pairs], features[1], pair.flow, pair.trusted, TRAINING_MARGIN
+                )
+            stylized = torch.cat([stylized, there])
             each = torch.arange(len(content), device=content.device)
             target = target.select(torch.cat([each, each[pairs]]))
-            content = torch.cat([content, moved])
-        else:
-            stylized = paint(content, code, (0, 0))
+            content = torch.cat([content, pair.second])
         # In validation, which has no gradients, torch.compile would compile the loss again.
         judge = self._compiled if self._compiled and torch.is_grad_enabled() else self.loss
         weighted = judge(stylized, content, target)
-        weights = {**self.loss.current, "shift": self.shift_weight}
-        if self.shift_weight:
-            weighted["shift"] = self.shift_weight * moved_error(here[pairs], there, down, right)
-        asked = {**self.loss.options.asked, "shift": self.shift_weight}
+        own = {
+            "shift": self.shift_weight,
+            "temporal": self.temporal_weight,
+            "feature": self.feature_weight,
+        }
+        weights, asked = {**self.loss.current, **own}, {**self.loss.options.asked, **own}
+        weighted |= {name: own[name] * term for name, term in terms.items()}
         fractions = {
             name: term.detach() / weights[name] for name, term in weighted.items() if asked[name]
         }
         return fractions, torch.stack(list(weighted.values())).sum()
+
+    def _frames(
+        self, photos: Float[Tensor, "b 3 _ _"], pairs: slice, step: int
+    ) -> tuple[Float[Tensor, "b 3 h w"], Pair | None]:
+        """Return the photos to paint, and the pairs whose first frames are `photos[pairs]`."""
+        side = photos.shape[-1]
+        if self.shift_weight:
+            side -= SHIFT_MARGIN
+            pair = shifted(photos[pairs], side, 1 + step % 3, 1 + step // 3 % 3)
+            return photos[..., :side, :side], pair
+        if not (self.temporal_weight or self.feature_weight):
+            return photos, None
+        margin = min(MARGIN, side // 8)  # a crop of 64 pixels would lose half of its side
+        # A layer is part of another photo; where there is one photo only, of its mirror image.
+        pair = moved(photos[pairs], photos.roll(1, 0).flip(-1)[pairs], step, margin)
+        photos = photos[..., margin : side - margin, margin : side - margin].clone()
+        photos[pairs] = pair.first
+        return photos, pair
+
+    def _carried_canvas(self, pair: Pair) -> Float[Tensor, "_ 1 s s"] | float:
+        """Return what makes the second frame's canvas that of the first, moved with the photo.
+
+        Otherwise strokes that follow the canvas would count as flicker, and the network would
+        learn to leave the canvas aside. The network adds the fixed canvas, so this subtracts it.
+        """
+        if not self.canvas:
+            return 0.0
+        right, down = positions(pair.flow).unbind(1)
+        carried = canvas_at(down, right, self.canvas)
+        rows, columns = (
+            start + torch.arange(pair.second.shape[-1], device=carried.device)
+            for start in pair.origin
+        )
+        return (carried - canvas(rows, columns, self.canvas))[:, None]
