@@ -1,6 +1,7 @@
 """The demo's server gives page, network and runtime, to this machine only; its command explains mistakes."""
 
 import http.client
+import json
 import os
 import signal
 import socket
@@ -11,12 +12,15 @@ import tarfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from random import Random
 
+import onnx
 import pytest
 from exported import exported, properties
 from heeding import HEEDING
 
 from impasto.commands import run
+from impasto.demo.properties import read_properties
 from impasto.demo.runtime import FILES, find_runtime
 from impasto.demo.server import PAGE, open_server
 
@@ -167,10 +171,15 @@ def complaint(capsys: pytest.CaptureFixture[str], *options: str | Path) -> str:
     return said.splitlines()[-1]
 
 
-def test_mistakes_are_explained(
-    network: Path, runtime: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+@pytest.mark.parametrize("with_runtime", [True, False], ids=["onnxruntime", "without onnxruntime"])
+def test_mistakes_are_explained_before_the_server_starts(
+    with_runtime: bool, network: Path, runtime: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
     monkeypatch.chdir(tmp_path)
+    if not with_runtime:  # as where `pip install impasto` brought no extra
+        monkeypatch.setitem(sys.modules, "onnxruntime", None)
+        monkeypatch.setattr("impasto.commands.demo.find_spec", lambda name: None)
     assert "--network gallery.onnx: no such file; make it with `python scripts/export_onnx.py" in complaint(capsys)
     assert "must be an exported network" in complaint(capsys, "--network=gallery.safetensors")
     for name, content in {"empty": b"", "bytes": bytes(range(256)), "text": b"hello" * 100}.items():
@@ -178,11 +187,36 @@ def test_mistakes_are_explained(
         assert f"{name}.onnx: damaged, or not an ONNX file" in complaint(capsys, f"--network={damaged}")
     foreign, floats = exported(tmp_path / "f.onnx", {"by": "you"}), exported(tmp_path / "g.onnx", properties("float32"))
     part = exported(tmp_path / "h.onnx", properties(part="part"))
+    described = {"format": 2, "network": "AnyStyleNet", "styles": [], "arguments": {}}
+    paintings = exported(tmp_path / "i.onnx", properties(impasto=json.dumps(described), styles="[]"))
+    assert "i.style.onnx: not there, and needed to read a painting" in complaint(capsys, f"--network={paintings}")
+    (tmp_path / "i.style.onnx").write_bytes(b"cut off")
+    assert "i.style.onnx: damaged, or not an ONNX file" in complaint(capsys, f"--network={paintings}")
+    for length in (60, network.stat().st_size // 2, network.stat().st_size - 1):
+        (cut := tmp_path / "cut.onnx").write_bytes(network.read_bytes()[:length])
+        assert "cut.onnx: damaged, or not an ONNX file" in complaint(capsys, f"--network={cut}")
     assert "not one of impasto's" in complaint(capsys, f"--network={foreign}")
     assert "takes float32 pixels, the page has bytes" in complaint(capsys, f"--network={floats}")
     assert "paints parts of pictures" in complaint(capsys, f"--network={part}")
     (runtime / FILES[3]).unlink()
     assert f"has no {FILES[3]}" in complaint(capsys, f"--network={network}", f"--runtime={runtime}")
+
+
+def test_properties_are_those_that_the_package_onnx_reads(network: Path, tmp_path: Path) -> None:
+    long = exported(tmp_path / "long.onnx", {"a": "", "é": "ü" * 70_000, "by": "you"})
+    for file in (network, long, ROOT / "tests" / "golden" / "format_2.onnx"):
+        expected = {entry.key: entry.value for entry in onnx.load(file).metadata_props}
+        assert read_properties(file) == expected and expected
+    damaged, whole, random = tmp_path / "damaged.onnx", network.read_bytes(), Random(0)
+    for _ in range(300):
+        data = bytearray(whole)
+        for _ in range(random.randint(1, 4)):
+            data[random.randrange(len(data))] = random.randrange(256)
+        damaged.write_bytes(data)
+        try:
+            read_properties(damaged)
+        except ValueError as error:
+            assert str(error) == f"{damaged}: damaged, or not an ONNX file"
 
 
 @pytest.mark.parametrize("port", [-1, 65536])

@@ -45,8 +45,9 @@ def test_every_command_finds_them(tree: Path) -> None:
     expected = ["photos/a.png", "photos/again/e.png", "photos/b/c.jpg"]
     assert list(map(str, find_images("photos"))) == expected
     for photos in ("photos", "photos/**", "photos/**/*.*"):
-        assert sorted(str(photo) for photo, _ in find([photos], Path("stylized"))) == expected
-    assert dict(find(["photos"], Path("stylized")))[Path("photos/again/e.png")] == Path("again")
+        assert sorted(str(one.photo) for one in find([photos], Path("stylized"))) == expected
+    below = {one.photo: one.below for one in find(["photos"], Path("stylized"))}
+    assert below[Path("photos/again/e.png")] == Path("again")
 
 
 def test_a_folder_of_links_holds_images(tree: Path) -> None:
@@ -63,10 +64,10 @@ def test_results_are_not_found_behind_links_either(tree: Path) -> None:
     Path("stylized/b/a.png").touch()
     Path("photos/results").symlink_to("../stylized")
     Path("photos/some").symlink_to("../stylized/b")
-    names = {photo.name for photo, _ in find(["photos"], Path("stylized"))}
+    names = {one.photo.name for one in find(["photos"], Path("stylized"))}
     assert names == {"a.png", "c.jpg", "e.png"}
     assert len(find(["photos"], Path("stylized"))) == 3
-    assert [str(photo) for photo, _ in find(["stylized"], Path("stylized"))] == ["stylized/b/a.png"]
+    assert [str(one.photo) for one in find(["stylized"], Path("stylized"))] == ["stylized/b/a.png"]
 
 
 PATTERNS = ["photos/*", "photos/*.png", "*/*/*.jpg", "**/*.png", "**", "photos/**/c.*", "p*s/**/b/**/*", "no/**/*.png"]

@@ -144,11 +144,47 @@ def test_patterns(infer, folder):
         photo(name)
     assert infer("in/*.png", "--output", "flat")[0] == 0 and results("flat") == ["x_one.png"]
     assert infer(f"{folder}/in/**/*.*", "--output", "deep")[1] == ["3 stylized, 0 skipped"]
-    # The second time, the results of the first are not photos.
-    assert infer("**/*.png", "--output", ".", "--style", "wave")[1][-1] == "5 stylized, 0 skipped"
+    # The results of the first lie in other folders. They are no photos either.
+    assert infer("**/*.png", "--output", ".", "--style", "wave")[1:] == (
+        ["2 stylized, 0 skipped"],
+        ["3 pictures painted by impasto skipped; name them to paint them"],
+    )
     assert infer("in/**/*.png", "--output", "in/out")[1] == ["2 stylized, 0 skipped"]
     assert infer("in/**/*.png", "--output", "in/out", "--overwrite")[1] == ["2 stylized, 0 skipped"]
     assert infer("in/out/*.png", "--output", "in/out")[1] == ["2 stylized, 0 skipped"]
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".webp", ".tif"])
+def test_results_of_another_output_are_no_photos_unless_they_are_named(infer, suffix):
+    a, b = photo(f"trip/a{suffix}"), photo(f"trip/b{suffix}")
+    exif = Image.Exif()
+    exif[0x0131] = "Camera 1.0"  # the Software of another program
+    Image.open(b).save(b, exif=exif)
+    assert infer("trip", "--output", "trip/first")[0] == 0
+    skipped = "2 pictures painted by impasto skipped; name them to paint them"
+    assert infer("trip", "--output", "second") == (0, ["2 stylized, 0 skipped"], [skipped])
+    assert results("second") == [f"a_one{suffix}", f"b_one{suffix}"]
+    for searched in ("trip/**/*.*", "trip/"):
+        assert infer(searched, "--output", "third", "--overwrite")[1:] == (["2 stylized, 0 skipped"], [skipped])
+    # Named, alone or with the folder; and in a folder or pattern that has nothing else.
+    one = f"trip/first/a_one{suffix}"
+    assert infer(one, "--output", "fourth")[0] == 0 and results("fourth") == [f"a_one_one{suffix}"]
+    fewer = "1 picture painted by impasto skipped; name them to paint them"
+    for names in (["trip", one], [one, "trip"]):
+        assert infer(*names, "--output", "fifth", "--overwrite")[1:] == (["3 stylized, 0 skipped"], [fewer])
+    for only in ("trip/first", "trip/first/*_one.*"):
+        assert infer(only, "--output", "sixth", "--overwrite") == (0, ["2 stylized, 0 skipped"], [])
+    assert infer("trip/first", a, "--output", "seventh") == (0, ["3 stylized, 0 skipped"], [])
+
+
+def test_a_folder_of_one_photo_and_its_results_goes_to_standard_output(infer, monkeypatch):
+    photo("in/a.png")
+    assert infer("in", "--output", "in/results")[0] == 0
+    sent = SimpleNamespace(buffer=io.BytesIO(), isatty=lambda: False)
+    sent.write, sent.flush, sent.reconfigure = (lambda text: None), (lambda: None), (lambda **_: None)
+    monkeypatch.setattr(sys, "stdout", sent)
+    assert cli.run("infer", "in", "--network", "one.safetensors", "--output", "-") == 0
+    assert Image.open(io.BytesIO(sent.buffer.getvalue())).size == (20, 14)
 
 
 def test_what_exists_is_no_pattern_and_dashes_are_no_options(infer):

@@ -3,6 +3,7 @@
 import http.server
 import io
 import itertools
+import logging
 import re
 import threading
 from collections import Counter
@@ -267,6 +268,29 @@ def test_a_network_that_stays_away_ends_the_run_in_one_line_with_a_way_on(server
     said = r"http:[^\n]+: connection lost, tried 3 times more in 0.07 seconds: [^\n]+ --ckpt_path last goes on"
     assert re.fullmatch(said, str(refused.value))
     assert 4 <= server.asked <= 8 * max(1, workers)
+
+
+def test_a_retry_of_the_library_is_told_once(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`datasets` prints it itself; the command's own handler, at the root, does not repeat it."""
+    said = io.StringIO()
+    ours = logging.StreamHandler(said)
+    logging.getLogger().addHandler(ours)  # as `impasto.commands.run` does
+    for library in ("datasets", "huggingface_hub"):
+        (theirs,) = (h for h in logging.getLogger(library).handlers if type(h) is logging.StreamHandler)
+        monkeypatch.setattr(theirs, "stream", said)
+    try:
+        records = StreamedPhotos(server.urls(), "train", None, held_out=4).records()
+        next(records)
+        server.down = True
+        with pytest.raises(ValueError, match="connection lost, tried 3 times more"):
+            list(records)
+        logging.getLogger("huggingface_hub.utils._http").warning("Retrying in 1s [Retry 1/5].")
+    finally:
+        logging.getLogger().removeHandler(ours)
+    lines = said.getvalue().splitlines()
+    assert sum("Got disconnected from remote data host" in line for line in lines) == 4  # of each of our tries
+    assert sum("next try in" in line for line in lines) == 3
+    assert sum("[Retry 1/5]" in line for line in lines) == 1
 
 
 def test_what_is_not_there_is_not_tried_again(coco: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

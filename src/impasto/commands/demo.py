@@ -4,6 +4,7 @@ import webbrowser
 from importlib.util import find_spec
 from pathlib import Path
 
+from impasto.demo.properties import read_properties
 from impasto.demo.runtime import find_runtime
 from impasto.demo.server import HOST, open_server
 from impasto.spelling import not_there
@@ -53,13 +54,20 @@ def _exported(network: str) -> Path:
         )
     if not path.is_file():
         raise ValueError(f"--network {not_there(network)}; make it with `{_EXPORT}`")
-    if find_spec("onnxruntime") is not None:  # without it, the page itself reports a wrong network
-        # Imported here because it imports torch, which is slow and not needed for --help.
-        from impasto.inference.backends import OnnxPainter
+    # Imported here because it imports torch, which is slow and not needed for --help.
+    from impasto.inference.backends import READER, OnnxPainter, exported_metadata
+    from impasto.networks import NETWORKS
 
-        if (pixels := OnnxPainter(path, "cpu").metadata["pixels"]) != "uint8":
-            raise ValueError(
-                f"--network {network}: takes {pixels} pixels, the page has bytes; make it with "
-                f"`{_EXPORT}`"
-            )
+    metadata = exported_metadata(path, read_properties(path))
+    if (pixels := metadata["pixels"]) != "uint8":
+        raise ValueError(
+            f"--network {network}: takes {pixels} pixels, the page has bytes; make it with "
+            f"`{_EXPORT}`"
+        )
+    if NETWORKS[metadata["network"]].any_picture:
+        if not (reader := path.with_suffix(READER)).is_file():
+            raise ValueError(f"{reader}: not there, and needed to read a painting; export again")
+        read_properties(reader)
+    if find_spec("onnxruntime") is not None:
+        OnnxPainter(path, "cpu")  # opens the graph, which otherwise only the page does
     return path.resolve()

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from impasto.choices import Backend, Stroke, Tiling
 from impasto.commands.arguments import parsed
-from impasto.commands.jobs import check_outputs, find, plan
+from impasto.commands.jobs import check_outputs, find, plan, without_paintings
 
 _ALLOWED = {
     "strength": "a number from 0 to 1",
@@ -85,9 +85,10 @@ def stylize_photos(
     place = Path(output).expanduser()
     found = [] if listing else find(photos, place)
     if output == "-" and not listing:
-        _check_standard_output(len(found))
+        _check_standard_output(sum(one.searched is None for one in found))
     # Imported here because torch takes seconds to import. Mistakes above are answered without it.
     from impasto.commands import painting
+    from impasto.images import made_here
     from impasto.inference import Stylizer
     from impasto.inference.backends import open_painter
     from impasto.networks import find_network
@@ -99,6 +100,9 @@ def stylize_photos(
     if list_styles:
         print(painting.styles_table(open_painter(path, backend, device)))
         return 0
+    found = without_paintings(found, made_here)
+    if output == "-":
+        _check_standard_output(len(found))
     stylizer = Stylizer(
         path,
         style,

@@ -3,9 +3,11 @@
 import glob
 import os
 import re
-from collections.abc import Iterable, Iterator
+import sys
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from impasto.choices import IMAGE_SUFFIXES, WRITABLE
 from impasto.data.folders import named_images, search, walk
@@ -23,8 +25,22 @@ class Job:
     output: Path
 
 
-def find(photos: list[str], output: Path) -> list[tuple[Path, Path]]:
-    """Return every photo once, with the sub-folder for its result.
+class Found(NamedTuple):
+    """A photo that was found.
+
+    Attributes:
+        photo: its file.
+        below: sub-folder for its result.
+        searched: the folder or pattern that gave it; None: it was named itself.
+    """
+
+    photo: Path
+    below: Path
+    searched: str | None
+
+
+def find(photos: list[str], output: Path) -> list[Found]:
+    """Return every photo once; one that is also named itself counts as named.
 
     Args:
         photos: files, folders, patterns, or - for standard input.
@@ -37,15 +53,18 @@ def find(photos: list[str], output: Path) -> list[tuple[Path, Path]]:
         raise ValueError(
             "no photos given: name files, folders or a pattern such as 'trip/**/*.jpg'"
         )
-    found: dict[Path, tuple[Path, Path]] = {}
+    found: dict[Path, Found] = {}
     for text in photos:
         path = Path(text).expanduser()
         if text == str(PIPE):
-            found[PIPE] = (PIPE, Path())
+            found[PIPE] = Found(PIPE, Path(), None)
             continue
         for photo in _expand(path, output):
             below = photo.parent.relative_to(path) if path.is_dir() else Path()
-            found.setdefault(photo.resolve(), (photo, below))
+            named = photo == path
+            first = found.setdefault(photo.resolve(), Found(photo, below, None if named else text))
+            if named:
+                found[photo.resolve()] = first._replace(searched=None)
     return list(found.values())
 
 
@@ -93,11 +112,30 @@ def _search_pattern(pattern: Path, output: Path) -> Iterator[Path]:
             yield path
 
 
-def plan(found: list[tuple[Path, Path]], output: Path, label: str) -> list[Job]:
+def without_paintings(found: list[Found], made_here: Callable[[Path], bool]) -> list[Found]:
+    """Leave out what impasto painted, and say how many pictures that are.
+
+    Results of earlier runs lie where photos are searched. A picture that is named is kept, and so
+    are those of a folder or pattern that gives nothing else.
+
+    Args:
+        found: from `find`.
+        made_here: whether impasto wrote a file.
+    """
+    painted = {one.photo for one in found if one.searched is not None and made_here(one.photo)}
+    of_photos = {one.searched for one in found if one.photo not in painted}
+    kept = [one for one in found if one.photo not in painted or one.searched not in of_photos]
+    if left := len(found) - len(kept):
+        what = "1 picture" if left == 1 else f"{left} pictures"
+        print(f"{what} painted by impasto skipped; name them to paint them", file=sys.stderr)
+    return kept
+
+
+def plan(found: list[Found], output: Path, label: str) -> list[Job]:
     """Return a job for each photo.
 
     Args:
-        found: photos and their sub-folders, from `find`.
+        found: photos, from `find`.
         output: a folder; or, for one photo, a file.
         label: added to the names of results. If two would be the same, the later is numbered.
 
@@ -117,10 +155,10 @@ def plan(found: list[tuple[Path, Path]], output: Path, label: str) -> list[Job]:
                 f"--output {output}: names one image, and there are {len(found)} photos; "
                 "name a folder"
             )
-        return [Job(found[0][0], output)]
+        return [Job(found[0].photo, output)]
     jobs: list[Job] = []
     taken: set[str] = set()
-    for photo, below in found:
+    for photo, below, _ in found:
         suffix = photo.suffix if photo.suffix.lower() in WRITABLE else ".png"
         stem = "stdin" if photo == PIPE else photo.stem
         result, number = output / below / f"{stem}_{label}{suffix}", 1

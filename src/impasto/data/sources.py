@@ -7,6 +7,7 @@ in `streams`.
 """
 
 import hashlib
+import logging
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -111,6 +112,9 @@ def load_dataset(
     """
     import datasets  # imported here, because a folder of photos does not need it
 
+    for library in ("datasets", "huggingface_hub"):
+        # They print their messages, such as a retry, themselves. Ours must not print them again.
+        logging.getLogger(library).propagate = False
     files = {} if isinstance(source, str) else {"data_files": source}
     # `datasets` puts local files into one split, "train".
     origin, split = (source[0], "train") if files else (str(source), split)

@@ -12,6 +12,7 @@ from impasto.images.reading import (
     decoded,
     deep_values,
     from_pil,
+    made_here,
     open_image,
     read_image,
     tensors,
@@ -24,6 +25,6 @@ from impasto.images.scaling import resize, scaled
 __all__ = [
     "DEEP", "ImageError", "Picture",
     "channels", "decoded", "deep_values", "encode", "explained", "from_pil", "in_space",
-    "keep_colors", "match_colors", "on_white", "open_image", "read_image",
+    "keep_colors", "made_here", "match_colors", "on_white", "open_image", "read_image",
     "resize", "save", "scaled", "tensors", "to_levels", "to_pil", "writable", "write_image",
 ]  # fmt: skip

@@ -3,6 +3,7 @@
 import io
 import math
 import os
+import sys
 import threading
 import warnings
 from collections.abc import Iterator
@@ -34,6 +35,7 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+SOFTWARE = "impasto"  # EXIF's Software in pictures that this package wrote
 _GREY = "impasto_profile"  # key in an image's `.info`: the colour profile of its deep greys
 
 # `_quiet` changes warning filters and Pillow's pixel limit, which belong to the whole process. So
@@ -86,6 +88,16 @@ def open_image(
         if image.width * image.height > (limit or Image.MAX_IMAGE_PIXELS or math.inf):
             raise Image.DecompressionBombError  # up to twice the limit, Pillow itself only warns
         return image
+
+
+def made_here(path: str | Path) -> bool:
+    """Whether this package wrote the file, as its EXIF tells; its pixels are not read."""
+    try:
+        with _quiet(sys.maxsize), Image.open(path, formats=READABLE) as image:
+            # Not `image.getexif`: that of PNG decodes the pixels, to look behind them.
+            return Image.Image.getexif(image).get(ExifTags.Base.Software) == SOFTWARE
+    except Exception:  # an unreadable file is reported where it is read; EXIF can raise anything
+        return False
 
 
 def from_pil(image: Image.Image) -> Picture:

@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from PIL import Image
+from PIL import ExifTags, Image
 
 from impasto.choices import WRITABLE
 from impasto.images.errors import explained, refusal
 from impasto.images.picture import Picture, on_white, to_pil
+from impasto.images.reading import SOFTWARE
 from impasto.writing import REASONS, check_room, new_file
 
 _QUALITY: dict[str, dict[str, Any]] = {
@@ -52,9 +53,13 @@ def encode(picture: Picture, kind: str, file: BinaryIO) -> None:
 def save(image: Image.Image, kind: str, file: BinaryIO) -> None:
     """Write an image into an open file, with the profile that is in its `.info`.
 
-    The format `kind` must be able to hold the image's mode.
+    EXIF's Software names impasto, by which `made_here` knows the file. The format `kind` must be
+    able to hold the image's mode.
     """
-    image.save(file, kind, icc_profile=image.info.get("icc_profile"), **_QUALITY.get(kind, {}))
+    exif = Image.Exif()
+    exif[ExifTags.Base.Software] = SOFTWARE
+    profile = image.info.get("icc_profile")
+    image.save(file, kind, icc_profile=profile, exif=exif, **_QUALITY.get(kind, {}))
 
 
 def writable(path: Path, size: Sequence[int], overwrite: bool) -> str:

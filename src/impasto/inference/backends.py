@@ -122,7 +122,7 @@ class OnnxPainter:
         self._providers = ["CUDAExecutionProvider"] * cuda + ["CPUExecutionProvider"]
         self._session = self._opened(path)
         self._parts: Any = None
-        self.metadata = _metadata(path, self._session.get_modelmeta().custom_metadata_map)
+        self.metadata = exported_metadata(path, self._session.get_modelmeta().custom_metadata_map)
         kind = NETWORKS[self.metadata["network"]]
         self.any_picture, self.multiple = kind.any_picture, kind.multiple
         self.styles = [str(style["name"]) for style in self.metadata["styles"]]
@@ -232,8 +232,12 @@ class OnnxPainter:
             ) from error
 
 
-def _metadata(path: Path, properties: dict[str, str]) -> dict[str, Any]:
+def exported_metadata(path: Path, properties: dict[str, str]) -> dict[str, Any]:
     """Return the network's metadata and the properties that the export added.
+
+    Args:
+        path: the file, for messages.
+        properties: `metadata_props` of the ONNX file.
 
     Raises:
         NetworkError: the file is not an export of impasto, is damaged, or is of a newer format.
