@@ -108,8 +108,8 @@ def _carried(
 ) -> tuple[Float32[ndarray, "h w 3"], Bool[ndarray, "h w"]]:
     """Return other frames' paintings warped to a frame, and where their motion can be trusted.
 
-    The first of the paintings that can be trusted decides a pixel (Ruder et al. 2016, section 4.3). Where
-    none can, the pixel is that of the photo.
+    The first of the paintings that can be trusted decides a pixel (Ruder et al. 2016, section 4.3).
+    Where none can, the pixel is that of the photo.
 
     Args:
         frames: the clip.

@@ -1,5 +1,7 @@
 """Clips: what a frame takes over from the one before, what a cut ends, and that a clip can be continued."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -12,8 +14,9 @@ from impasto.inference.steady import SteadyPainter
 from impasto.networks import TransformNet
 
 pytest.importorskip("cv2", reason="the video extra is not installed")
-from impasto.video.motion import Flicker, Motion, estimate
 from pictures import draw
+
+from impasto.video.motion import Flicker, Motion, estimate
 
 STEP = 3  # pixels that the panning clip moves with a frame
 
@@ -21,6 +24,12 @@ STEP = 3  # pixels that the panning clip moves with a frame
 @pytest.fixture(scope="module")
 def stylizer(network: TransformNet) -> Stylizer:
     return Stylizer(network, device="cpu")
+
+
+@pytest.fixture(scope="module")
+def gallery() -> Stylizer:
+    """A trained network, whose strokes begin on its canvas."""
+    return Stylizer("gallery", "great_wave", device="cpu", backend="torch")
 
 
 def levels(seed: int, height: int = 96, width: int = 160) -> np.ndarray:
@@ -64,12 +73,11 @@ def test_a_clip_that_stands_still_is_painted_once(stylizer: Stylizer) -> None:
         assert np.abs(painter(frame) - first).max() <= 1
 
 
-@pytest.mark.parametrize("share", [0.01, 0.5])
-def test_a_moving_photo_carries_its_canvas_along(stylizer: Stylizer, share: float) -> None:
-    """With a share of 0.01, next to nothing is blended: what is left of the flicker is the canvas that is carried."""
-    frames = panning(6)
-    alone = changes(frames, SteadyPainter(stylizer, 0))
-    assert changes(frames, SteadyPainter(stylizer, share)) < (0.75 if share < 0.1 else 0.4) * alone
+def test_a_moving_photo_carries_its_canvas_along(gallery: Stylizer) -> None:
+    """With a share of 0.01, next to nothing is blended: what flickers less is the canvas, which is carried."""
+    frames = panning(5, width=160)
+    alone, carried, blended = (changes(frames, SteadyPainter(gallery, share)) for share in (0, 0.01, 0.5))
+    assert carried < 0.9 * alone and blended < 0.55 * carried
 
 
 def test_the_canvas_returns_to_its_place_by_a_hundredth_a_frame() -> None:
@@ -112,15 +120,16 @@ def test_a_continued_clip_is_the_uninterrupted_one(stylizer: Stylizer) -> None:
         assert (after(frame) == expected).all()
 
 
-def test_neither_fades_nor_grows(stylizer: Stylizer) -> None:
-    """Local contrast of a long pan stays that of frames painted alone; blurred again and again, it would fall."""
-    frames = panning(60, width=64)
-    painter = SteadyPainter(stylizer)
-    contrasts = [np.abs(np.diff(painter(frame).astype(float), axis=1)).mean() for frame in frames]
-    alone = [np.abs(np.diff(SteadyPainter(stylizer, 0)(frame).astype(float), axis=1)).mean() for frame in frames]
-    ratios = np.array(contrasts) / alone
-    assert 0.85 < ratios[10:].min() and ratios.max() < 1.1
-    assert abs(ratios[-10:].mean() - ratios[10:20].mean()) < 0.05
+def test_a_long_clip_neither_fades_nor_grows_patterns(gallery: Stylizer) -> None:
+    """Contrast in windows of 16 pixels stays that of frames painted alone; blurred again and again, it would fall."""
+
+    def contrast(frame: np.ndarray) -> float:
+        return float(frame.mean(2).reshape(6, 16, 6, 16).std((1, 3)).mean())
+
+    frames, painter, alone = panning(40), SteadyPainter(gallery), SteadyPainter(gallery, 0)
+    ratios = np.array([contrast(painter(frame)) / contrast(alone(frame)) for frame in frames])
+    assert ratios.min() > 0.85 and ratios.max() < 1.3
+    assert 0.9 < ratios[-20:].mean() / ratios[:20].mean() < 1.15
 
 
 @pytest.mark.parametrize(
@@ -166,13 +175,16 @@ def test_the_style_may_change(network: TransformNet) -> None:
     assert np.abs(there.astype(int) - SteadyPainter(stylizer)(frame)).mean() > 5
 
 
-def test_an_export_without_parts_says_that_frames_are_measured_one_by_one(gallery_onnx) -> None:
-    stylizer = Stylizer(gallery_onnx, "udnie")
-    painter, torchs = SteadyPainter(stylizer), SteadyPainter(Stylizer("gallery", "udnie", backend="torch"))
+def test_an_export_without_parts_says_that_frames_are_measured_one_by_one(
+    gallery_onnx: Path, gallery: Stylizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stylizer = Stylizer(gallery_onnx, "great_wave")
+    painter, torchs = SteadyPainter(stylizer), SteadyPainter(gallery)
     assert "--parts" in painter.notes[0] and not torchs.notes
+    monkeypatch.setattr(gallery.painter, "takes_statistics", False)
     for frame in panning(3):
         apart = np.abs(painter(frame).astype(int) - torchs(frame)).mean()
-        assert apart < 2  # the export takes bytes: the canvas moves in whole levels
+        assert apart < 1  # the export takes bytes: the canvas moves in whole levels
 
 
 @pytest.mark.parametrize("steady", [-0.1, 1.5, float("nan")])

@@ -60,7 +60,7 @@ def warped(
         flow: backward flow, as in `Motion`.
         order: linear, or bicubic, which blurs less where a painting is warped again and again.
     """
-    cv2 = _cv2()
+    cv2 = require()
     x, y = _origins(flow)
 
     def sampled(x: ndarray, y: ndarray, method: int) -> ndarray:
@@ -162,7 +162,7 @@ class Flicker:
         return self.error / math.sqrt(2 * variance) if variance > 1e-12 else 0.0
 
 
-def _cv2() -> Any:
+def require() -> Any:
     """Return OpenCV, or say how to install it."""
     try:
         import cv2
@@ -179,7 +179,7 @@ def _correlation(first: ndarray, second: ndarray) -> float:
 
     It does not change with brightness and contrast, as in fades and flashes.
     """
-    cv2 = _cv2()
+    cv2 = require()
     thumbnails = [
         cv2.resize(frame, (THUMBNAIL, THUMBNAIL), interpolation=cv2.INTER_AREA).astype(np.float32)
         for frame in (first, second)
@@ -191,7 +191,7 @@ def _correlation(first: ndarray, second: ndarray) -> float:
 
 def _grey(frame: ndarray) -> ndarray:
     """Return a frame in grey, H×W uint8, at least SMALLEST pixels a side."""
-    cv2 = _cv2()
+    cv2 = require()
     missing = [max(0, SMALLEST - side) for side in frame.shape[:2]]
     return cv2.copyMakeBorder(
         cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY), 0, missing[0], 0, missing[1], cv2.BORDER_REPLICATE
@@ -200,7 +200,7 @@ def _grey(frame: ndarray) -> ndarray:
 
 def _flow(start: ndarray, end: ndarray) -> ndarray:
     """Return where each pixel of the grey picture `start` is in `end`, H×W×2 (x, y) in pixels."""
-    cv2 = _cv2()
+    cv2 = require()
     return cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM).calc(start, end, None)
 
 
@@ -215,7 +215,7 @@ def _trusted(flow: ndarray, back: ndarray) -> ndarray:
         flow: of the pixels to judge.
         back: of the other frame, in the opposite direction.
     """
-    cv2 = _cv2()
+    cv2 = require()
     height, width = flow.shape[:2]
     x, y = _origins(flow)
     inside = (x >= 0) & (x <= width - 1) & (y >= 0) & (y <= height - 1)
