@@ -323,8 +323,8 @@ def test_segments_of_another_run_are_refused(tmp_path: Path) -> None:
     for name, value in state.items():
         assert np.array_equal(again.state[name], value) and again.state[name].dtype == value.dtype
     for other in ({"identity": "scream"}, {"identity": "wave", "crf": 20}):
-        with pytest.raises(ValueError, match=r"b\.mp4: an interrupted run with another .* left \.b\.mp4\.parts; "
-                                             r"repeat its command to go on, or pass --overwrite to start anew"):  # fmt: skip
+        left = r"b\.mp4: an interrupted run with another clip, network or options left \.b\.mp4\.parts; "
+        with pytest.raises(ValueError, match=left + "repeat its command to go on, or pass --overwrite to start anew"):
             begin(**other)
     assert begin("wave", overwrite=True).done == 4  # the same command goes on
     assert begin("scream", overwrite=True).done == 0
