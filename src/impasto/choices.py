@@ -11,6 +11,10 @@ IMAGE_SUFFIXES: tuple[str, ...] = (
     ".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif", ".avif", ".heic",
     ".jpe", ".jfif", ".mpo", ".apng", ".avifs", ".heif", ".hif",
 )  # fmt: skip
+VIDEO_SUFFIXES: tuple[str, ...] = (
+    ".mp4", ".mov", ".m4v", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".mts", ".m2ts",
+    ".wmv", ".flv", ".3gp", ".ogv", ".y4m", ".mxf",
+)  # fmt: skip
 WRITABLE = {
     ".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG",
     ".webp": "WEBP", ".tif": "TIFF", ".tiff": "TIFF",
@@ -185,7 +189,7 @@ class ClipOptions:
         fps: frames a second to paint; None: those of the clip.
     """
 
-    temporal_weight: float = 100.0
+    temporal_weight: float = 30.0
     steps: int = 100
     reach: list[int] = field(default_factory=lambda: [1])
     passes: int = 1

@@ -33,8 +33,8 @@ OnStep = Callable[[int, Tensor, dict[str, float]], None]
 class Anchor:
     """A picture to stay near to: adds weight · mean(mask · (picture − image)²) to the loss.
 
-    The mean is over all pixels, as in Ruder et al. 2016, section 4.2. So the pull on a pixel
-    does not depend on how many others are held.
+    The mean is over all pixels (Ruder et al. 2016, section 4.2). So a pixel's pull does not depend
+    on how many others are held.
 
     Args:
         image: what the pixels should stay near to, 1×3×H×W in [0, 1].

@@ -25,7 +25,7 @@ OnClipStep = Callable[[int, int, int, dict[str, float]], None]
 
 
 def optimize_clip(
-    frames: Sequence[UInt8[ndarray, "h w 3"]],
+    frames: UInt8[ndarray, "t h w 3"],
     styles: Sequence[Float[Tensor, "1 3 _ _"]],
     loss: PerceptualLoss,
     options: OptimizeOptions | None = None,
@@ -43,7 +43,7 @@ def optimize_clip(
     motion cannot be trusted. A term of the loss holds it there. Each scene begins anew.
 
     Args:
-        frames: the clip. A few of them are used at a time, in any order.
+        frames: the clip. It may be mapped from a file: few frames are used at a time.
         styles: paintings 1×3×H×W in [0, 1]; frames are painted on their device.
         loss: the loss, as in `optimize_image`.
         options: settings of the first frame of each scene, and of the optimizer.
@@ -104,7 +104,7 @@ def optimize_clip(
 
 
 def _carried(
-    frames: Sequence[ndarray], frame: int, paintings: dict[int, ndarray]
+    frames: ndarray, frame: int, paintings: dict[int, ndarray]
 ) -> tuple[Float32[ndarray, "h w 3"], Bool[ndarray, "h w"]]:
     """Return other frames' paintings warped to a frame, and where their motion can be trusted.
 

@@ -19,7 +19,7 @@ from typing import Any, Literal, Union, get_args, get_origin
 
 from jsonargparse import ArgumentParser
 
-from impasto.choices import LossOptions, OptimizeOptions
+from impasto.choices import OptimizeOptions
 from impasto.shipped import shipped_config
 from impasto.spelling import did_you_mean
 
@@ -109,7 +109,10 @@ def read_options(
     )
     for file in ("config", "__default_config__"):
         given.pop(file, None)
-    return {**given, "loss": LossOptions(**given["loss"])}, reference
+    for name, of in option_types(job).items():
+        if is_dataclass(of) and isinstance(of, type) and name in given:
+            given[name] = of(**given[name])
+    return given, reference
 
 
 def option_types(job: Callable[..., int], *classes: Any) -> Types:

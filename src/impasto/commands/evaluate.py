@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from impasto.choices import LossOptions, OptimizeOptions
+from impasto.choices import ClipOptions, LossOptions, OptimizeOptions
 from impasto.commands.arguments import read_options
 from impasto.commands.jobs import check_output_folder, spare_inputs
 from impasto.data.files import find_images, located
@@ -204,11 +204,15 @@ def _preset(file: str, loss: LossOptions) -> tuple[OptimizeOptions, LossOptions]
     return options, replace(given["loss"], network=loss.network, weights=loss.weights)
 
 
-def _only_loss(loss: LossOptions = LossOptions()) -> int:  # noqa: B008  only read
+def _only_loss(
+    loss: LossOptions = LossOptions(),  # noqa: B008  only read
+    clip: ClipOptions = ClipOptions(),  # noqa: B008  only read
+) -> int:
     """Stand in for a job, so that `read_options` reads the loss of a preset.
 
     Args:
         loss: what is measured.
+        clip: not for photos.
     """
     return 0
 

@@ -96,6 +96,11 @@ class ClipWriter:
         self._last: int | None = None  # pts of the last frame
         self._resume(self._identity(identity))
 
+    @property
+    def parts(self) -> Path:
+        """The folder of the segments, for all that a run stores meanwhile; `finish` removes it."""
+        return self._parts
+
     def write(self, frame: Frame) -> None:
         """Add a frame: pixels of the size given at the start, and a later time than the last.
 
