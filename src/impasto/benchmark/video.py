@@ -19,7 +19,6 @@ from impasto.perceptual.gaps import dead_leaves
 
 SIZE = (640, 360)  # of the frames, width and height in pixels
 _STEP = 3  # pixels by which the clip pans with a frame
-_SETTLED = 2  # frames after which memory should grow no more
 
 
 class TimedPainter(SteadyPainter):
@@ -97,9 +96,9 @@ def video_table(
     steady = {name: TimedPainter(way) for name, way in ways.items()}
     times: dict[str, list[tuple[float, float, float]]] = {name: [] for name in ways}
     frames = panning(rounds + 1, size)
-    settled = 0.0
+    settled, half = 0.0, (rounds + 1) // 2
     for number in turns(rounds + 1, "frames"):
-        if number == min(_SETTLED, rounds):
+        if number == half:  # all buffers are there
             settled = resident()
         for name in ways:
             single, _ = _seconds(alone[name], frames[number], [])
@@ -114,7 +113,8 @@ def video_table(
         first = first or rates[1]
         share = _share(whole, of_network)
         yield f"| {name} | {rates[0]:.2f} | {rates[1]:.2f} | {rates[1] / first:.2f} | {share:.0%} |"
-    yield f"\nmemory after {rounds + 1} frames of each: {resident() - settled:+.0f} MiB\n"
+    grown = resident() - settled
+    yield f"\nmemory from frame {half} of each to frame {rounds + 1}: {grown:+.0f} MiB\n"
 
 
 def panning(number: int, size: tuple[int, int]) -> list[Frame]:
