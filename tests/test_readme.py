@@ -94,10 +94,23 @@ def test_infer_commands(line: str, newcomer: Path) -> None:
         assert (newcomer / (output[1] if output else "stylized")).exists()
 
 
+@pytest.mark.parametrize("line", [line for line in COMMANDS if "video.py" in line])
+def test_video_commands(line: str, newcomer: Path) -> None:
+    pytest.importorskip("av", reason="the video extra is not installed")
+    pytest.importorskip("cv2", reason="the video extra is not installed")
+    from test_video_command import film  # needs av
+
+    needs_published()
+    film(newcomer / "clip.mp4", 90)
+    script(newcomer, line, "--size=64", "--fps=2")
+    made = next((newcomer / "stylized").iterdir()) if "--output" not in line else newcomer / "wave.mp4"
+    assert made.stat().st_size > 1000
+
+
 def test_train_commands_in_order(newcomer: Path) -> None:
     """The second goes on from the first, as the README says, so they share a folder."""
     lines = [line for line in COMMANDS if "train.py fit " in line and "--help" not in line]
-    assert len(lines) == 5
+    assert len(lines) == 6
     for line in lines:
         script(newcomer, line, *SHRUNK, *([f"--run=run{lines.index(line)}"] if "cpu.yaml" in line else []))
     assert (newcomer / "runs" / "my_painting" / "my_painting.safetensors").exists()

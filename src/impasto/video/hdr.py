@@ -102,6 +102,6 @@ def _of_pq(signal: np.ndarray) -> np.ndarray:
     return 10_000 * light ** (1 / _M)
 
 
-def _to_pq(light: np.ndarray | float) -> np.ndarray:
+def _to_pq(light: np.ndarray | float) -> np.ndarray | np.float64:
     power = (np.asarray(light) / 10_000) ** _M
     return ((_C[0] + _C[1] * power) / (1 + _C[2] * power)) ** _N

@@ -49,9 +49,9 @@ def library() -> ModuleType:
 
 def open_clip(
     path: str | Path,
-    start: float = 0.0,
-    duration: float | None = None,
-    fps: float | None = None,
+    start: float | int = 0,
+    duration: float | int | None = None,
+    fps: float | int | None = None,
 ) -> "Clip":
     """Open a clip, or a part of one.
 
@@ -205,6 +205,8 @@ class Clip:
                 due += step
             pixels = following
             end = (pts + (duration or 1 / self.rate / self.base)) * unit
+            if self.until is not None:
+                end = min(end, (self.until - self.shift) / self.time_base)
         while pixels is not None and due is not None and due < end:
             yield round(due), round(step), pixels
             due += step
@@ -213,9 +215,12 @@ class Clip:
         """Work out how many frames and seconds of the file will come."""
         whole = self.start == 0 and self.duration is None and self.fps is None
         if self.seconds is not None:
-            self.seconds -= float(self.start)
+            end = Fraction(self.seconds)
             if self.duration is not None:
-                self.seconds = min(self.seconds, float(self.duration))
+                end = min(end, self.start + self.duration)
+            if self.start:
+                end -= self.shift - self.origin * self.base
+            self.seconds = float(end)
             if not (whole and self.count):
                 self.count = max(1, math.ceil(self.seconds * (self.fps or self.rate) - 1e-6))
         elif not whole:
@@ -397,6 +402,7 @@ class _Video(Clip):
             interpolation=Interpolation.BICUBIC
             | Interpolation.ACCURATE_RND
             | Interpolation.FULL_CHR_H_INT,
+            threads=1,
         )
         pixels = converted.to_ndarray()
         if deep:
@@ -415,7 +421,7 @@ class _Animation(Clip):
         times: list[float] = []  # ms
         for image in self._images():
             times.append(image.info.get("duration") or 0)
-            self.transparent |= image.has_transparency_data
+            self.transparent = self.transparent or _shows_through(image)
         lengths = [_fraction(time / 1000) for time in times]
         self.base = Fraction(1, 1000)
         if self._format == "GIF":
@@ -481,7 +487,7 @@ class _Folder(Clip):
         for file in self._files:
             # What cannot be opened here, such as HEIC or a damaged file, is refused later.
             with suppress(Exception), Image.open(file) as image:
-                self.transparent |= image.has_transparency_data
+                self.transparent = self.transparent or _shows_through(image)
                 sides.setdefault(
                     tuple(sorted(image.size)), file.name
                 )  # a photo may lie on its side
@@ -601,6 +607,14 @@ def _plays(image: Image.Image) -> int:
     return loop or 0
 
 
+def _shows_through(image: Image.Image) -> bool:
+    """Whether some pixel of an image is not opaque. WebP has alpha also where none is needed."""
+    if not image.has_transparency_data:
+        return False
+    least: Any = image.convert("RGBA").getchannel("A").getextrema()[0]
+    return bool(least < 255)
+
+
 def _levels(picture: Any, transparent: bool) -> np.ndarray:
     """Return a picture as H×W×3 levels of sRGB, or H×W×4 if the clip is transparent."""
     image = to_pil(replace(picture, icc_profile=None))
@@ -617,7 +631,7 @@ def natural(path: Path) -> tuple[list[tuple[int, str]], str]:
     return [(int(part), "") if part.isdigit() else (-1, part) for part in parts], path.name
 
 
-def _fraction(number: float) -> Fraction:
+def _fraction(number: float | int) -> Fraction:
     """Return the simplest fraction close to a number: 1/10 for 0.1."""
     return Fraction(number).limit_denominator(1_000_000)
 

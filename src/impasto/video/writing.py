@@ -267,7 +267,10 @@ class ClipWriter:
         context.color_primaries = context.color_trc = context.colorspace = _BT709
         context.color_range = _LIMITED
         context.flags |= Flags.global_header
-        context.options = {"crf": str(self.crf), "bf": "0", "threads": str(_THREADS)}
+        # x264's macroblock tree gave other bits in one of a thousand equal segments, by chance.
+        context.options = {
+            "crf": str(self.crf), "bf": "0", "mbtree": "0", "threads": str(_THREADS),
+        }  # fmt: skip
 
     def _to_yuv(self, frame: Frame) -> Any:
         av = library()
@@ -281,6 +284,7 @@ class ClipWriter:
             dst_colorspace=Colorspace.ITU709,
             dst_color_range=ColorRange.MPEG,
             interpolation=Interpolation.BICUBIC | Interpolation.ACCURATE_RND,
+            threads=1,
         )
         picture.pts, picture.time_base = frame.pts, self.clip.time_base
         return picture
@@ -383,6 +387,7 @@ class ClipWriter:
             # FFmpeg would multiply a small time scale, and round durations with it.
             options = {"video_track_timescale": str(self.clip.time_base.denominator)}
             options["movflags"] = "faststart"
+            options["movie_timescale"] = "1000000"  # where streams start; FFmpeg's default is 1000
         try:
             with (
                 self.clip.container() as source,
