@@ -15,13 +15,15 @@ from impasto.networks import load_network
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 PRESETS = sorted((CONFIGS / "optimize").glob("*.yaml"))
-EVALUATIONS = [CONFIGS / "compare.yaml", *sorted((CONFIGS / "evaluate").glob("*.yaml"))]
+CLIPS = CONFIGS / "evaluate" / "video.yaml"  # evaluation/test_clips runs it
+EVALUATIONS = [CONFIGS / "compare.yaml", *sorted({*(CONFIGS / "evaluate").glob("*.yaml")} - {CLIPS})]
 OTHERS = [
     *CONFIGS.glob("arbitrary*.yaml"),  # test_any_painting runs one
     CONFIGS / "distill.yaml",
     CONFIGS / "optimize.yaml",
     *PRESETS,
     *EVALUATIONS,
+    CLIPS,
 ]  # test_distillation runs one
 STYLES = sorted((CONFIGS / "styles").glob("*.yaml"))
 # Of the styles one trains: each says what gallery.yaml, which trains too, says of it.

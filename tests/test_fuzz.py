@@ -205,6 +205,10 @@ COMMANDS: dict[str, tuple[str, str, int]] = {
         "--photos=[missing.png]",
         "paintings paintings.a output balance_photos networks marks presets axes lpips loss.balance", 20,
     ),
+    "evaluate clips": (
+        "--clips.a=missing.mp4 --output=out",
+        "flow flow.a output networks style painting frames size steady reference reference_size loss.network", 20,
+    ),
     "train": (
         "fit --model.styles.a=missing.png --data.photos=missing",
         "model.styles model.loss model.width data.photos data.crop trainer.max_steps trainer.precision run "
@@ -223,16 +227,17 @@ COMMANDS: dict[str, tuple[str, str, int]] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("command", COMMANDS)
-def test_odd_command_lines(command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd) -> None:
+@pytest.mark.parametrize("kind", COMMANDS)
+def test_odd_command_lines(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", str(tmp_path))
     (tmp_path / "in").mkdir()
     Image.effect_noise((9, 7), 80).convert("RGB").save("in/a.png")
     save_network("net.safetensors", TransformNet(1, 4, 0, canvas=0.0), styles=DESCRIBED["styles"])
-    always, options, number = COMMANDS[command][0].split(), COMMANDS[command][1].split(), COMMANDS[command][2]
+    command = kind.split()[0]
+    always, options, number = COMMANDS[kind][0].split(), COMMANDS[kind][1].split(), COMMANDS[kind][2]
     assert cli.run(command, *always) == (0 if command == "infer" else 2)  # and what takes long is imported
-    chance = random.Random(command)
+    chance = random.Random(kind)
     statuses = set()
     for _ in range(int(number * TIMES)):
         given = []

@@ -1,5 +1,6 @@
 """The benchmark runs and tells every loss network; how fast they are is no test's business."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -83,12 +84,30 @@ def test_painting_is_measured_against_the_arithmetic(tmp_path: Path) -> None:
     assert len(row) == 4 and "(1.00)" in row[2] and all(float(cell.split("(")[0]) >= 0 for cell in row)
 
 
+def test_clips_are_painted_alone_and_steadily(tmp_path: Path) -> None:
+    pytest.importorskip("cv2", reason="the video extra is not installed")
+    from impasto.benchmark.video import panning, video_table
+
+    first, second = panning(2, (64, 36))
+    assert first.shape == (36, 64, 3) and (first[:, 3:] == second[:, :-3]).all() and (first != second).any()
+    small = save_network(tmp_path / "small.safetensors", TransformNet(1, 4, 0))
+    text = "\n".join(video_table(str(small), [], "cpu", rounds=4, size=(64, 36)))
+    rows = [line.split("|")[1:-1] for line in text.splitlines() if line.startswith("| ")][1:]
+    assert [row[0].strip() for row in rows] == [f"{small}, torch", "width 32, torch", "width 16, torch"]
+    assert float(rows[0][3]) == 1 and all(float(cell) > 0 for row in rows for cell in row[1:4])
+    assert all(0 < int(row[4].strip(" %")) < 100 for row in rows)
+    assert float(rows[0][2]) > float(rows[1][2]), "a wider network takes longer"
+    (grown,) = re.findall(r"memory from frame 2 of each to frame 5: ([+-]\d+) MiB", text)
+    assert abs(int(grown)) < 20
+
+
 @pytest.mark.parametrize(
     ("option", "said"),
     [
         ("--size=8", "size from 16"),
         ("--device=cuda", "no GPU here"),
         ("--what=inference --files=[x.onnx]", "neither a file"),
+        ("--what=video --network=none", "network 'none'"),
         ("--what=optimizers", "give a folder with --photos"),
     ],
 )

@@ -14,7 +14,7 @@ from PIL import Image
 
 cv2 = pytest.importorskip("cv2", reason="the video extra is not installed")
 
-from impasto.video.motion import Flicker, Motion, estimate, is_cut, temporal_error, warped  # noqa: E402
+from impasto.video.motion import Flicker, Motion, chained, estimate, is_cut, temporal_error, warped  # noqa: E402
 
 
 def frame(seed: int, height: int = 180, width: int = 320, blur: float = 3.0) -> np.ndarray:
@@ -123,6 +123,39 @@ def test_the_flow_is_near_the_true_one(shared: Path, scene: str, error: float, s
     assert motion.trusted.mean() > share
     occluded = read(folder / f"{scene}_occluded.png")[..., 0] > 0
     assert motion.trusted[occluded].mean() < 0.8 * motion.trusted.mean()
+
+
+@pytest.mark.parametrize(("scene", "error"), [("alley_1", 0.8), ("cave_2", 0.8), ("market_5", 0.9)])
+def test_the_fine_flow_is_nearer_to_the_true_one(shared: Path, scene: str, error: float) -> None:
+    folder = shared / "data" / "video" / "sintel_true_flow"
+    if not folder.is_dir():
+        pytest.skip(f"needs {folder}")
+    first, second = (read(folder / f"{scene}_{number}.png") for number in (2, 3))
+    true = np.load(folder / f"{scene}_flow.npz")["flow"].astype(np.float32)
+    plain, fine = estimate(second, first), estimate(second, first, fine=True)
+    off = [np.linalg.norm(each.flow - true, axis=-1)[each.trusted].mean() for each in (plain, fine)]
+    assert off[1] < error * off[0]
+    assert fine.trusted.mean() > 0.95 * plain.trusted.mean()
+
+
+def test_the_fine_flow_is_in_pixels_of_the_frames() -> None:
+    canvas = frame(1, 220, 360)
+    motion = estimate(canvas[20:200, 20:340], canvas[17:197, 25:345], fine=True)
+    assert motion.flow.shape == (180, 320, 2)
+    assert np.abs(motion.flow[12:-12, 12:-12] - (5, -3)).max() < 0.4
+    assert estimate(canvas[:1, :5], canvas[:1, :5], fine=True).flow.shape == (1, 5, 2)
+
+
+def test_motions_add_up_where_both_can_be_trusted() -> None:
+    """By 2 pixels, then by 3: 5. A pixel at the right came from outside; one leads to a doubtful pixel."""
+    first, second = still(4, 12), still(4, 12)
+    first.flow[..., 0], second.flow[..., 0] = 2, 3
+    first.trusted[1, 7] = second.trusted[2, 1] = False
+    both = chained(first, second)
+    assert (both.flow == (5, 0)).all()
+    expected = np.ones((4, 12), bool)
+    expected[:, 9:] = expected[1, 7 - 3] = expected[2, 1] = False
+    assert (both.trusted == expected).all()
 
 
 def test_the_number_of_threads_does_not_change_the_motion() -> None:

@@ -14,7 +14,7 @@ def benchmark(
     width: int = 32,
     rounds: int = 7,
     threads: int = 0,
-    what: Literal["training", "loss", "reference", "inference", "optimizers"] = "training",
+    what: Literal["training", "loss", "reference", "inference", "optimizers", "video"] = "training",
     quick: bool = False,
     compile: bool | None = None,
     batches: list[int] | None = None,
@@ -31,7 +31,8 @@ def benchmark(
     each measure is added. `loss` compares the loss networks. `reference` compares an iteration of
     L-BFGS in a plain implementation and in ours. `inference` paints photos of 256, 512 and 1024
     pixels in torch, compiled, and in ONNX Runtime. `optimizers` finds how many photos Muon needs
-    to reach Adam's loss, in short trainings with the compact loss network.
+    to reach Adam's loss, in short trainings with the compact loss network. `video` paints the
+    frames of a clip, 640×360, each by itself and steadily.
 
     The candidates take turns in every round, so that other load on the machine affects all alike.
     The median counts. Weights may be random, since they do not change the time.
@@ -43,8 +44,8 @@ def benchmark(
         width: width of the network that is trained.
         rounds: how often each is measured, after a warm-up.
         threads: threads of the CPU; 0: as many as torch takes.
-        what: training; loss; reference (one photo; batch and width have no effect); inference
-            (size, batch and width have no effect); or optimizers (rounds have no effect).
+        what: training; loss; reference (one photo; batch and width have no effect); inference or
+            video (size, batch and width have no effect); or optimizers (rounds have no effect).
         quick: for training: a first look, at most three rounds at 128 pixels; torch.compile only
             if asked for.
         compile: for training: add rows with torch.compile, which takes minutes to begin; if not
@@ -54,8 +55,8 @@ def benchmark(
         photos: for training: a folder whose reading speed is measured too; for optimizers: the
             photos to train on.
         num_workers: for training: processes that read the photos.
-        network: for inference: a published name or a file.
-        files: for inference: exports of that network.
+        network: for inference and video: a published name or a file.
+        files: for inference and video: exports of that network.
         painting: for optimizers: the picture of the style.
         steps: for optimizers: length of Adam's training.
 
@@ -110,6 +111,11 @@ def benchmark(
         _print(photos_needed_table(training, steps))
     elif what == "inference":
         _print(inference_table(network, files, device, rounds))
+    elif what == "video":
+        # Imported here because it needs OpenCV.
+        from impasto.benchmark.video import video_table
+
+        _print(video_table(network, files, device, rounds))
     else:
         for bf16 in (False, True):
             _print(loss_network_table(Setting(device, size, batch, width, bf16), rounds))

@@ -1,19 +1,24 @@
 """The command `impasto evaluate`: a report that compares networks with the reference.
 
-It can explore options of the reference instead.
+It can explore options of the reference instead, or compare clips.
 """
 
 import logging
+import re
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import yaml  # type: ignore[import-untyped]
+
 from impasto.choices import ClipOptions, LossOptions, OptimizeOptions
 from impasto.commands.arguments import read_options
-from impasto.commands.jobs import check_output_folder, spare_inputs
+from impasto.commands.evaluate_clips import evaluate_clips
+from impasto.commands.jobs import check_output_folder, refuse_same_names, spare_inputs
 from impasto.data.files import find_images, located
 from impasto.spelling import did_you_mean
 
@@ -37,17 +42,40 @@ def evaluate(arguments: list[str]) -> int:
         "impasto evaluate photo.jpg --paintings.great_wave painting.jpg --balance_photos photos/ "
         "--output report"
     )
-    given, options = read_options(
-        "evaluate", about, evaluate_pictures, arguments, ("photos",), example
-    )
+    job: Callable[..., int] = evaluate_pictures
+    places = ["photos"]
+    if _of_clips(arguments):
+        job, places = evaluate_clips, []
+        about = "Compare how steadily networks paint clips; writes a report with strips and clips."
+        example = "impasto evaluate --clips.walk walk.mp4 --networks gallery --style great_wave"
+    else:
+        example += (
+            ". For clips: impasto evaluate --config configs/evaluate/video.yaml, which --help "
+            "explains too"
+        )
+    given, options = read_options("evaluate", about, job, arguments, places, example)
     try:
-        return evaluate_pictures(**given, options=options)
+        return job(**given, options=options)
     except KeyboardInterrupt:
         print(
             f"interrupted; the same command goes on from what is finished in {given['output']}",
             file=sys.stderr,
         )
         return 130
+
+
+def _of_clips(arguments: list[str]) -> bool:
+    """Whether a command line, or a config file in it, names clips."""
+    if any(re.match(r"--clips\b", word) for word in arguments):
+        return True
+    for before, word in pairwise(["", *arguments]):
+        option, _, value = word.rpartition("=")
+        if option == "--config" or before == "--config":
+            # A file that cannot be read is refused later, with the reason.
+            with suppress(OSError, yaml.YAMLError, UnicodeDecodeError):
+                if "clips" in (yaml.safe_load(Path(value).read_text()) or {}):
+                    return True
+    return False
 
 
 def evaluate_pictures(
@@ -100,7 +128,7 @@ def evaluate_pictures(
             "leave it out"
         )
     for what, files in (("photos", photos), ("networks", networks or []), ("presets", presets)):
-        _refuse_same_names(what, files)
+        refuse_same_names(what, files)
     # Imported here because torch takes seconds to import. Mistakes above are answered without it.
     from impasto.commands.optimizing import gap_photos
     from impasto.evaluation.cells import Judge
@@ -187,15 +215,6 @@ def _unlike(networks: list[str], thumbnails: dict[str, str], files: dict[str, st
         if (name := style["name"]) in thumbnails
         and other_picture(style.get("thumbnail"), thumbnails[name])
     ]
-
-
-def _refuse_same_names(what: str, files: list[str]) -> None:
-    """Raise ValueError if two files have the same name without suffix, as the report uses it."""
-    names = [Path(file).stem for file in files]
-    if twice := [name for name in names if names.count(name) > 1]:
-        raise ValueError(
-            f"{what}: two are named {twice[0]}, as which they appear in the report; rename one"
-        )
 
 
 def _preset(file: str, loss: LossOptions) -> tuple[OptimizeOptions, LossOptions]:

@@ -197,6 +197,15 @@ def spare_inputs(outputs: Iterable[Path], inputs: Iterable[Path]) -> None:
             )
 
 
+def refuse_same_names(what: str, files: list[str]) -> None:
+    """Raise ValueError if two files have the same name without suffix, as a report uses it."""
+    names = [Path(file).stem for file in files]
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise ValueError(
+            f"{what}: two are named {twice[0]}, as which they appear in the report; rename one"
+        )
+
+
 def _inode(path: Path) -> tuple[int, int]:
     status = path.stat()
     return status.st_dev, status.st_ino

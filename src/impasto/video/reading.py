@@ -475,7 +475,7 @@ class _Folder(Clip):
                 for file in self.path.iterdir()
                 if file.suffix.lower() in IMAGE_SUFFIXES and not file.name.startswith(".")
             ),
-            key=_natural,
+            key=natural,
         )
         if not self._files:
             raise self._refusal(f"no pictures in it; they end in {', '.join(IMAGE_SUFFIXES)}")
@@ -625,7 +625,7 @@ def _same(pixels: np.ndarray) -> np.ndarray:
     return pixels
 
 
-def _natural(path: Path) -> tuple[list[tuple[int, str]], str]:
+def natural(path: Path) -> tuple[list[tuple[int, str]], str]:
     """Return a key that sorts 2.png before 10.png."""
     parts = re.split(r"(\d+)", path.name.lower())
     return [(int(part), "") if part.isdigit() else (-1, part) for part in parts], path.name

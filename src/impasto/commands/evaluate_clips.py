@@ -1,0 +1,110 @@
+"""What `impasto evaluate` does with clips."""
+
+from dataclasses import replace
+from pathlib import Path
+
+from impasto.choices import LossOptions, OptimizeOptions
+from impasto.commands.jobs import check_output_folder, refuse_same_names, spare_inputs
+from impasto.data.files import located
+from impasto.spelling import did_you_mean
+
+
+def evaluate_clips(
+    clips: dict[str, str],
+    output: str,
+    flow: dict[str, str] = {},  # noqa: B006  only read
+    networks: list[str] = ["gallery"],  # noqa: B006  only read
+    style: str | None = None,
+    painting: str | None = None,
+    frames: int = 40,
+    size: int = 640,
+    steady: float = 0.5,
+    reference: int = 0,
+    reference_size: int = 256,
+    device: str = "auto",
+    loss: LossOptions = LossOptions(),  # noqa: B008  only read
+    options: OptimizeOptions = OptimizeOptions(),  # noqa: B008  only read
+) -> int:
+    """Paint clips frame by frame and steadily, then write report.md; what is finished is kept.
+
+    Args:
+        clips: videos, animations or folders of frames, by the name that the report gives them.
+        output: the folder of the report.
+        flow: folders of true flow, by the name of the clip. Each file leads from a frame to the
+            next: .flo, or .npz with an array `flow`, H×W×2 in pixels. A picture of the same name,
+            .png, is white where something is occluded. Other clips' flow is measured.
+        networks: published names or files; each paints every frame by itself, and steadily.
+        style: a style that all networks know; may be left out where they have only one.
+        painting: picture of the style, for networks for any painting and for the reference.
+        frames: how many frames of each clip are painted at most.
+        size: longer side of the frames in pixels; larger ones are scaled down.
+        steady: share of the painting before that steady painting keeps, above 0 and at most 1.
+        reference: also optimize clips (Ruder et al. 2016), every frame by so many iterations,
+            which takes minutes a frame; 0: do not.
+        reference_size: longer side of the frames that are optimized.
+        device: auto (cuda, else mps, else cpu), cpu, cuda, cuda:N or mps.
+        loss: loss of the reference.
+        options: options of the reference; `steps` has no effect.
+    """
+    if not clips or not networks or frames < 2 or min(size, reference_size) < 16:
+        raise ValueError(
+            f"frames {frames}, size {size}, reference_size {reference_size}: frames from 2, sizes "
+            "from 16, and at least one clip and one network"
+        )
+    if not 0 < steady <= 1 or reference < 0:
+        raise ValueError(
+            f"steady {steady:g}, reference {reference}: steady above 0 and at most 1, reference "
+            "from 0"
+        )
+    if reference and painting is None:
+        raise ValueError("painting is missing: the reference needs the picture of the style")
+    for name in clips:
+        if not name.strip(" .") or not name.isprintable() or {"/", "\\"} & {*name}:
+            raise ValueError(f"clips {name!r}: a name without / or \\, since files are named so")
+    if unknown := [name for name in flow if name not in clips]:
+        meant = did_you_mean(unknown[0], list(clips))
+        raise ValueError(f"flow {unknown[0]}: {meant}no clip has that name ({', '.join(clips)})")
+    refuse_same_names("networks", networks)
+    # Imported here because torch takes seconds to import. Mistakes above are answered without it.
+    from impasto.commands.progress import bar
+    from impasto.evaluation.clips import (
+        Footage,
+        compare_clips,
+        outputs,
+        way_of_reference,
+        ways_of_network,
+    )
+    from impasto.images import read_image
+    from impasto.inference.devices import find_device
+    from impasto.networks import load_network
+    from impasto.reference import Reference
+
+    folder = Path(output)
+    check_output_folder(folder)
+    picture = None if painting is None else read_image(located(painting)).pixels
+    ways = []
+    for file in networks:
+        any_picture = not file.endswith(".onnx") and load_network(file).any_picture
+        if any_picture and picture is None:
+            raise ValueError(f"painting is missing: {file} needs the picture of the style")
+        ways += ways_of_network(file, picture if any_picture else style, steady, device)
+    if reference and picture is not None:
+        settings = Reference(replace(options, steps=reference), loss)
+        ways.append(way_of_reference(settings, picture.to(find_device(device)), reference_size))
+    paths = {name: located(clip) for name, clip in clips.items()}
+    spare_inputs(outputs(folder, clips, ways), paths.values())
+    footage = {
+        name: Footage(path, frames, size, located(flow[name]) if name in flow else None)
+        for name, path in paths.items()
+    }
+    with bar() as progress:
+        total = len(ways) * sum(len(each.frames) for each in footage.values())
+        task = progress.add_task("", total=total)
+        path = compare_clips(
+            folder,
+            footage,
+            ways,
+            lambda said, done: progress.update(task, description=said, completed=done),
+        )
+    print(f"report: {path}")
+    return 0
