@@ -44,6 +44,12 @@ def objective(**weights: float) -> Objective:
     return made
 
 
+@pytest.fixture
+def quiet(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Frames without noise."""
+    monkeypatch.setattr("impasto.data.moved.NOISE", 0.0)
+
+
 # The terms.
 
 
@@ -106,7 +112,7 @@ def test_features_lie_where_the_network_puts_them() -> None:
     assert error == pytest.approx(float(feature_error(7 * places, 7 * places, flow, trusted, 8))), "of any scale"
     rows, columns = rows[2:18], columns[2:22]
     variance = (rows.var(correction=0) + columns.var(correction=0)) / 2
-    assert error == pytest.approx((4**2 + 8**2) / 2 / float(variance), rel=1e-4)
+    assert error == pytest.approx((4**2 + 8**2) / 2 / (2 * float(variance)), rel=1e-4)
 
 
 def test_a_network_hands_over_its_features() -> None:
@@ -136,7 +142,7 @@ def own_places(number: int, side: int) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("side", [80, 192])
-def test_the_flow_is_exact(side: int) -> None:
+def test_the_flow_is_exact(side: int, quiet: None) -> None:
     """Decoded from the colours of the frames, for camera and layer alike."""
     margin = min(MARGIN, side // 8)
     photos = own_places(6, side)
@@ -154,7 +160,7 @@ def test_the_flow_is_exact(side: int) -> None:
     assert not pair.trusted[..., :BORDER, :].any() and not pair.trusted[..., -BORDER:].any()
 
 
-def test_warping_the_first_frame_gives_the_second_where_trusted() -> None:
+def test_warping_the_first_frame_gives_the_second_where_trusted(quiet: None) -> None:
     photos = torch.stack([draw(seed, 128, 128, blur=4.0) for seed in range(6)])
     pair = moved(photos, photos.roll(1, 0), 5, MARGIN)
     guess = warped(pair.first, pair.flow)
@@ -164,7 +170,7 @@ def test_warping_the_first_frame_gives_the_second_where_trusted() -> None:
         assert abs(gain - 1) <= 0.051 and (gain * a - b).abs().max() < 0.01
 
 
-def test_a_pasted_layer_hides_and_uncovers() -> None:
+def test_a_pasted_layer_hides_and_uncovers(quiet: None) -> None:
     """A white layer on black: where a frame shows another layer than the frame before, nothing is trusted."""
     black = torch.zeros(8, 3, 160, 160)
     pair = moved(black, black + 1, 1, MARGIN)
@@ -176,6 +182,12 @@ def test_a_pasted_layer_hides_and_uncovers() -> None:
     assert int(uncovered.sum()) > 100 and not (uncovered & pair.trusted).any()
     rim = (pair.second[:, :1] > 0.01) & (pair.second[:, :1] < 0.94)
     assert not (rim & pair.trusted).any()
+
+
+def test_the_second_frame_has_noise() -> None:
+    pair = moved(torch.full((40, 3, 96, 96), 0.5), torch.full((40, 3, 96, 96), 0.5), 1, 8)
+    noise = 255 * pair.second.std((1, 2, 3))
+    assert noise.max() < 2.1 and noise.mean() == pytest.approx(1, rel=0.3) and pair.first.std() == 0
 
 
 def test_motions_are_those_of_a_camera() -> None:
@@ -192,6 +204,22 @@ def test_motions_are_those_of_a_camera() -> None:
 
 
 # The objective.
+
+
+def test_less_contrast_does_not_lower_the_term(quiet: None) -> None:
+    """It is a fraction: 1 for paintings that have nothing to do with each other, at any contrast."""
+    noise = torch.Generator().manual_seed(0)
+
+    def paint(contrast: float) -> float:
+        made = objective(temporal_weight=1.0)
+        fractions, _ = made(
+            lambda content, code, origin: 0.5 + contrast * torch.randn(content.shape, generator=noise),
+            torch.zeros(1, 3, 192, 192), torch.ones(1, 1), NOTHING, step=0,
+        )  # fmt: skip
+        return float(fractions["temporal"])
+
+    # Bilinear sampling between pixels takes up to 3/4 of the power of white noise from one of the two.
+    assert 0.6 < paint(0.2) < 1 and paint(0.05) == pytest.approx(paint(0.2), rel=0.05)
 
 
 @pytest.mark.parametrize("step", [0, 4, 8])
@@ -223,7 +251,7 @@ def test_a_shifted_pair_is_whole_pixels() -> None:
     assert int(pair.trusted.sum()) == (64 - 16 - 3) * (64 - 16 - 1)
 
 
-def test_the_canvas_moves_with_the_photo() -> None:
+def test_the_canvas_moves_with_the_photo(quiet: None) -> None:
     content, code = torch.full((4, 3, 192, 192), 0.5), torch.ones(1, 1)
 
     def paint(content: torch.Tensor, code: torch.Tensor, origin: tuple[int, int]) -> torch.Tensor:
@@ -234,18 +262,18 @@ def test_the_canvas_moves_with_the_photo() -> None:
         return float(objective(temporal_weight=1.0, canvas=carried)(paint, content, code, NOTHING, 1)[1])
 
     # Warped bilinearly between pixels, waves of 12 pixels and more lose a little.
-    assert term(6.0) < 2e-6 and term(0.0) > 3e-4
+    assert term(6.0) < 2e-3 and term(0.0) > 0.3
 
 
 @pytest.mark.parametrize("photos", [1, 3, 6])
-def test_each_photo_is_painted_in_its_own_style(photos: int) -> None:
-    """Paintings of a style's own grey: the second frame has the code of its first, and no error is left."""
+def test_each_photo_is_painted_in_its_own_style(photos: int, quiet: None) -> None:
+    """Paintings lighter by the style: the second frame has the code of its first, and no error is left."""
     codes = torch.arange(1.0, photos + 1)[:, None] / 10
     seen = []
 
     def paint(content: torch.Tensor, code: torch.Tensor, origin: tuple[int, int]) -> torch.Tensor:
         seen.append(content)
-        return torch.zeros_like(content) + code[:, :, None, None]
+        return content + code[:, :, None, None]
 
     for step in range(photos):
         content = torch.full((photos, 3, 96, 96), 0.5)
@@ -307,7 +335,7 @@ def test_runs_in_half_precision_in_two_processes() -> None:
     done = subprocess.run(command(*STEADY, "--run", "r", *options), env=ENVIRONMENT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     row = losses("r")[2]
-    assert 0 < float(row["train/temporal"]) < 0.2 and 0 < float(row["train/feature"]) < 10
+    assert 0 < float(row["train/temporal"]) < 2 and 0 < float(row["train/feature"]) < 2
 
 
 def test_any_painting_learns_it_too() -> None:

@@ -22,6 +22,7 @@ SHIFT, ROTATION, ZOOM = 12.0, 3.0, 0.05
 BEND = 1.5  # standard deviation in pixels of the smooth field that is added
 BENDS = 4  # places along a side where that field is drawn; it is smooth between them
 GAIN = 0.05  # largest relative change of brightness between the frames
+NOISE = 2.0  # largest standard deviation, in grey levels, of the second frame's noise
 RIM = 2.0  # width in pixels of a pasted layer's soft rim
 CLEAR = 4.0  # distance in pixels from a rim at which a pixel shows one layer only
 
@@ -70,7 +71,7 @@ def moved(
 
     The camera and the layer move differently: each by a similarity (±12 px, ±3°, 0.95 to 1.05) and
     a smooth field. So the second frame shows parts that the layer hid, and hides others. Its
-    brightness differs by up to 5 %.
+    brightness differs by up to 5 %, and it has noise as a camera's.
 
     Both frames are sampled from the photos, the first at whole pixels. So the flow is exact, and
     no border is repeated, except far outside the first frame, where photos are reflected.
@@ -85,16 +86,18 @@ def moved(
     # Drawn on the CPU, so that a seed means the same on every device.
     generator = torch.Generator().manual_seed(seed)
     camera, own = (_motion(number, side, generator).to(photos.device) for _ in range(2))
-    radii, gain = (of.to(photos.device) for of in (_shape(number, side, generator),
-                   1 + GAIN * _uniform(generator, number, 1, 1, 1)))  # fmt: skip
+    outlines = _shape(number, side, generator).to(photos.device)
+    gain = 1 + GAIN * _uniform(generator, number, 1, 1, 1)
+    noise = NOISE / 255 * torch.rand(number, 1, 1, 1, generator=generator)
+    noise = noise * torch.randn(number, 3, side, side, generator=generator)
 
     here, behind, before = (positions(flow) for flow in (torch.zeros_like(camera), camera, own))
     middle = slice(margin, margin + side)
-    depth = _depth(here, radii)
+    depth = _depth(here, outlines)
     first = torch.lerp(
         photos[..., middle, middle], others[..., middle, middle], _opacity(depth).to(photos)
     )
-    depth = _depth(before, radii)
+    depth = _depth(before, outlines)
     second = torch.lerp(
         sampled(photos, behind + margin, "bicubic"),
         sampled(others, before + margin, "bicubic"),
@@ -102,9 +105,10 @@ def moved(
     )
     flow = torch.where(depth > 0, own, camera)
     # The layer is seen in both frames. What is behind must have been beside the layer before, too.
-    shown = (depth > CLEAR) | ((depth < -CLEAR) & (_depth(behind, radii) < -CLEAR))
+    shown = (depth > CLEAR) | ((depth < -CLEAR) & (_depth(behind, outlines) < -CLEAR))
     trusted = shown & _inside(positions(flow))
-    return Pair(first, (second * gain).clamp(0, 1), flow, trusted)
+    second = second * gain.to(second) + noise.to(second)
+    return Pair(first, second.clamp(0, 1), flow, trusted)
 
 
 def _inside(places: Float[Tensor, "b 2 s s"]) -> Bool[Tensor, "b 1 s s"]:

@@ -59,10 +59,10 @@ def feature_error(
     trusted: Bool[Tensor, "_ 1 y x"],
     margin: int,
 ) -> Float[Tensor, ""]:
-    """Return the temporal error of a network's features, as a fraction of their variance.
+    """Return the temporal error of a network's features, as a fraction: 1 for unrelated ones.
 
-    ReCoNet's eq. 4. Departure: it is divided by the variance of the features. Otherwise, smaller
-    features would lower it, and the next instance norm would enlarge them again.
+    ReCoNet's eq. 4. Departure: it is divided by twice the variance of the features. Otherwise,
+    smaller features would lower it, and the next instance norm would enlarge them again.
 
     Args:
         before: features of the first frames, at a quarter of the frames' resolution.
@@ -78,5 +78,16 @@ def feature_error(
         at_least_float32(of[..., skipped : skipped + height, skipped : skipped + width])
         for of in (before, after)
     )
-    variance = torch.cat([before, after]).var((0, 2, 3), correction=0).mean()
-    return temporal_error(before, after, flow, trusted) / variance.clamp(min=1e-6)
+    error = temporal_error(before, after, flow, trusted)
+    return error / (2 * contrast(before, after))
+
+
+def contrast(
+    before: Float[Tensor, "b c h w"], after: Float[Tensor, "b c h w"]
+) -> Float[Tensor, ""]:
+    """Return the mean variance of the channels of pictures or features, over all pixels.
+
+    Twice this is the squared difference of unrelated pixels.
+    """
+    both = torch.cat([at_least_float32(before), at_least_float32(after)])
+    return both.var((2, 3), correction=0).mean().clamp(min=1e-4)

@@ -68,8 +68,9 @@ class AnyStyles(StyleTraining):
         shift_weight: weight of the squared difference between the painting of a shifted photo and
             the shifted painting.
         temporal_weight: weight of the squared difference between the painting of the next frame
-            and the painting moved there, for photos that move as if filmed. It keeps video steady.
-            Crops are then 32 pixels smaller, and every fourth is painted twice.
+            and the painting moved there, for photos that move as if filmed; as a fraction of that
+            of unrelated paintings. It keeps video steady. Crops are then 32 pixels smaller, and
+            every fourth is painted twice. `shift_weight` must be 0.
         feature_weight: weight of the same difference in the network's features.
         compile: compile network and loss of the training steps: true, or a mode of torch.compile.
     """

@@ -12,7 +12,7 @@ from impasto.networks.preprocess import canvas, canvas_at
 from impasto.networks.transform import TRAINING_MARGIN
 from impasto.perceptual.loss import PerceptualLoss
 from impasto.perceptual.target import StyleTarget
-from impasto.perceptual.temporal import feature_error, luminance_change, temporal_error
+from impasto.perceptual.temporal import contrast, feature_error, luminance_change, temporal_error
 from impasto.video.warping import positions
 
 # With a weight of a temporal term, every fourth photo is painted twice: as it is, and moved.
@@ -86,8 +86,13 @@ class Objective:
             here, second = stylized[pairs], pair.second + self._carried_canvas(pair)
             there = paint(second, code[pairs], pair.origin, *kept)
             change = luminance_change(pair.first, pair.second, pair.flow)
-            name = "shift" if self.shift_weight else "temporal"
-            terms[name] = temporal_error(here, there, pair.flow, pair.trusted, change)
+            error = temporal_error(here, there, pair.flow, pair.trusted, change)
+            if self.shift_weight:
+                terms["shift"] = error
+            else:
+                # Departure from ReCoNet: a fraction, 1 for unrelated paintings. Undivided, the
+                # term is lowered most easily by less contrast, which the style then lacks.
+                terms["temporal"] = error / (2 * contrast(here, there))
             if features:
                 terms["feature"] = feature_error(
                     features[0][pairs], features[1], pair.flow, pair.trusted, TRAINING_MARGIN
