@@ -13,11 +13,17 @@ from typing import Any
 
 from impasto.choices import LossOptions, OptimizeOptions
 from impasto.commands.arguments import read_options
+from impasto.commands.idle import only_with, only_without
 from impasto.commands.jobs import check_output_folder, spare_inputs
 from impasto.data.files import find_images, located
 from impasto.spelling import did_you_mean
 
 _LOG = logging.getLogger("impasto")
+# The marks of a comparison say how many steps it takes. A grid shows the reference alone, after
+# its last step.
+_NEEDS = {"steps": only_with("axes")} | dict.fromkeys(
+    ("marks", "networks", "presets", "costs"), only_without("axes")
+)
 
 
 def evaluate(arguments: list[str]) -> int:
@@ -38,7 +44,7 @@ def evaluate(arguments: list[str]) -> int:
         "--output report"
     )
     given, options = read_options(
-        "evaluate", about, evaluate_pictures, arguments, ("photos",), example
+        "evaluate", about, evaluate_pictures, arguments, ("photos",), example, _NEEDS
     )
     try:
         return evaluate_pictures(**given, options=options)
