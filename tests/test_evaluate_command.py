@@ -154,7 +154,7 @@ def test_other_weights_of_the_loss_network_make_other_cells() -> None:
     ],
 )
 def test_mistakes_are_one_line(options, message, capsys: pytest.CaptureFixture) -> None:
-    assert run(*GRID, *options) == 2
+    assert run("evaluate", *SMALL, *PICTURES, *options) == 2
     said = capsys.readouterr().err.strip()
     assert message in said and "\n" not in said
 

@@ -136,7 +136,7 @@ def test_optimize_commands(line: str, newcomer: Path) -> None:
 
 @pytest.mark.parametrize("line", [line for line in COMMANDS if "evaluate.py" in line])
 def test_evaluate_commands(line: str, newcomer: Path) -> None:
-    shrunk = ["--size=48", "--style_size=48", "--marks=[1]", "--steps=1", "--costs=false"]
+    shrunk = ["--size=48", "--style_size=48", "--steps=1" if "--axes" in line else "--marks=[1]", "--costs=false"]
     assert "report.md" in script(newcomer, line, *shrunk)
 
 

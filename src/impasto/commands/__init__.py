@@ -144,7 +144,9 @@ def _run(command: str, arguments: tuple[str, ...]) -> int:
             from impasto.commands.arguments import parsed
 
             description = (inspect.getdoc(function) or "").split("\n\nArgs:")[0]
-            return int(function(**parsed(command, description, function, list(arguments), {}, {})))
+            needs = getattr(module, "NEEDS", {})
+            given = parsed(command, description, function, list(arguments), {}, {}, needs=needs)
+            return int(function(**given))
         return int(function(list(arguments)))
     except (ValueError, OSError) as error:
         if os.environ.get("IMPASTO_DEBUG"):

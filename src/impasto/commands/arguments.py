@@ -20,6 +20,7 @@ from typing import Any, Literal, Union, get_args, get_origin
 from jsonargparse import ArgumentParser
 
 from impasto.choices import OptimizeOptions
+from impasto.commands.idle import REFERENCE_NEEDS, Needs, refuse_idle
 from impasto.shipped import shipped_config
 from impasto.spelling import did_you_mean
 
@@ -40,6 +41,7 @@ def parsed(
     allowed: dict[str, str],
     *,
     several: bool = False,
+    needs: Needs = {},  # noqa: B006  only read
 ) -> dict[str, Any]:
     """Return the arguments of `job` by name, read from a command line; --help prints and exits.
 
@@ -52,9 +54,11 @@ def parsed(
         allowed: by option, what it may be, for error messages; needed where the type says too
             little.
         several: whether the unnamed parameter takes any number of values.
+        needs: what options need in order to act.
 
     Raises:
-        ValueError: an unknown option, or a value of another type; the message is one line.
+        ValueError: an unknown option, a value of another type, or an option that would be ignored;
+            the message is one line.
     """
     types = {name: of for name, of in option_types(job).items() if name not in unnamed}
     parser = _parser(command, description, types)
@@ -62,7 +66,9 @@ def parsed(
         parser.add_argument(name, nargs="*" if several else None, type=str, help=text)
     parser.add_function_arguments(job, skip=set(unnamed), as_group=False)
     first, options = sorted_out(arguments, types)
-    return _parse(parser, command, [*first, *options], types, allowed)
+    given = _parse(parser, command, [*first, *options], types, allowed)
+    refuse_idle(names_of(options), given, needs)
+    return given
 
 
 def read_options(
@@ -72,6 +78,7 @@ def read_options(
     arguments: list[str],
     unnamed: Sequence[str] = (),
     example: str = "",
+    needs: Needs = {},  # noqa: B006  only read
 ) -> tuple[dict[str, Any], OptimizeOptions]:
     """Return the arguments of `job` by name, and the options of the reference optimization.
 
@@ -84,9 +91,11 @@ def read_options(
         arguments: the command line after the command's name.
         unnamed: parameters that take the unnamed values, in this order; a list takes the rest.
         example: a command line, for --help.
+        needs: what options need in order to act, besides those of the reference.
 
     Raises:
-        ValueError: an unknown option, or a value of another type; the message is one line.
+        ValueError: an unknown option, a value of another type, or an option that would be ignored;
+            the message is one line.
     """
     types = option_types(job, OptimizeOptions)
     parser = _parser(
@@ -104,6 +113,7 @@ def read_options(
     parser.add_class_arguments(OptimizeOptions, as_group=False)
     first, options = sorted_out(arguments, types)
     given = _parse(parser, command, [*_named(first, options, unnamed, types), *options], types, {})
+    refuse_idle(names_of(options), given, {**REFERENCE_NEEDS, **needs})
     reference = OptimizeOptions(
         **{option.name: given.pop(option.name) for option in fields(OptimizeOptions)}
     )
@@ -156,6 +166,15 @@ def sorted_out(arguments: list[str], types: Types) -> tuple[list[str], list[str]
             values = [value] if equals else _taken(rest, types[key])
             options.append(f"--{key}={_in_a_word(values, types[key])}" if values else f"--{key}")
     return unnamed, options
+
+
+def names_of(arguments: list[str]) -> list[str]:
+    """Return the names of the options in a command line, without dashes in front."""
+    return [
+        word.partition("=")[0].removeprefix("--").removesuffix("+")
+        for word in arguments
+        if word.startswith("--")
+    ]
 
 
 def _is_option(text: str) -> bool:

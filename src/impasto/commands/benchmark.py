@@ -3,8 +3,31 @@
 from collections.abc import Iterable
 from typing import Literal
 
+from impasto.commands.idle import Need, only_with
 from impasto.data.files import is_hub_id, located
 from impasto.spelling import not_there
+
+_MADE = only_with("what", "training", "loss", "optimizers")  # of networks with random weights
+# What options need in order to act.
+NEEDS = {
+    "size": only_with("what", "training", "loss", "reference", "optimizers"),
+    "batch": _MADE,
+    "width": _MADE,
+    "rounds": only_with("what", "training", "loss", "reference", "inference"),
+    "photos": only_with("what", "training", "optimizers"),
+    "num_workers": Need(
+        "acts only with --what training and --photos; give both, or leave it out",
+        lambda given: given["what"] == "training" and given["photos"],
+    ),
+} | {
+    option: only_with("what", what)
+    for what, options in {
+        "training": ("quick", "compile", "batches"),
+        "inference": ("network", "files"),
+        "optimizers": ("painting", "steps"),
+    }.items()
+    for option in options
+}
 
 
 def benchmark(

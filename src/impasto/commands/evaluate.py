@@ -18,11 +18,17 @@ import yaml  # type: ignore[import-untyped]
 from impasto.choices import ClipOptions, LossOptions, OptimizeOptions
 from impasto.commands.arguments import read_options
 from impasto.commands.evaluate_clips import evaluate_clips
+from impasto.commands.idle import only_with, only_without
 from impasto.commands.jobs import check_output_folder, refuse_same_names, spare_inputs
 from impasto.data.files import find_images, located
 from impasto.spelling import did_you_mean
 
 _LOG = logging.getLogger("impasto")
+# The marks of a comparison say how many steps it takes. A grid shows the reference alone, after
+# its last step.
+_NEEDS = {"steps": only_with("axes")} | dict.fromkeys(
+    ("marks", "networks", "presets", "costs"), only_without("axes")
+)
 
 
 def evaluate(arguments: list[str]) -> int:
@@ -43,9 +49,9 @@ def evaluate(arguments: list[str]) -> int:
         "--output report"
     )
     job: Callable[..., int] = evaluate_pictures
-    places = ["photos"]
+    places, needs = ["photos"], _NEEDS
     if _of_clips(arguments):
-        job, places = evaluate_clips, []
+        job, places, needs = evaluate_clips, [], {}
         about = "Compare how steadily networks paint clips; writes a report with strips and clips."
         example = "impasto evaluate --clips.walk walk.mp4 --networks gallery --style great_wave"
     else:
@@ -53,7 +59,7 @@ def evaluate(arguments: list[str]) -> int:
             ". For clips: impasto evaluate --config configs/evaluate/video.yaml, which --help "
             "explains too"
         )
-    given, options = read_options("evaluate", about, job, arguments, places, example)
+    given, options = read_options("evaluate", about, job, arguments, places, example, needs)
     try:
         return job(**given, options=options)
     except KeyboardInterrupt:

@@ -5,6 +5,7 @@ from typing import Literal
 
 from impasto.choices import OPSETS
 from impasto.commands.arguments import parsed
+from impasto.commands.idle import only_with
 from impasto.commands.jobs import check_output_folder
 from impasto.data.files import find_images
 
@@ -18,8 +19,9 @@ def export(arguments: list[str]) -> int:
     network = {"network": "a published name, a .safetensors, or a training checkpoint (.ckpt)"}
     allowed = {"opset": f"a whole number from {OPSETS[0]} to {OPSETS[-1]}"}
     given = parsed(
-        "export", "Write a network as one ONNX file.", export_file, arguments, network, allowed
-    )
+        "export", "Write a network as one ONNX file.", export_file, arguments, network, allowed,
+        needs={"photos": only_with("quantize", "int8")},
+    )  # fmt: skip
     return export_file(**given)
 
 

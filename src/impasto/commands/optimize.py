@@ -6,6 +6,7 @@ from typing import Literal
 
 from impasto.choices import VIDEO_SUFFIXES, ClipOptions, LossOptions, OptimizeOptions
 from impasto.commands.arguments import read_options
+from impasto.commands.idle import only_with
 
 
 def optimize(arguments: list[str]) -> int:
@@ -25,6 +26,7 @@ def optimize(arguments: list[str]) -> int:
         arguments,
         ("content", "styles"),
         "impasto optimize photo.jpg painting.jpg --loss.network compact",
+        {"photos": only_with("loss.balance", "relative", "dynamic")},
     )
     return optimize_photo(**given, options=options)
 
@@ -75,6 +77,8 @@ def optimize_photo(
     if not styles:
         raise ValueError("no painting given: impasto optimize photo.jpg painting.jpg")
     paths, weights = _weighted(styles)
+    if max(snapshots, default=0) > options.steps:
+        raise ValueError(f"snapshots {max(snapshots)}: the last step is {options.steps}")
     bare = [path for path in paths if path.name == str(path) and not path.suffix]
     if names := [path.name for path in bare if not path.exists()]:
         raise ValueError(
@@ -235,7 +239,7 @@ def _weighted(styles: list[str]) -> tuple[list[Path], list[float]]:
     The weight is 1 if none is given, also for an existing file with a = in its name.
 
     Raises:
-        ValueError: a weight is no number.
+        ValueError: a weight is no number, or is given to a single painting.
     """
     paths, weights = [], []
     for text in styles:
@@ -249,4 +253,8 @@ def _weighted(styles: list[str]) -> tuple[list[Path], list[float]]:
                 f"styles {text}: {weight!r} is no weight; write picture.jpg=0.7"
             ) from None
         paths.append(Path(name))
+    if len(styles) == 1 and weights[0] not in (0, 1):
+        raise ValueError(
+            f"styles {styles[0]}: one painting has no share; --loss.style_strength weighs the style"
+        )
     return paths, weights

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from impasto.commands.arguments import parsed
+from impasto.commands.idle import Need, only_with
 from impasto.commands.jobs import check_output_folder
 from impasto.spelling import did_you_mean, not_there
 
@@ -23,6 +24,12 @@ _PHOTOS = (
     "package:sklearn/datasets/images/china.jpg",
     "package:sklearn/datasets/images/flower.jpg",
 )
+_ADDING = Need(
+    "acts only with `styles add`; leave it out", lambda given: given["words"][:1] == ["add"]
+)
+_NEEDS = {"photos": only_with("fit"), "device": only_with("fit")} | dict.fromkeys(
+    ("name", "network", "fit", "overwrite"), _ADDING
+)
 _CROP = 256  # side of the photos to fit on, in pixels
 _PAINTING = 512  # longer side of a painting to fit to, in pixels: strokes as in training
 
@@ -35,7 +42,7 @@ def styles(arguments: list[str]) -> int:
     """
     words = {"words": f"what to do: {_USES}"}
     about = "Keep your own styles in a network file, each made of one painting."
-    given = parsed("styles", about, change_styles, arguments, words, {}, several=True)
+    given = parsed("styles", about, change_styles, arguments, words, {}, several=True, needs=_NEEDS)
     return change_styles(**given)
 
 

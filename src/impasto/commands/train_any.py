@@ -6,6 +6,7 @@ from typing import Any
 
 from pytorch_lightning.cli import LightningArgumentParser
 
+from impasto.commands.idle import only_with
 from impasto.commands.training import TrainingCLI, start
 from impasto.training.arbitrary import AnyStyles
 from impasto.training.callbacks import Previews
@@ -13,6 +14,10 @@ from impasto.training.callbacks import Previews
 
 class AnyStylesCLI(TrainingCLI):
     """`fit` and `validate` of the command `train-any`."""
+
+    needs = TrainingCLI.needs | dict.fromkeys(
+        ("model.basis", "model.residual_blocks"), only_with("model.method", "predictor")
+    )
 
     def add_own_arguments(self, parser: LightningArgumentParser) -> None:
         """Add the options of previews."""

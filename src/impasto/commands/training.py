@@ -7,7 +7,7 @@ from pathlib import Path
 from pickle import UnpicklingError
 from signal import SIGINT, SIGTERM, getsignal, signal
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, ClassVar
 
 import pytorch_lightning as pl
 import torch
@@ -16,7 +16,8 @@ from pytorch_lightning.plugins.io import CheckpointIO
 from pytorch_lightning.plugins.precision import Precision
 from pytorch_lightning.utilities.exceptions import MisconfigurationException, SIGTERMException
 
-from impasto.commands.arguments import told_by_lightning
+from impasto.commands.arguments import names_of, told_by_lightning
+from impasto.commands.idle import Needs, only_with, refuse_idle
 from impasto.commands.run_checks import (
     checkpoint_to_go_on_from,
     has_bf16,
@@ -54,6 +55,12 @@ class TrainingCLI(LightningCLI):
     the run, as shells and schedulers expect it (143: SIGTERM).
     """
 
+    # What options need in order to act.
+    needs: ClassVar[Needs] = {
+        "model.gap_photos": only_with("model.loss.balance", "relative", "dynamic"),
+        "model.loss.secondary_layers": only_with("model.loss.secondary_weight"),
+        "previews.photos": only_with("previews.every_n_steps"),
+    }
     status = 0
     new = False  # whether this run made its folder
     rehearsal: TemporaryDirectory[str] | None = None  # folder of a --trainer.fast_dev_run
@@ -106,6 +113,7 @@ class TrainingCLI(LightningCLI):
             command._action_groups = sorted(command._action_groups, key=_is_lightnings)
         super().parse_arguments(parser, args)
         config = self.config[self.config.subcommand]
+        refuse_idle(names_of(args), config, self.needs)
         config.run = (
             config.run or config.trainer.default_root_dir or f"runs/{self.default_run(config)}"
         )

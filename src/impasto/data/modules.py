@@ -124,11 +124,23 @@ class Photos(pl.LightningDataModule):
         source: sources.Source = []
         if isinstance(self.photos, str):
             source = self.photos if is_hub_id(self.photos) else find_parquet(self.photos)
+        self._say_idle(source)
         if not source:
             return sources.FolderPhotos(self.photos)
         if self.streaming:
             return StreamedPhotos(source, self.split, self.image_column, self.val_photos)
         return sources.DatasetPhotos(source, self.split, self.image_column)
+
+    def _say_idle(self, source: sources.Source) -> None:
+        """Name the options that act on datasets only, if they were given for other photos."""
+        idle = ["split"] if self.split != "train" and not isinstance(source, str) else []
+        if not source:
+            idle += ["image_column"] if self.image_column else []
+            idle += ["streaming"] if self.streaming else []
+        if idle:
+            names = " and ".join(f"--data.{name}" for name in idle)
+            kind = "Parquet files" if source else "photos in files"
+            _LOG.warning("%s: no effect on %s", names, kind)
 
     def _read(self, photos: Any, indices: Iterable[int]) -> Float[Tensor, "n 3 s s"]:
         skipped: Skipped = []

@@ -275,7 +275,9 @@ def way_of_reference(reference: Reference, painting: Tensor, size: int) -> Way:
         def on_step(_: int, frame: int, step: int, __: dict[str, float]) -> None:
             tell(f"step {step}", frame)
 
-        found = optimize_clip(frames, [painting], loss, reference.options, clip, on_step=on_step)
+        found = optimize_clip(
+            np.stack(frames), [painting], loss, reference.options, clip, on_step=on_step
+        )
         return [(255 * each).round().astype(np.uint8) for each in found], {}
 
     settings = {**reference.settings(), "clip": vars(clip), "painting": digest(painting)}

@@ -69,7 +69,8 @@ def style_parts(style: str, names: Sequence[str] = ()) -> dict[str, Number]:
         names: known styles; one of them may itself contain "=" or ",".
 
     Raises:
-        ValueError: a repeated name, a weight that is not a number, or weights for some names only.
+        ValueError: a repeated name, a weight that is not a number, weights for some names only, or
+            a share for a single name.
     """
     if style in names:
         return {style: 1.0}
@@ -88,5 +89,10 @@ def style_parts(style: str, names: Sequence[str] = ()) -> dict[str, Number]:
     if 0 < weighted < len(parts):
         raise ValueError(
             f"style {style!r}: give a weight to every style, or to none, which mixes equal parts"
+        )
+    if len(parts) == 1 and any(0 < weight < math.inf and weight != 1 for weight in parts.values()):
+        raise ValueError(
+            f"style {style!r}: one style has no share; give its name, and --strength to paint it "
+            "weakly"
         )
     return parts
