@@ -13,7 +13,9 @@ NEEDS = {
     "size": only_with("what", "training", "loss", "reference", "optimizers"),
     "batch": _MADE,
     "width": _MADE,
-    "rounds": only_with("what", "training", "loss", "reference", "inference"),
+    "rounds": only_with("what", "training", "loss", "reference", "inference", "video"),
+    "network": only_with("what", "inference", "video"),
+    "files": only_with("what", "inference", "video"),
     "photos": only_with("what", "training", "optimizers"),
     "num_workers": Need(
         "acts only with --what training and --photos; give both, or leave it out",
@@ -23,7 +25,6 @@ NEEDS = {
     option: only_with("what", what)
     for what, options in {
         "training": ("quick", "compile", "batches"),
-        "inference": ("network", "files"),
         "optimizers": ("painting", "steps"),
     }.items()
     for option in options
