@@ -14,7 +14,7 @@ LAYERS = {
     "perceptual": 3, "data": 3,
     "networks": 4,
     "training": 5, "reference": 5, "inference": 5,
-    "benchmark": 6, "export": 6, "demo": 6, "reference_video": 6,
+    "reference_video": 6, "benchmark": 6, "export": 6, "demo": 6,
     "evaluation": 7,
     "commands": 8, "__main__": 9,
 }  # fmt: skip
