@@ -134,10 +134,26 @@ def test_optimize_commands(line: str, newcomer: Path) -> None:
     assert "done after 2 steps" in script(newcomer, line, *shrunk)
 
 
-@pytest.mark.parametrize("line", [line for line in COMMANDS if "evaluate.py" in line])
+@pytest.mark.parametrize("line", [line for line in COMMANDS if "evaluate.py" in line and "--clips" not in line])
 def test_evaluate_commands(line: str, newcomer: Path) -> None:
     shrunk = ["--size=48", "--style_size=48", "--steps=1" if "--axes" in line else "--marks=[1]", "--costs=false"]
     assert "report.md" in script(newcomer, line, *shrunk)
+
+
+def test_evaluate_command_for_clips(newcomer: Path) -> None:
+    pytest.importorskip("av", reason="the video extra is not installed")
+    pytest.importorskip("cv2", reason="the video extra is not installed")
+    from impasto.video.reading import open_clip
+    from impasto.video.writing import ClipWriter
+
+    clip = open_clip(newcomer / "photos")
+    writer = ClipWriter(newcomer / "walk.mp4", clip, clip.size, identity="")
+    for frame in clip.frames():
+        writer.write(frame)
+    writer.finish()
+    (line,) = [line for line in COMMANDS if "--clips" in line]
+    assert "report.md" in script(newcomer, line, "--size=48", "--frames=3")
+    assert (newcomer / "report" / "walk_gallery_steady.mp4").exists()
 
 
 @pytest.mark.parametrize("line", [line for line in COMMANDS if "benchmark.py" in line])
