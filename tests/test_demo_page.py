@@ -3,6 +3,7 @@
 import base64
 import io
 import os
+import re
 import shutil
 import threading
 import time
@@ -14,12 +15,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from exported import exported
 from pictures import save
 from PIL import Image
+from scipy.ndimage import uniform_filter
 
 from impasto import Stylizer
 from impasto.demo.runtime import find_runtime
-from impasto.demo.server import open_server
+from impasto.demo.server import PAGE, open_server
 from impasto.export import ExportOptions, export_network
 from impasto.networks.adain import AdaINNet
 from impasto.networks.predictor import AnyStyleNet, with_basis
@@ -65,6 +68,19 @@ class Page:
             "for (const kind of ['input', 'change']) it.dispatchEvent(new Event(kind))", name, value,
         )  # fmt: skip
 
+    def shown(self, name: str) -> bool:
+        return self.driver.find_element("id", name).is_displayed()
+
+    def drop(self, file: Path, kind: str, on: str) -> None:
+        self.js(
+            "const data = new DataTransfer();"
+            "const bytes = Uint8Array.from(atob(arguments[0]), (letter) => letter.charCodeAt(0));"
+            "data.items.add(new File([bytes], arguments[1], { type: arguments[2] }));"
+            "const drop = new DragEvent('drop', { dataTransfer: data, bubbles: true, cancelable: true });"
+            "document.getElementById(arguments[3]).dispatchEvent(drop)",
+            base64.b64encode(file.read_bytes()).decode(), file.name, kind, on,
+        )  # fmt: skip
+
     def check(self, name: str, value: bool) -> None:
         """Sets a box, as a click does."""
         if self.js(f"return document.getElementById('{name}').checked") != value:
@@ -90,6 +106,46 @@ class Page:
         self.until(lambda: self.js("return !document.getElementById('download').disabled"))
         picture = self.js("return document.getElementById('picture').toDataURL('image/png')")
         return np.asarray(Image.open(io.BytesIO(base64.b64decode(picture.split(",")[1]))).convert("RGB"))
+
+
+SIDES = (320, 192)  # of the clip, in pixels
+STILL, MOVING = (0, 0, 130, 192), (190, 0, 320, 192)  # boxes of it
+
+
+def clip(frames: int = 24, noise: float = 6) -> np.ndarray:
+    """Frames of T×H×W×3 bytes: still and noisy on the left, with a square that moves over stripes on the right."""
+    random, (width, height) = np.random.default_rng(0), SIDES
+    y, x = np.mgrid[:height, :width]
+    ground = 110 + 50 * np.sin(x / 9) + 40 * np.sin(y / 7)
+    made = np.repeat(ground[None, ..., None], frames, axis=0).repeat(3, axis=3)
+    for number, frame in enumerate(made):
+        top = 10 + 12 * (number % 12)
+        frame[top : top + 40, MOVING[0] + 20 : MOVING[2] - 20] = 250
+    return np.clip(made + random.normal(0, noise, made.shape), 0, 255).round().astype(np.uint8)
+
+
+def camera_file(path: Path) -> Path:
+    """The clip as Y4M, which Chromium plays as what its camera sees."""
+    width, height = SIDES
+    with path.open("wb") as file:
+        file.write(f"YUV4MPEG2 W{width} H{height} F12:1 Ip A1:1 C420jpeg\n".encode())
+        for frame in clip():
+            y, cb, cr = Image.fromarray(frame).convert("YCbCr").split()
+            half = (width // 2, height // 2)
+            file.write(b"FRAME\n" + y.tobytes() + cb.resize(half).tobytes() + cr.resize(half).tobytes())
+    return path
+
+
+def clip_file(path: Path) -> Path:
+    """The clip as WebM (VP8), which every browser plays; with enough bits to keep the noise."""
+    av = pytest.importorskip("av", reason="needs the extra `video`")
+    with av.open(str(path), "w") as file:
+        stream = file.add_stream("libvpx", rate=12)
+        (stream.width, stream.height), stream.pix_fmt, stream.bit_rate = SIDES, "yuv420p", 8_000_000
+        for frame in clip():
+            file.mux(stream.encode(av.VideoFrame.from_ndarray(frame)))
+        file.mux(stream.encode(None))
+    return path
 
 
 @contextmanager
@@ -130,6 +186,8 @@ def driver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     for argument in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--window-size=1280,860",
                      "--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"):  # fmt: skip
         options.add_argument(argument)
+    sees = camera_file(tmp_path_factory.mktemp("camera") / "sees.y4m")
+    options.add_argument(f"--use-file-for-fake-video-capture={sees}")
     downloads = {"download.default_directory": str(tmp_path_factory.mktemp("downloads"))}
     options.add_experimental_option("prefs", downloads)
     driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(chromedriver))
@@ -296,6 +354,7 @@ def test_the_camera_is_painted_live_and_taken(page: Page) -> None:
     page.until(lambda: page.text("timing").startswith("256 ×"))
     assert page.painted().std() > 10
     assert page.js("return document.getElementById('camera').srcObject") is None
+    assert not page.shown("steady-row")
 
 
 @pytest.mark.parametrize(("width", "height"), [(390, 844), (320, 568), (844, 390)])
@@ -391,13 +450,7 @@ def test_paintings_are_dropped_mixed_and_weakened_as_in_python(
         page.until(lambda: page.names() == ["first"])
         assert_same(page.painted(), Stylizer(any_network, first), photo)
         assert page.js("return document.querySelectorAll('#styles .swatch canvas').length") == 1
-        page.js(
-            "const data = new DataTransfer();"
-            "const bytes = Uint8Array.from(atob(arguments[0]), (letter) => letter.charCodeAt(0));"
-            "data.items.add(new File([bytes], 'second.png', { type: 'image/png' }));"
-            "const drop = new DragEvent('drop', { dataTransfer: data, bubbles: true, cancelable: true });"
-            "document.getElementById('styles').dispatchEvent(drop)", base64.b64encode(second.read_bytes()).decode(),
-        )  # fmt: skip
+        page.drop(second, "image/png", on="styles")
         page.until(lambda: page.names() == ["first", "second"])
         assert page.shares() == ["0 %", "100 %"]
         page.mix({0: 30, 1: 70})
@@ -417,3 +470,170 @@ def test_a_missing_reader_is_said(driver: Any, any_network: Path, runtime: Path,
         page = Page(driver)
         page.open(address, expect="Not ready")
         assert "gallery.style.onnx" in page.text("message")
+
+
+def script_of_steady_frames() -> str:
+    """The page's own code of that section, which needs nothing else of the page."""
+    (code,) = re.findall(r"// ---- steady frames.*?(?=// ---- the camera)", PAGE.read_text(), re.DOTALL)
+    return code
+
+
+def steadied(driver: Any, frames: list[np.ndarray], paintings: list[np.ndarray]) -> tuple[np.ndarray, float]:
+    """What the page makes of two frames and of the painting before, and the least of its milliseconds."""
+    height, width, _ = frames[0].shape
+    rgba = [np.dstack([frame, np.full((height, width), 255, np.uint8)]) for frame in frames]
+    texts = [base64.b64encode(values.tobytes()).decode() for values in [*rgba, *paintings]]
+    result, milliseconds = driver.execute_script(
+        script_of_steady_frames()
+        + """
+        const [texts, width, height] = arguments;
+        const [first, second, previous, painted] = texts.map(
+          (text) => Uint8ClampedArray.from(atob(text), (letter) => letter.charCodeAt(0)));
+        const before = { photo: new ImageData(first, width, height), painted: previous };
+        const photo = new ImageData(second, width, height), times = [];
+        let result;
+        for (let round = 0; round < 21; round++) {
+          const started = performance.now();
+          result = steadied(photo, painted, before);
+          times.push(performance.now() - started);
+        }
+        let text = "";
+        for (const value of result) text += String.fromCharCode(value);
+        return [btoa(text), Math.min(...times)];
+        """,
+        texts, width, height,
+    )  # fmt: skip
+    return np.frombuffer(base64.b64decode(result), np.uint8).reshape(height, width, 3), milliseconds
+
+
+def test_where_nothing_moves_the_previous_painting_is_blended_in(driver: Any) -> None:
+    """Against the formula in numpy and scipy, on a picture that is no square, with noise, and with a movement."""
+    random, (first, second) = np.random.default_rng(1), clip(2, noise=3)
+    previous, painted = (random.integers(0, 256, first.shape, dtype=np.uint8) for _ in range(2))
+    shown, _ = steadied(driver, [first, second], [previous, painted])
+    change = np.abs(second.astype(float) - first).mean(axis=2)
+    t = ((12 - uniform_filter(change, 5, mode="nearest")) / 8).clip(0, 1)
+    share = 0.8 * (3 * t**2 - 2 * t**3)[..., None]
+    expected = painted + share * (previous.astype(float) - painted)
+    assert np.abs(shown - expected).max() <= 0.51
+    moved = t == 0
+    assert 0.02 < moved.mean() < 0.5 and np.array_equal(shown[moved], painted[moved])
+    assert share[:, : STILL[2]].mean() > 0.7  # noise is no movement
+    # The same photo: the whole of it. Another one: the painting as it is.
+    same, _ = steadied(driver, [first, first], [previous, painted])
+    assert np.abs(same - (0.2 * painted + 0.8 * previous.astype(float))).max() <= 0.51
+    other, _ = steadied(driver, [first, 255 - first], [previous, painted])
+    assert np.array_equal(other, painted) or (other == painted).mean() > 0.98
+
+
+def test_steadying_takes_little_of_a_frame(driver: Any) -> None:
+    frames = [np.asarray(Image.fromarray(frame).resize((640, 360))) for frame in clip(2)]
+    _, milliseconds = steadied(driver, frames, frames)
+    print(f"640×360: {milliseconds:.1f} ms")
+    assert milliseconds < 40  # some 5 ms where the machine has nothing else to do
+
+
+# Distinct pictures of the page's canvas; of each two in a row, the mean change in two boxes.
+FLICKER = """
+const [number, boxes, done] = [arguments[0], arguments[1], arguments[2]], found = [];
+let last = null;
+const look = () => {
+  const canvas = document.getElementById("picture"), { width, height } = canvas;
+  const { data } = canvas.getContext("2d").getImageData(0, 0, width, height);
+  if (last && last.length === data.length && data.some((level, at) => level !== last[at])) {
+    found.push(boxes.map(([left, top, right, bottom]) => {
+      let sum = 0, count = 0;
+      for (let y = Math.ceil(top * height); y < Math.floor(bottom * height); y++) {
+        for (let x = Math.ceil(left * width); x < Math.floor(right * width); x++) {
+          for (let k = 4 * (y * width + x); k % 4 < 3; k++, count++) sum += Math.abs(data[k] - last[k]);
+        }
+      }
+      return sum / count;
+    }));
+  }
+  last = data;
+  if (found.length < number) requestAnimationFrame(look); else done(found);
+};
+look();
+"""
+
+
+def flicker(page: Page, steady: bool) -> tuple[float, float]:
+    """Median change between frames that are shown one after the other: of the still part, and of the moving one."""
+    page.check("steady", steady)
+    time.sleep(0.5)
+    boxes = [[box[0] / SIDES[0], box[1] / SIDES[1], box[2] / SIDES[0], box[3] / SIDES[1]] for box in (STILL, MOVING)]
+    still, moving = np.median(page.driver.execute_async_script(FLICKER, 16, boxes), axis=0)
+    return float(still), float(moving)
+
+
+@pytest.fixture
+def plain(driver: Any, runtime: Path, tmp_path: Path) -> Iterator[Page]:
+    """The page with a network that gives back the photo, so that only the photo's noise and movement are seen."""
+    page = Page(driver)
+    driver.set_script_timeout(SECONDS)
+    with served(exported(tmp_path / "photo.onnx"), runtime) as address:
+        page.open(f"{address}?backend=wasm")
+        yield page
+
+
+@pytest.mark.parametrize("kind", ["camera", "clip"])
+def test_the_camera_and_a_clip_are_steady_where_nothing_moves(kind: str, plain: Page, tmp_path: Path) -> None:
+    assert not plain.shown("steady-row")
+    if kind == "camera":
+        plain.click("open-camera")
+    else:
+        plain.drop(clip_file(tmp_path / "trip.webm"), "video/webm", on="frame")
+    plain.until(lambda: "frames/s" in plain.text("timing"))
+    assert plain.shown("steady-row") and plain.js("return document.getElementById('steady').checked")
+    assert plain.text("close-camera") == ("Close camera" if kind == "camera" else "Close the clip")
+    (on, moving), (off, moving_off) = flicker(plain, True), flicker(plain, False)
+    print(f"{kind}: still {off:.2f} to {on:.2f}, moving {moving_off:.2f} to {moving:.2f}")
+    assert 0 < on < 0.4 * off
+    assert moving > 0.5 * moving_off > off  # most of the box is ground, which is steadied
+    if kind == "clip":
+        # Without the switch, it is what was painted: here, the frame itself. The clip has no more pixels than these.
+        plain.js("document.getElementById('camera').pause()")
+        time.sleep(1)
+        apart = plain.js(
+            """
+            const shown = document.getElementById("picture"), canvas = document.createElement("canvas");
+            [canvas.width, canvas.height] = [shown.width, shown.height];
+            const context = canvas.getContext("2d", { willReadFrequently: true });
+            context.imageSmoothingQuality = "high";
+            context.drawImage(document.getElementById("camera"), 0, 0, canvas.width, canvas.height);
+            const of = (it) => it.getContext("2d").getImageData(0, 0, it.width, it.height).data, frame = of(canvas);
+            return of(shown).reduce((most, level, at) => Math.max(most, Math.abs(level - frame[at])), 0);
+            """
+        )
+        assert apart == 0
+    plain.click("shoot")
+    plain.until(lambda: plain.text("timing").startswith("320 × 192"))
+    assert not plain.shown("steady-row") and not plain.shown("camera")
+    assert plain.js("return document.getElementById('camera').getAttribute('src')") is None
+    plain.click("download")
+    plain.until((plain.driver.downloads / f"{'camera' if kind == 'camera' else 'trip'}_wave.png").exists)
+
+
+def test_another_style_is_not_blended_with_the_one_before(plain: Page, tmp_path: Path) -> None:
+    """Of two styles: the frame after a tap is painted in the new one alone."""
+    alike = re.search(r"function alike.*?\n}", PAGE.read_text(), re.DOTALL)
+    assert alike
+    frame = "({ photo: { width: 4, height: 3 }, mixture: Float32Array.of(1, 0) })"
+    cases = {
+        f"alike(null, {frame})": False, f"alike({frame}, {frame})": True,
+        f"alike({frame}, {{ ...{frame}, mixture: Float32Array.of(0, 1) }})": False,
+        f"alike({frame}, {{ ...{frame}, mixture: null }})": False,
+        f"alike({frame}, {{ ...{frame}, mixture: Float32Array.of(1) }})": False,
+        f"alike({frame}, {{ ...{frame}, photo: {{ width: 3, height: 4 }} }})": False,
+    }  # fmt: skip
+    assert plain.js(f"{alike[0]} return [{', '.join(cases)}]") == [*cases.values()]
+
+
+def test_a_clip_that_cannot_be_played_is_said_and_the_photo_stays(plain: Page, photo: Path, tmp_path: Path) -> None:
+    plain.give(photo)
+    before = plain.painted()
+    (tmp_path / "broken.mp4").write_bytes(b"no clip")
+    plain.drop(tmp_path / "broken.mp4", "video/mp4", on="frame")
+    plain.until(lambda: "“broken.mp4” cannot be played here. MP4 and WebM usually can." in plain.text("message"))
+    assert np.array_equal(plain.painted(), before) and not plain.shown("camera")
