@@ -33,7 +33,7 @@ OnStep = Callable[[int, Tensor, dict[str, float]], None]
 class Anchor:
     """A picture to stay near to: adds weight · mean(mask · (picture − image)²) to the loss.
 
-    The mean is over all pixels (Ruder et al. 2016, section 4.2). So a pixel's pull does not depend
+    The mean is over all pixels (Ruder et al. 2016). So a pixel's pull does not depend
     on how many others are held.
 
     Args:

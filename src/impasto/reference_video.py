@@ -108,7 +108,7 @@ def _carried(
 ) -> tuple[Float32[ndarray, "h w 3"], Bool[ndarray, "h w"]]:
     """Return other frames' paintings warped to a frame, and where their motion can be trusted.
 
-    The first of the paintings that can be trusted decides a pixel (Ruder et al. 2016, section 4.3).
+    The first of the paintings that can be trusted decides a pixel (Ruder et al. 2016).
     Where none can, the pixel is that of the photo.
 
     Args:

@@ -238,7 +238,7 @@ def _flow(start: ndarray, end: ndarray, fine: bool = False) -> ndarray:
 
 
 def _trusted(flow: ndarray, back: ndarray) -> ndarray:
-    """Return which pixels to trust by the rules of Ruder et al. 2016, section 4.2.
+    """Return which pixels to trust by the rules of Ruder et al. 2016.
 
     The pixel's origin lies inside the frame. The flow back from there leads to the pixel again; it
     does not where the pixel was covered. The flow changes little around it; at the edge of a moving
