@@ -53,37 +53,39 @@ def canvas(
         right: positions of the columns in pixels, of any sign.
         amplitude: standard deviation in grey levels.
     """
-    along, across, phase = _waves(down.device)
-    x = along * right
-    y = across * down + phase
+    number = torch.arange(1, 65, device=down.device)[:, None]
+    length, direction, phase = (number * (1 / 1.22074408460576**power) % 1 for power in (1, 2, 3))
+    radians = 2 * math.pi / (12 * (40 / 12) ** length)  # per pixel
+    x = radians * (math.pi * direction).cos() * right
+    y = radians * (math.pi * direction).sin() * down + 2 * math.pi * phase
     waves = y.cos().T @ x.cos() - y.sin().T @ x.sin()  # cos(x + y), summed over the waves
-    return amplitude / 255 * math.sqrt(2 / len(phase)) * waves
+    return amplitude / 255 * math.sqrt(2 / len(number)) * waves
 
 
 def canvas_at(
-    down: Float[Tensor, "*shape"], right: Float[Tensor, "*shape"], amplitude: float
-) -> Float[Tensor, "*shape"]:
+    down: Float[Tensor, "*b h w"], right: Float[Tensor, "*b h w"], amplitude: float
+) -> Float[Tensor, "*b h w"]:
     """Return the pattern of `canvas` at any positions, one for each pixel.
+
+    Between whole positions it is interpolated with a cubic, to 3 % of the amplitude. The waves
+    themselves, at each pixel, would take six times as long.
 
     Args:
         down: distance of each pixel from the first row, in pixels, also between rows.
         right: distance from the first column.
         amplitude: standard deviation in grey levels.
     """
-    total = torch.zeros_like(down)
-    # One wave at a time, because all 64 would take 64 times the memory of the picture.
-    for along, across, phase in zip(*_waves(down.device), strict=True):
-        total += (along * right + across * down + phase).cos()
-    return amplitude / 255 * math.sqrt(2 / 64) * total
-
-
-def _waves(device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the radians per pixel right and down, and the phase, of the 64 waves, each 64×1."""
-    number = torch.arange(1, 65, device=device)[:, None]
-    length, direction, phase = (number * (1 / 1.22074408460576**power) % 1 for power in (1, 2, 3))
-    radians = 2 * math.pi / (12 * (40 / 12) ** length)  # per pixel
-    angle = math.pi * direction
-    return radians * angle.cos(), radians * angle.sin(), 2 * math.pi * phase
+    spans = []
+    for place in (down, right):
+        first, last = (int(value) for value in torch.stack(place.aminmax()).floor())
+        spans.append(torch.arange(first - 1, last + 3, device=down.device))
+    rows, columns = spans
+    pattern = canvas(rows, columns, amplitude).to(down.dtype)
+    x = (right - columns[0]) * (2 / (len(columns) - 1)) - 1
+    y = (down - rows[0]) * (2 / (len(rows) - 1)) - 1
+    grid = torch.stack([x, y], -1).reshape(1, -1, down.shape[-1], 2)
+    found = F.grid_sample(pattern[None, None], grid, mode="bicubic", align_corners=True)
+    return found.reshape(down.shape)
 
 
 def padding(image: Tensor, axis: int, margin: int, multiple: int) -> tuple[Tensor, Tensor]:
