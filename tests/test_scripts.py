@@ -103,6 +103,9 @@ def test_training_help_has_every_option_of_ours_with_its_default(command: str) -
         (["fit", "--data.crops", "256"], "--data.crops: no such option; did you mean --data.crop? (--help lists"),
         (["fit", "--ckpt-path=last"], "--ckpt-path: no such option; did you mean --ckpt_path?"),
         (["fit", "--model.los.network=vgg16"], "--model.los.network: no such option; did you mean --model.loss.netw"),
+        (["fit", "--data.batch_size", "many"], "--data.batch_size many: must be a whole number (--help lists the opt"),
+        (["fit", "--model.learning_rate=fast"], "--model.learning_rate fast: must be a number (--help lists"),
+        (["fit", "--minutes", "soon"], "--minutes soon: must be a number (--help lists"),
     ],
 )
 def test_mistakes_in_training_options_are_told_at_once(arguments: list[str], message: str) -> None:
@@ -146,6 +149,8 @@ def test_shipped_configs_are_found_from_any_folder(tmp_path: Path) -> None:
 def test_options_of_lightning_and_parts_of_options_are_let_through() -> None:
     given = "fit -c a.yaml --trainer.devices=2 --model.styles.wave w.jpg --model.styles={} --model.styles.wave.artist X"
     given += " --model.loss loss.yaml --model.loss.style_layers.relu1_1 2 --data.photos+=b --print_config=skip_unset"
+    given += " --data.crop=256 --model.learning_rate 1e-3 --model.canvas=null --trainer.max_steps=-1 --minutes .5"
+    given += " --seed_everything true --model.warmup_steps 1_000"
     assert not answered("train", given.split())
 
 

@@ -10,6 +10,8 @@ from itertools import pairwise
 from impasto.spelling import did_you_mean, printable
 
 _TASKS = {"fit": "train, or resume", "validate": "measure the losses on the photos kept back"}
+# A number, or a word that YAML reads as none; `--seed_everything true` draws a seed.
+_NUMBER = r"[-+]?[\d._]+(e[-+]?\d+)?|null|none|~|true|false"
 # Options of Lightning that are not listed here.
 _LIGHTNINGS = ("trainer", "optimizer", "lr_scheduler")
 
@@ -53,7 +55,7 @@ The run
   -c FILE, --config FILE          options from a YAML file; may be repeated
   --run FOLDER                    folder for all files of the run [runs/NAME]
   --trainer.max_steps N           length of the run in steps [{max_steps}]
-  --minutes N                     length of the run by the clock: the learning
+  --minutes X                     length of the run by the clock: the learning
                                   rate is 0 at the end, on any machine
   --ckpt_path WHICH               resume from: last, auto (the last, or a new
                                   run) or a file
@@ -230,7 +232,8 @@ def answered(command: str, arguments: list[str]) -> bool:
         arguments: the command line after the command's name.
 
     Raises:
-        ValueError: no task, an unknown one, or an unknown option; the message is one line.
+        ValueError: no task, an unknown one, an unknown option, or a text where a number should be;
+            the message is one line.
     """
     task = next((word for word in arguments if word in _TASKS), None)
     if {"-h", "--help"} & set(arguments):
@@ -252,6 +255,7 @@ def answered(command: str, arguments: list[str]) -> bool:
                 f"{printable(option)}: no such option; {did_you_mean(option, names)}"
                 "(--help lists the options)"
             )
+    _check_numbers(help_text(command, "fit"), arguments)
     return False
 
 
@@ -263,6 +267,20 @@ def _check_named_painting(command: str, arguments: list[str]) -> None:
             raise ValueError(
                 f"--model.styles {printable(value)}: give the painting a name, such as "
                 f"--model.styles.my_painting {printable(value)}"
+            )
+
+
+def _check_numbers(text: str, arguments: list[str]) -> None:
+    """Raise ValueError for an option of the help that takes a number, and is given a text.
+
+    The parser would say so too, but only after Lightning is imported.
+    """
+    kinds = dict(re.findall(r"^  (--[a-z][\w.]*) (N|PIXELS|X)\b", text, re.MULTILINE))
+    for option, value in pairwise(part for word in arguments for part in word.split("=", 1)):
+        if option in kinds and not re.fullmatch(_NUMBER, value, re.IGNORECASE):
+            kind = "a number" if kinds[option] == "X" else "a whole number"
+            raise ValueError(
+                f"{option} {printable(value)}: must be {kind} (--help lists the options)"
             )
 
 
