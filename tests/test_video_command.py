@@ -130,8 +130,8 @@ def test_styles_change_from_one_time_to_the_next(second: float, weights: tuple[f
 
 def test_a_clip_in_changing_styles(video) -> None:
     status, lines, _ = video("clip.mp4", *NETWORK, "-s", "0:night, 1:wave", "--duration", 1.2, "--steady", 0)
-    assert status == 0 and lines[0].startswith("stylized/clip_two_night_to_wave.mp4")
-    first, last = decoded(Path("stylized/clip_two_night_to_wave.mp4"))[::28]
+    assert status == 0 and lines[0].startswith("stylized/clip_two_night-to-wave_steady-0_for-1.2s.mp4")
+    first, last = decoded(Path("stylized/clip_two_night-to-wave_steady-0_for-1.2s.mp4"))[::28]
     for (_, frame), style, source in ((first, "night", 0), (last, "wave", 28)):
         photo = Image.fromarray(decoded(Path("clip.mp4"))[source][1])
         painting = np.asarray(Stylizer("two.safetensors", style, device="cpu")(photo))

@@ -16,6 +16,7 @@ from torch import Tensor
 
 import impasto
 from impasto.choices import Audio
+from impasto.commands.painting import label
 from impasto.commands.progress import bar
 from impasto.images import Picture, from_pil, scaled, write_image
 from impasto.images.sheets import contact_sheet
@@ -69,22 +70,32 @@ class Painted:
         clip: the clip.
         painter: paints its frames.
         times: its styles, from `style_times`.
-        label: what the name of the result adds to that of the clip.
         network: file of the network.
+
+    Attributes:
+        codes: the code of each style.
+        label: what the name of the result adds to that of the clip.
     """
 
     clip: Clip
     painter: SteadyPainter
     times: Times
-    label: str
     network: Path
     codes: list[Tensor] = field(init=False)
+    label: str = field(init=False)
 
     def __post_init__(self) -> None:
-        stylizer = self.painter.stylizer
-        self.codes = [stylizer.bound(style).code for _, style in self.times]
-        later = [re.sub(r"[^\w.+-]+", "-", Path(str(style)).stem) for _, style in self.times[1:]]
-        self.label = "_to_".join([self.label, *later])
+        clip, stylizer = self.clip, self.painter.stylizer
+        bound = [stylizer.bound(style) for _, style in self.times]
+        self.codes = [each.code for each in bound]
+        parts = [
+            (True, label(bound[0], self.network, *bound[1:])),
+            (self.painter.steady != 0.5, f"steady-{self.painter.steady:g}"),
+            (clip.start > 0, f"from-{float(clip.start):g}s"),
+            (clip.duration is not None, f"for-{float(clip.duration or 0):g}s"),
+            (clip.fps is not None, f"{float(clip.fps or 0):g}fps"),
+        ]
+        self.label = "_".join(part for differs, part in parts if differs)
 
     def code(self, second: float) -> Tensor:
         """Return the style at a time of the result: between two styles, their mixture."""

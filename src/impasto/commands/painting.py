@@ -69,19 +69,18 @@ def styles_table(painter: Painter) -> str:
     return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
 
 
-def label(stylizer: Stylizer, network: Path) -> str:
+def label(stylizer: Stylizer, network: Path, *later: Stylizer) -> str:
     """Return what a result's file name adds to the photo's name.
 
     It names the network, the style and the options, so that different pictures of the same photo
     get different names.
+
+    Args:
+        stylizer: paints the photo, or the beginning of a clip.
+        network: file of the network.
+        later: stylizers with the later styles of a clip.
     """
-    mixture = stylizer.mixture
-    if stylizer.painter.any_picture:
-        mixture = {Path(name).stem: weight for name, weight in mixture.items()}
-    style = "+".join(
-        f"{name}-{100 * weight:.0f}" if len(mixture) > 1 else name
-        for name, weight in mixture.items()
-    )
+    style = "-to-".join(_style_label(each) for each in (stylizer, *later))
     parts = [
         (True, network.stem),
         (len(stylizer.painter.styles) != 1, style),
@@ -92,6 +91,17 @@ def label(stylizer: Stylizer, network: Path) -> str:
         (stylizer.tile != "auto", f"tile-{stylizer.tile}"),
     ]
     return re.sub(r"[^\w.+-]+", "-", "_".join(part for differs, part in parts if differs))
+
+
+def _style_label(stylizer: Stylizer) -> str:
+    """Return the names of a stylizer's styles, with their shares in hundredths."""
+    mixture = stylizer.mixture
+    if stylizer.painter.any_picture:
+        mixture = {Path(name).stem: weight for name, weight in mixture.items()}
+    return "+".join(
+        f"{name}-{100 * weight:.0f}" if len(mixture) > 1 else name
+        for name, weight in mixture.items()
+    )
 
 
 def to_standard_output(stylize: Callable[[Path], int]) -> int:

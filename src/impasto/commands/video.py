@@ -94,8 +94,7 @@ def stylize_clip(
         weights, times[0][1], strength=strength, keep_colors=keep_colors, size=size, stroke=stroke,
         device=device, backend=backend, tile=tile,
     )  # fmt: skip
-    label = painting.label(stylizer, weights)
-    job = clips.Painted(found, SteadyPainter(stylizer, steady), times, label, weights)
+    job = clips.Painted(found, SteadyPainter(stylizer, steady), times, weights)
     if preview:
         return clips.preview(job, Path(output).expanduser(), preview, overwrite)
     return clips.stylize(job, Path(output).expanduser(), crf, audio, overwrite)
