@@ -126,7 +126,20 @@ def test_train_any_command(newcomer: Path) -> None:
     assert "--network runs/any/any.safetensors --style PAINTING" in script(newcomer, line, *shrunk)
 
 
-@pytest.mark.parametrize("line", [line for line in COMMANDS if "optimize.py" in line])
+def test_optimize_command_for_clips(newcomer: Path) -> None:
+    pytest.importorskip("av", reason="the video extra is not installed")
+    pytest.importorskip("cv2", reason="the video extra is not installed")
+    from test_video_command import film  # needs av
+
+    film(newcomer / "clip.mp4", 3)
+    (line,) = [line for line in COMMANDS if "optimize.py clip" in line]
+    said = script(
+        newcomer, line, "--size=64", "--style-size=64", "--steps=2", "--clip.steps=1", "--loss.network=compact"
+    )
+    assert "done: painted.mp4, 3 frames" in said and (newcomer / "painted.mp4").exists()
+
+
+@pytest.mark.parametrize("line", [line for line in COMMANDS if "optimize.py photo" in line])
 def test_optimize_commands(line: str, newcomer: Path) -> None:
     shrunk = ["--size=96", "--steps=2", "--snapshots=[1]", "--loss.network=compact"]
     if "--coarse" in line:
