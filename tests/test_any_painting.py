@@ -1,6 +1,7 @@
 """A network for any painting: the predictor, its training on many paintings, and pictures as styles."""
 
 import csv
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -47,8 +48,12 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def train(*more: str) -> int:
+    return train_any(SHRUNK, *more)
+
+
+def train_any(shrunk: Iterable[str], *more: str) -> int:
     paintings = ("--model.paintings=[many,few]", "--model.held_out=[many/0.png]")
-    return run("train-any", "fit", "--config", str(CONFIG), *paintings, *SHRUNK, *more)
+    return run("train-any", "fit", "--config", str(CONFIG), *paintings, *shrunk, *more)
 
 
 @pytest.fixture(scope="module")

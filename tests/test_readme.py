@@ -171,7 +171,8 @@ def test_evaluate_command_for_clips(newcomer: Path) -> None:
 
 @pytest.mark.parametrize("line", [line for line in COMMANDS if "benchmark.py" in line])
 def test_benchmark_commands(line: str, newcomer: Path) -> None:
-    said = script(newcomer, line, "--size=32", "--batch=1", "--batches=[1]", "--width=4", "--rounds=1")
+    # At 32 pixels, the compact network's memory is that of the measurement itself, and may be 0.
+    said = script(newcomer, line, "--size=96", "--batch=1", "--batches=[1]", "--width=4", "--rounds=1")
     rows = [row.split("|")[1:-1] for row in said.splitlines() if row.startswith("| ")]
     assert rows[1][0] == " usual recipe " and rows[1][1].endswith("(1.00) ") and rows[1][2].endswith("(1.00) ")
     assert len(rows) == 1 + 9 + (2 if "--quick" in line or "--photos" in line else 0), said
