@@ -2,6 +2,7 @@
 
 import math
 import re
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -85,7 +86,7 @@ def open_clip(
     )
 
 
-class Clip:
+class Clip(ABC):
     """An opened clip. `open_clip` makes one.
 
     Attributes:
@@ -161,13 +162,13 @@ class Clip:
         """Open the file for its other streams; None: it has none."""
         yield None
 
+    @abstractmethod
     def _open(self) -> None:
         """Find out what the file says about the clip: base, rate, count and seconds at least."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _decoded(self) -> Iterator[Timed]:
         """Yield the frames of the file, at least from `begin` on, with rising times."""
-        raise NotImplementedError
 
     def _shape(self, first: Timed | None) -> None:
         """Set size and shift by the first frame."""
