@@ -33,7 +33,7 @@ HEAVY = {
         "commands/train.py",
     },
     "datasets": {"data/sources.py"},
-    "av": {"video/reading.py", "video/writing.py"},
+    "av": {"video/pyav.py"},
     "cv2": {"video/motion.py"},
     "onnx": {"export/graphs.py", "export/quantized.py"},
     "onnxruntime": {"export/quantized.py", "inference/backends.py"},

@@ -42,7 +42,8 @@ from impasto.spelling import not_there
 from impasto.video import motion
 from impasto.video.clips import Frame
 from impasto.video.motion import Flicker, Motion
-from impasto.video.reading import natural, open_clip
+from impasto.video.reading import open_clip
+from impasto.video.reading.folders import natural
 from impasto.video.writing import ClipWriter
 from impasto.writing import new_file, one_line, write_text
 
