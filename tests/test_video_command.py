@@ -168,6 +168,21 @@ def test_killed_at_three_moments_it_continues_to_the_same_frames(folder, video) 
     assert not parts.exists()
 
 
+def test_a_second_run_of_the_same_command_is_refused(folder, video) -> None:
+    holding = (
+        "import sys, time; from pathlib import Path; from impasto.writing import lock_folder\n"
+        "lock_folder(Path('.twice.mp4.parts')); print('has it', flush=True); time.sleep(60)"
+    )
+    with subprocess.Popen([sys.executable, "-c", holding], stdout=subprocess.PIPE, text=True) as first:
+        assert first.stdout is not None and first.stdout.readline() == "has it\n"
+        status, lines, errors = video("clip.mp4", *NETWORK, "-s", "wave", "-o", "twice.mp4")
+        first.kill()
+    assert (status, lines) == (2, []) and len(errors) == 1
+    assert errors[0].startswith(f"impasto video: twice.mp4: process {first.pid} on ")
+    assert errors[0].endswith("is writing it: wait until it ends, or choose another --output")
+    assert video("clip.mp4", *NETWORK, "-s", "wave", "-o", "twice.mp4", "--duration", 0.2)[0] == 0, "it was killed"
+
+
 def test_ctrl_c_says_where_it_continues(video, monkeypatch) -> None:
     calls = iter(range(60))
     paint = SteadyPainter.__call__

@@ -3,7 +3,11 @@
 import errno
 import os
 import resource
+import shutil
 import signal
+import socket
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -12,7 +16,7 @@ from PIL import Image
 
 from impasto import commands as cli
 from impasto import writing
-from impasto.writing import FileError, check_folder, new_file, new_files, write_bytes
+from impasto.writing import FileError, check_folder, lock_folder, new_file, new_files, remove_locked, write_bytes
 
 
 def found(folder: Path) -> dict[str, bytes]:
@@ -138,3 +142,22 @@ def test_a_signal_that_is_ignored_stays_so(monkeypatch) -> None:
         assert came == [] and signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
     finally:
         signal.signal(signal.SIGHUP, before)
+
+
+def test_a_lock_ends_with_its_folder(tmp_path: Path) -> None:
+    """A folder that was removed, in whichever way, is locked again by another process."""
+    place = tmp_path / "run"
+    taking = (
+        "import sys; from pathlib import Path; from impasto.writing import FolderLocked, lock_folder\n"
+        "try:\n    lock_folder(Path(sys.argv[1]))\nexcept FolderLocked as error:\n    print(error.holder)"
+    )
+    other = lambda: subprocess.run([sys.executable, "-c", taking, place], capture_output=True, text=True).stdout  # noqa: E731
+    assert lock_folder(place) and not lock_folder(place), "its process may have it twice"
+    (place / "pictures").mkdir()
+    assert other() == f"process {os.getpid()} on {socket.gethostname()}\n"
+    remove_locked(place)
+    assert not place.exists() and other() == "" and place.exists()
+    shutil.rmtree(place)
+    assert lock_folder(place) and other() != ""
+    shutil.rmtree(place)
+    assert lock_folder(place) and other() != "", "the lock of the folder before is not taken for this one's"

@@ -1,6 +1,7 @@
 """Writing files whole or not at all.
 
-A file is written under a temporary name in its folder, and renamed when it is complete.
+A file is written under a temporary name in its folder, and renamed when it is complete. A folder
+that only one process may write to is locked.
 """
 
 import errno
@@ -8,10 +9,11 @@ import io
 import os
 import secrets
 import shutil
+import socket
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO, BinaryIO
 
 REASONS = {
     errno.ENOENT: "no such file",
@@ -21,11 +23,25 @@ REASONS = {
     errno.EEXIST: "exists already: choose another name, or pass --overwrite to replace it",
 }
 _TEMPORARY = ".impasto-{}.tmp"
+_LOCK = ".lock"  # the file in a folder that is locked
+_locks: dict[Path, IO[str]] = {}  # by folder, open until this process ends
 Begin = Callable[[str | Path], BinaryIO]  # begins a file with this path
 
 
 class FileError(ValueError):
     """A file cannot be written; the message is one line, "<path>: <reason>"."""
+
+
+class FolderLocked(ValueError):
+    """Another process has locked a folder.
+
+    Attributes:
+        holder: that process, as a message names it: "process 12 on host".
+    """
+
+    def __init__(self, folder: Path, holder: str) -> None:
+        super().__init__(one_line(folder, f"{holder} has locked it"))
+        self.holder = holder
 
 
 class _Draft(io.BufferedRandom):
@@ -167,6 +183,90 @@ def sweep(folder: Path) -> None:
         path.unlink(missing_ok=True)
 
 
+def lock_folder(folder: Path, *inner: Path) -> bool:
+    """Lock a folder for this process until it ends, however it ends.
+
+    A missing folder is created. Temporary files of a killed process are removed from it, and from
+    the `inner` folders. Nothing is locked or removed on Windows, or on a file system without locks.
+
+    Returns:
+        Whether the folder is new.
+
+    Raises:
+        FolderLocked: another process has locked it.
+    """
+    new = not folder.exists()
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        folder.mkdir(parents=True, exist_ok=True)
+        return new
+    place = folder.resolve()
+    if place in _locks:
+        # Opening and closing the file once more would drop the lock.
+        if _is_at(place / _LOCK, _locks[place]):
+            return new
+        _locks.pop(place).close()  # the folder was removed, and is another one now
+    while True:
+        _make_folder(place)
+        try:
+            file = (place / _LOCK).open("a+")
+        except FileNotFoundError:  # another process has just removed the folder
+            continue
+        try:
+            # Not flock: workers would inherit that lock, and may outlive this process.
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError):
+            with file:
+                file.seek(0)
+                holder = file.read().strip()
+            named = f"process {holder}" if holder else "another process"
+            raise FolderLocked(folder, named) from None
+        except OSError:  # a file system without locks
+            file.close()
+            return new
+        if _is_at(place / _LOCK, file):
+            break
+        file.close()  # another process has just removed it
+    _locks[place] = file
+    for path in (place, *inner):  # no other process writes there now
+        sweep(path)
+    file.truncate(0)
+    file.write(f"{os.getpid()} on {socket.gethostname()}")
+    file.flush()
+    return new
+
+
+def empty_locked(folder: Path) -> None:
+    """Remove all that is in a folder, but its lock.
+
+    Raises:
+        OSError: something cannot be removed.
+    """
+    for path in folder.iterdir():
+        if path.name == _LOCK:
+            continue
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+
+
+def remove_locked(folder: Path) -> None:
+    """Remove a folder that this process has locked, with all that is in it, and unlock it.
+
+    Raises:
+        OSError: something in it cannot be removed. The folder is locked still.
+    """
+    empty_locked(folder)
+    place = folder.resolve()
+    # The lock goes last: no other process can have the folder while anything else is in it.
+    _remove(place / _LOCK)
+    if file := _locks.pop(place, None):
+        file.close()
+    _remove_empty(place)
+
+
 def one_line(path: object, reason: str) -> str:
     """Return an error message about a file, "path: reason", in one line."""
     return " ".join(f"{path}: {reason}".splitlines())
@@ -180,6 +280,14 @@ def _explained(path: object) -> Iterator[None]:
     except OSError as error:
         reason = REASONS.get(error.errno or 0) or error.strerror or f"cannot be written ({error})"
         raise FileError(one_line(path, reason)) from error
+
+
+def _is_at(path: Path, file: IO[str]) -> bool:
+    """Whether an open file is the one that has this path now."""
+    try:
+        return os.path.samestat(path.stat(), os.fstat(file.fileno()))
+    except FileNotFoundError:
+        return False
 
 
 def _make_folder(folder: Path) -> list[Path]:

@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -455,3 +455,57 @@ def test_memory_stays_constant_over_a_thousand_frames(tmp_path: Path) -> None:
             early = pages()
     writer.finish()
     assert number == 1000 and pages() - early < 16e6  # the frames in between are 35 MB, the parts less than 2
+
+
+HOLDING = """
+import sys
+from pathlib import Path
+
+from impasto.video.reading import open_clip
+from impasto.video.writing import ClipWriter
+
+clip = open_clip(Path(sys.argv[1]))
+writer = ClipWriter(Path(sys.argv[2]), clip, clip.size, identity="same")
+for frame in clip.frames(writer.done):
+    writer.write(frame)
+    if frame.pts == 3:
+        writer.end_segment({})
+        print("has it", flush=True)
+        sys.stdin.readline()
+writer.finish()
+"""
+
+
+@pytest.fixture
+def second(tmp_path: Path) -> Iterator[subprocess.Popen]:
+    """Another process that writes a.mp4 to b.mp4. It waits with its first segment stored."""
+    make(tmp_path / "a.mp4")
+    command = [sys.executable, "-c", HOLDING, tmp_path / "a.mp4", tmp_path / "b.mp4"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None and process.stdout.readline() == "has it\n"
+        yield process
+        process.kill()
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_two_runs_cannot_share_segments(tmp_path: Path, second: subprocess.Popen, overwrite: bool) -> None:
+    source, output = tmp_path / "a.mp4", tmp_path / "b.mp4"
+    before = sorted(path.name for path in (tmp_path / ".b.mp4.parts").iterdir())
+    told = rf"b\.mp4: process {second.pid} on .* is writing it: wait until it ends, or choose another --output$"
+    for identity in ("same", "another"):
+        with pytest.raises(ValueError, match=told) as caught:
+            ClipWriter(output, open_clip(source), (64, 48), identity=identity, overwrite=overwrite)
+        assert "\n" not in str(caught.value)
+    assert sorted(path.name for path in (tmp_path / ".b.mp4.parts").iterdir()) == before
+    second.communicate("\n")
+    assert second.returncode == 0 and len(decoded(output)) == 10, "the first run is not disturbed"
+    assert not (tmp_path / ".b.mp4.parts").exists()
+
+
+def test_a_killed_run_holds_nothing(tmp_path: Path, second: subprocess.Popen) -> None:
+    second.kill()
+    second.wait()
+    clip = open_clip(tmp_path / "a.mp4")
+    assert ClipWriter(tmp_path / "b.mp4", clip, clip.size, identity="same").done == 4
+    paint(tmp_path / "a.mp4", tmp_path / "b.mp4")
+    assert len(decoded(tmp_path / "b.mp4")) == 10 and not (tmp_path / ".b.mp4.parts").exists()

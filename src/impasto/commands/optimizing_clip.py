@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import shutil
 import sys
 import tempfile
 from collections.abc import Iterator, MutableMapping
@@ -21,7 +20,7 @@ from impasto.video.clips import SEGMENT, Frame
 from impasto.video.motion import Flicker, Motion, estimate, is_cut
 from impasto.video.reading import Clip
 from impasto.video.writing import ClipWriter
-from impasto.writing import new_file
+from impasto.writing import new_file, remove_locked
 
 
 class StoredPaintings(MutableMapping[tuple[int, int], np.ndarray]):
@@ -164,7 +163,7 @@ class ClipJob:
     def failed(self) -> None:
         """Remove what an optimization left that failed before its first painting."""
         if not self.painted:
-            shutil.rmtree(self.writer.parts)
+            remove_locked(self.writer.parts)
 
     def interrupted(self) -> int:
         """Say how to go on, and return the exit status."""

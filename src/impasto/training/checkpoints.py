@@ -2,12 +2,11 @@
 
 import io
 import logging
-import os
 import shutil
-import socket
 import zipfile
+from contextlib import suppress
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import pytorch_lightning as pl
 import torch
@@ -15,12 +14,11 @@ from pytorch_lightning.callbacks import Checkpoint
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 
 from impasto.training.schedule import stepped
-from impasto.writing import FileError, new_file, sweep
+from impasto.writing import FileError, FolderLocked, lock_folder, new_file, remove_locked
 
 _LOG = logging.getLogger("impasto")
 _BEST = "best.ckpt"
 _MEGABYTE = 1e6
-_claimed: dict[Path, IO[str]] = {}  # lock files by run, open until this process ends
 
 
 class CheckpointNotWritten(OSError):
@@ -178,10 +176,7 @@ def damage(path: Path) -> str:
 
 
 def claim(run: Path) -> bool:
-    """Lock a run's folder for this process until it ends, however it ends.
-
-    Temporary files of a killed process are removed. Nothing is locked or removed on Windows, or
-    on a file system without locks.
+    """Lock a run's folder for this process; see `lock_folder`.
 
     Returns:
         Whether the folder is new.
@@ -189,37 +184,15 @@ def claim(run: Path) -> bool:
     Raises:
         ValueError: another process trains in the folder.
     """
-    new = not run.exists()
-    run.mkdir(parents=True, exist_ok=True)
     try:
-        import fcntl
-    except ImportError:  # Windows
-        return new
-    if run.resolve() in _claimed:  # opening and closing the file once more would drop the lock
-        return new
-    file = (run / ".lock").open("a+")
-    try:
-        # Not flock: workers would inherit that lock, and may outlive this process.
-        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except (BlockingIOError, PermissionError):
-        file.seek(0)
-        holder = file.read().strip()
+        return lock_folder(run, checkpoints(run))
+    except FolderLocked as locked:
         raise ValueError(
-            f"{run}: process {holder} is training in it; choose another folder with --run"
+            f"{run}: {locked.holder} is training in it; choose another folder with --run"
         ) from None
-    except OSError:  # a file system without locks
-        return new
-    _claimed[run.resolve()] = file
-    for folder in (run, checkpoints(run)):  # no other process writes there now
-        sweep(folder)
-    file.truncate(0)
-    file.write(f"{os.getpid()} on {socket.gethostname()}")
-    file.flush()
-    return new
 
 
 def abandon(run: Path) -> None:
     """Remove the folder of a run that ended before its first step, and its lock."""
-    if file := _claimed.pop(run.resolve(), None):
-        file.close()
-    shutil.rmtree(run, ignore_errors=True)
+    with suppress(OSError):
+        remove_locked(run)

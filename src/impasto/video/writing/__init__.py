@@ -61,7 +61,8 @@ class ClipWriter:
 
         Raises:
             ValueError: `crf` is out of range; as in `check_output`; the output cannot hold such a
-                clip; or the segments are of another identity.
+                clip; the segments are of another identity; or another process writes the same
+                output.
         """
         if not 0 <= crf <= 51:
             raise ValueError(f"crf {crf}: must be from 0 (without loss) to 51 (worst)")

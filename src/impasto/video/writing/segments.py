@@ -2,10 +2,9 @@
 
 A segment is one file of `.NAME.parts/` beside the output. It holds encoded frames, their exact
 times, and what the painter needs to go on after them. It is written whole or not at all, so frames
-and state always belong together.
+and state always belong together. The folder is locked, so that two runs never share it.
 """
 
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,7 +12,15 @@ import numpy as np
 from safetensors import safe_open
 from safetensors.numpy import load_file, save
 
-from impasto.writing import new_file, one_line, sweep, write_text
+from impasto.writing import (
+    FolderLocked,
+    empty_locked,
+    lock_folder,
+    new_file,
+    one_line,
+    remove_locked,
+    write_text,
+)
 
 Encoded = tuple[bytes, int, int, bool]  # data, pts, duration, whether it is a key frame
 
@@ -37,29 +44,13 @@ class Segments:
             overwrite: remove segments of another identity.
 
         Raises:
-            ValueError: they are of another identity.
+            ValueError: they are of another identity, or another process writes the same output.
         """
         self.folder = output.absolute().parent / f".{output.name}.parts"
         self.done, self._count = 0, 0
         self.last: int | None = None
         self.state: dict[str, np.ndarray] | None = None
-        place = self.folder / "identity.json"
-        if self.folder.exists():
-            if not place.exists() or place.read_text() != identity:
-                if place.exists() and not overwrite:
-                    raise ValueError(
-                        one_line(
-                            output,
-                            "an interrupted run with another clip, network or options left "
-                            f"{self.folder.name}; repeat its command to go on, or pass "
-                            "--overwrite to start anew",
-                        )
-                    )
-                shutil.rmtree(self.folder)
-            else:
-                sweep(self.folder)
-        if not self.folder.exists():
-            write_text(place, identity)
+        self._begin(output, identity, overwrite)
         self._find()
 
     def add(self, frames: list[Encoded], state: dict[str, np.ndarray]) -> None:
@@ -103,8 +94,40 @@ class Segments:
                 place += size
 
     def remove(self) -> None:
-        """Remove the folder with all that is in it."""
-        shutil.rmtree(self.folder)
+        """Remove the folder with all that is in it, and unlock it."""
+        remove_locked(self.folder)
+
+    def _begin(self, output: Path, identity: str, overwrite: bool) -> None:
+        """Lock the folder, and empty it unless its segments are of this identity."""
+        try:
+            lock_folder(self.folder)
+        except FolderLocked as locked:
+            raise ValueError(
+                one_line(
+                    output,
+                    f"{locked.holder} is writing it: wait until it ends, or choose another "
+                    "--output",
+                )
+            ) from None
+        place = self.folder / "identity.json"
+        found = place.read_text() if place.exists() else None
+        if found == identity:
+            return
+        if found is not None and not overwrite:
+            raise ValueError(
+                one_line(
+                    output,
+                    "an interrupted run with another clip, network or options left "
+                    f"{self.folder.name}; repeat its command to go on, or pass "
+                    "--overwrite to start anew",
+                )
+            )
+        empty_locked(self.folder)
+        try:
+            write_text(place, identity)
+        except ValueError:
+            remove_locked(self.folder)
+            raise
 
     def _find(self) -> None:
         while (file := self._file(self._count)).exists():
