@@ -105,7 +105,7 @@ def test_files_are_written_in_one_place(file: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["__init__", "errors", "picture", "reading", "saving", "scaling", "samples", "colors",
-                                  "recoloring", "transparency"])  # fmt: skip
+                                  "cicp", "recoloring", "transparency"])  # fmt: skip
 def test_images_needs_little(name: str) -> None:
     import sys
 

@@ -1,8 +1,11 @@
 """Clips are read with their own times, upright, and in sRGB."""
 
+import io
 import re
+import struct
 import subprocess
 import sys
+import zlib
 from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
@@ -12,7 +15,9 @@ import pytest
 from clips import VARIABLE, av, decoded, drawn, make, needs_ffmpeg, seen
 from PIL import Image
 
-from impasto.video import hdr
+from impasto.images import read_image
+from impasto.images.cicp import HLG, PQ, PRIMARIES, xyz_matrix
+from impasto.video import colors
 from impasto.video.reading import Clip, open_clip
 
 
@@ -118,7 +123,7 @@ def test_frames_are_mirrored_as_the_file_says(tmp_path: Path) -> None:
 # Stored values and the colour they mean, by the formulas of ITU-R BT.709 and BT.601.
 @pytest.mark.parametrize("planes, pix_fmt, tags, color", [
     ((63, 102, 240), "yuv444p", (1, 1, 1, 1), (255, 0, 0)),
-    ((81, 90, 240), "yuv444p", (6, 6, 6, 1), (254, 0, 0)),
+    ((81, 90, 240), "yuv444p", (1, 6, 6, 1), (254, 0, 0)),
     ((81, 90, 240), "yuv420p", (2, 2, 2, 1), (254, 0, 0)),  # says nothing, and is small: BT.601
     ((173, 42, 26), "yuv444p", (1, 1, 1, 1), (0, 255, 1)),
     ((16, 128, 128), "yuv420p", (1, 1, 1, 1), (0, 0, 0)),
@@ -146,8 +151,8 @@ def test_a_large_clip_that_says_nothing_is_bt709(tmp_path: Path) -> None:
 # BT.2100: PQ's signal of 203, 26 and 1 cd/m² is 0.5807, 0.3800 and 0.1499; HLG's reference white is 0.75.
 # BT.2390's curve leaves 26 cd/m² as it is: sRGB's level of 26/203 is 100. It brings 203 cd/m² to 160: level 229.
 @pytest.mark.parametrize("transfer, name, signals, levels", [
-    (hdr.PQ, "PQ", (0.0, 0.1499, 0.3800, 0.5807, 0.7518, 1.0), (0, 16, 100, 229, 255, 255)),
-    (hdr.HLG, "HLG", (0.0, 0.75, 1.0), (0, 229, 255)),
+    (PQ, "PQ", (0.0, 0.1499, 0.3800, 0.5807, 0.7518, 1.0), (0, 16, 100, 229, 255, 255)),
+    (HLG, "HLG", (0.0, 0.75, 1.0), (0, 229, 255)),
 ])  # fmt: skip
 def test_hdr_becomes_sdr_with_its_white(tmp_path: Path, transfer: int, name: str, signals, levels) -> None:
     for number, (signal, level) in enumerate(zip(signals, levels, strict=True)):
@@ -158,10 +163,10 @@ def test_hdr_becomes_sdr_with_its_white(tmp_path: Path, transfer: int, name: str
         assert clip.notes == [f"HDR ({name}) is converted to SDR"]
 
 
-@pytest.mark.parametrize("transfer", [hdr.PQ, hdr.HLG])
+@pytest.mark.parametrize("transfer", [PQ, HLG])
 def test_brighter_light_never_gets_darker(transfer: int) -> None:
     ramp = np.arange(65536, dtype=np.uint16)[None, :, None].repeat(3, 2)
-    assert (np.diff(hdr.to_srgb(ramp, transfer, 9)[0].astype(int), axis=0) >= 0).all()
+    assert (np.diff(colors.to_srgb(ramp, transfer, 9)[0].astype(int), axis=0) >= 0).all()
 
 
 @needs_ffmpeg
@@ -169,7 +174,7 @@ def test_dark_hdr_colors_are_those_of_zscale(tmp_path: Path) -> None:
     """Below the roll-off, the conversion is plain colorimetry, which zimg does independently."""
     for number, planes in enumerate([(300, 560, 480), (330, 480, 540), (280, 512, 530)]):
         path = tmp_path / f"{number}.mkv"
-        mine = only(flat(path, planes, "yuv444p10le", (9, hdr.PQ, 9, 1)))
+        mine = only(flat(path, planes, "yuv444p10le", (9, PQ, 9, 1)))
         linear = "zscale=t=linear:npl=203,format=gbrpf32le,zscale=p=bt709,zscale=t=iec61966-2-1:r=full,format=gbrp"
         try:
             theirs = seen(path, filters=linear)
@@ -183,6 +188,74 @@ def test_wide_colors_without_hdr_are_converted(tmp_path: Path) -> None:
     clip = flat(tmp_path / "a.mkv", (294, 387, 960), "yuv444p10le", (9, 14, 9, 1))
     assert np.abs(np.subtract(only(clip), (255, 0, 0))).max() <= 2
     assert clip.notes == ["its wide colours are converted to those of sRGB"]
+
+
+def palette(number: int, width: int, height: int) -> np.ndarray:
+    """Colours all over the cube, each in a square of 4×4, and a ramp of grey."""
+    steps = np.array([0, 50, 110, 170, 220, 255], np.uint8)
+    colors = np.stack(np.meshgrid(steps, steps, steps), -1).reshape(12, 18, 3)
+    grey = np.linspace(0, 255, 18).astype(np.uint8)[None, :, None].repeat(3, -1)
+    return np.concatenate([colors, grey]).repeat(4, 0).repeat(4, 1)
+
+
+def palette_in(path: Path, primaries: int, transfer: int) -> Clip:
+    """A clip of the palette, stored as RGB without loss."""
+    return open_clip(make(path, (72, 52), range(1), pictures=palette, codec="ffv1", pix_fmt="bgr0",
+                          tags=(primaries, transfer, 0, 2)))  # fmt: skip
+
+
+# Display P3, BT.2020 and DCI-P3 with its greenish white; NTSC, PAL; linear light and the powers 2.2 and 2.8.
+@pytest.mark.parametrize(
+    ("primaries", "transfer"),
+    [(12, 13), (9, 1), (11, 4), (6, 6), (7, 1), (5, 5), (1, 4), (1, 8), (6, 8), (1, 13), (2, 2)],
+)
+def test_a_clip_has_the_colors_of_a_png_of_the_same_scene(tmp_path: Path, primaries: int, transfer: int) -> None:
+    """Little CMS converts the PNG, whose cICP has the same codes."""
+    Image.fromarray(palette(0, 72, 52)).save(file := io.BytesIO(), "PNG")
+    data, codes = file.getvalue(), b"cICP" + bytes([primaries, transfer, 0, 1])
+    picture = read_image(
+        "it", data[:33] + struct.pack(">L", 4) + codes + struct.pack(">L", zlib.crc32(codes)) + data[33:]
+    )
+    theirs = 255 * picture.pixels[0].permute(1, 2, 0).numpy()
+    clip = palette_in(tmp_path / "a.mkv", primaries, transfer)
+    mine = next(clip.frames()).pixels
+    plain = np.abs(palette(0, 72, 52).astype(int) - mine).max()
+    assert np.abs(mine - theirs).max() <= (2 if transfer == 8 else 1)  # swscale errs by 0.14 of 255 before
+    assert plain == 0 if (primaries, transfer) in ((1, 13), (2, 2)) else plain > 5
+    assert clip.notes == (["its wide colours are converted to those of sRGB"] if primaries in (9, 11, 12) else [])
+
+
+# Linear RGB to that of BT.709, as published: SMPTE RP 177's matrix for SMPTE C, and that of Display P3.
+@pytest.mark.parametrize(("primaries", "transfer", "matrix"), [
+    (6, 6, [[0.939555, 0.050173, 0.010272], [0.017775, 0.965795, 0.016430], [-0.001622, -0.004371, 1.005993]]),
+    (12, 13, [[1.224940, -0.224940, 0.0], [-0.042057, 1.042057, 0.0], [-0.019638, -0.078636, 1.098274]]),
+    (1, 8, np.eye(3)),
+    (1, 4, np.eye(3)),
+])  # fmt: skip
+def test_colors_are_those_of_the_formula(tmp_path: Path, primaries: int, transfer: int, matrix) -> None:
+    signal = palette(0, 72, 52) / 255
+    power = {8: 1.0, 4: 2.2}.get(transfer)
+    light = signal**power if power else np.where(signal <= 0.04045, signal / 12.92, ((signal + 0.055) / 1.055) ** 2.4)
+    light = (light @ np.array(matrix).T).clip(0, 1)
+    expected = 255 * np.where(light <= 0.0031308, 12.92 * light, 1.055 * light ** (1 / 2.4) - 0.055)
+    mine = next(palette_in(tmp_path / "a.mkv", primaries, transfer).frames()).pixels
+    assert np.abs(mine - expected).max() <= (2 if transfer == 8 else 1)
+    assert np.allclose(np.linalg.solve(xyz_matrix(PRIMARIES[1]), xyz_matrix(PRIMARIES[primaries])), matrix, atol=2e-5)
+
+
+@pytest.mark.parametrize("planes, pix_fmt, color_range", [
+    ((235, 128, 128), "yuv420p", 1), ((255, 128, 128), "yuv444p", 2),
+    ((940, 512, 512), "yuv420p10le", 1), ((1023, 512, 512), "yuv444p10le", 2), ((1023, 1023, 1023), "gbrp10le", 2),
+])  # fmt: skip
+def test_white_stays_white(tmp_path: Path, planes, pix_fmt: str, color_range: int) -> None:
+    matrix = 0 if pix_fmt.startswith("gbr") else 6
+    assert only(flat(tmp_path / "a.mkv", planes, pix_fmt, (6, 6, matrix, color_range))) == (255, 255, 255)
+
+
+def test_sd_red_is_converted_from_stored_values(tmp_path: Path) -> None:
+    """SMPTE C's red has 0.9396 of BT.709's, 0.0178 of its green, and no blue."""
+    clip = flat(tmp_path / "a.mkv", (81, 90, 240), "yuv444p", (6, 6, 6, 1))
+    assert np.abs(np.subtract(only(clip), (247, 36, 0))).max() <= 2 and clip.notes == []
 
 
 def test_a_gif_keeps_times_transparency_and_loop(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ import pytest
 from clips import VARIABLE, av, decoded, drawn, make, needs_ffmpeg, seen, sound_hash, streams, times
 from PIL import Image
 
-from impasto.video import hdr
+from impasto.images.cicp import HLG, PQ
 from impasto.video.clips import Frame
 from impasto.video.reading import open_clip
 from impasto.video.writing import ClipWriter
@@ -117,8 +117,8 @@ def test_colors_are_bt709_and_tagged(tmp_path: Path) -> None:
 @needs_ffmpeg
 @pytest.mark.parametrize("tags, note", [
     ((1, 1, 1, 1), "10 bits a channel are converted to 8"),
-    ((9, hdr.HLG, 9, 1), "HDR (HLG) is converted to SDR"),
-    ((9, hdr.PQ, 9, 1), "HDR (PQ) is converted to SDR"),
+    ((9, HLG, 9, 1), "HDR (HLG) is converted to SDR"),
+    ((9, PQ, 9, 1), "HDR (PQ) is converted to SDR"),
 ])  # fmt: skip
 def test_ten_bits_and_hdr_become_sdr(tmp_path: Path, tags: tuple[int, int, int, int], note: str) -> None:
     source = make(tmp_path / "a.mp4", pix_fmt="yuv420p10le", tags=tags)
@@ -126,6 +126,17 @@ def test_ten_bits_and_hdr_become_sdr(tmp_path: Path, tags: tuple[int, int, int, 
     told = streams(tmp_path / "b.mp4")[0]
     assert (told["pix_fmt"], told["color_transfer"], told["color_primaries"]) == ("yuv420p", "bt709", "bt709")
     assert times(source) == times(tmp_path / "b.mp4")
+
+
+@needs_ffmpeg
+def test_other_primaries_become_bt709(tmp_path: Path) -> None:
+    source = make(tmp_path / "a.mp4", tags=(6, 5, 6, 1))
+    assert paint(source, tmp_path / "b.mp4") == []
+    told = streams(tmp_path / "b.mp4")[0]
+    assert {told[f"color_{name}"] for name in ("space", "transfer", "primaries")} == {"bt709"}
+    make(tmp_path / "c.mp4", tags=(1, 1, 6, 1))  # the same stored values, for which nothing is converted
+    before, after, plain = (next(open_clip(tmp_path / f"{name}.mp4").frames()).pixels for name in "abc")
+    assert difference(before, after) < 2 and difference(before, plain) > 10
 
 
 @pytest.fixture

@@ -14,30 +14,21 @@ from typing import Any
 import numpy as np
 from PIL import ExifTags, Image, ImageChops, ImageCms
 
-# Chromaticities x, y of white, red, green and blue, by the codes of ITU-T H.273.
-_D65 = (0.3127, 0.3290)
-_PRIMARIES = {
-    1: (*_D65, 0.640, 0.330, 0.300, 0.600, 0.150, 0.060),
-    5: (*_D65, 0.640, 0.330, 0.290, 0.600, 0.150, 0.060),
-    6: (*_D65, 0.630, 0.340, 0.310, 0.595, 0.155, 0.070),
-    7: (*_D65, 0.630, 0.340, 0.310, 0.595, 0.155, 0.070),
-    9: (*_D65, 0.708, 0.292, 0.170, 0.797, 0.131, 0.046),
-    11: (0.314, 0.351, 0.680, 0.320, 0.265, 0.690, 0.150, 0.060),
-    12: (*_D65, 0.680, 0.320, 0.265, 0.690, 0.150, 0.060),
-}
-_ADOBE_RGB = (*_D65, 0.640, 0.330, 0.210, 0.710, 0.150, 0.060)
-# Codes of transfer functions in H.273. First, those that are a power, with its exponent.
-_GAMMAS = {4: 2.2, 5: 2.8, 8: 1.0}
-# 13 is sRGB's own. The others are those of video, whose pictures are shown like sRGB.
-_LIKE_SRGB = (1, 6, 13, 14, 15)
-_PQ, _HLG = 16, 18  # those of HDR
-_STEEPEST = 32767  # largest exponent in a profile, which has 16 bits for its integer part
-_HDR_WHITE = 203  # cd/m², reference white of ITU-R BT.2408; brighter light is clipped
-
-_BRADFORD = np.array(
-    [[0.8951, 0.2664, -0.1614], [-0.7502, 1.7135, 0.0367], [0.0389, -0.0685, 1.0296]]
+from impasto.images.cicp import (
+    D50,
+    D65,
+    GAMMAS,
+    HDR_WHITE,
+    HLG,
+    LIKE_SRGB,
+    PQ,
+    PRIMARIES,
+    linear_light,
+    xyz_matrix,
 )
-_D50 = np.array([0.9642, 1.0, 0.8249])  # white of ICC profiles
+
+_ADOBE_RGB = (*D65, 0.640, 0.330, 0.210, 0.710, 0.150, 0.060)
+_STEEPEST = 32767  # largest exponent in a profile, which has 16 bits for its integer part
 
 # A space counts as sRGB if no colour differs by more than this, in levels of 255.
 _SAME = 1
@@ -252,7 +243,7 @@ def _of_tiff(tags: Any, chromaticities: Sequence[Any]) -> bytes | None:
 
     TIFF's transfer function has tables for red, green and blue. The first is used for all three.
     """
-    white = tags.get(ExifTags.Base.WhitePoint, _D65)
+    white = tags.get(ExifTags.Base.WhitePoint, D65)
     places = [float(value) for value in (*white, *chromaticities)]
     table = np.array(tags.get(ExifTags.Base.TransferFunction, ()))[:256]
     curve = _table(table / 65535) if len(table) == 256 else _gamma(2.2)
@@ -262,27 +253,24 @@ def _of_tiff(tags: Any, chromaticities: Sequence[Any]) -> bytes | None:
 @lru_cache(16)
 def _of_codes(primaries: int, transfer: int) -> bytes | None:
     """Return a profile for codes of H.273; None for sRGB, and for unknown codes."""
-    places = _PRIMARIES.get(primaries)
-    if places is None or (primaries == 1 and transfer in _LIKE_SRGB):
+    places = PRIMARIES.get(primaries)
+    if places is None or (primaries == 1 and transfer in LIKE_SRGB):
         return None
     # HDR profiles get the class of a camera, so that `holds` refuses them: we write no HDR.
-    if transfer in (_PQ, _HLG):
-        return matrix_profile(places, _table(_light(transfer, np.linspace(0, 1, 4096))), b"scnr")
-    if transfer in _LIKE_SRGB:
+    if transfer in (PQ, HLG):
+        return matrix_profile(places, _table(_clipped(np.linspace(0, 1, 4096), transfer)), b"scnr")
+    if transfer in LIKE_SRGB:
         return matrix_profile(places, _SRGB_CURVE)
-    return matrix_profile(places, _gamma(_GAMMAS[transfer])) if transfer in _GAMMAS else None
+    return matrix_profile(places, _gamma(GAMMAS[transfer])) if transfer in GAMMAS else None
 
 
-def _light(transfer: int, signal: np.ndarray) -> np.ndarray:
-    """Return the linear light of a PQ or HLG signal in [0, 1] (ITU-R BT.2100); 1 is white."""
-    if transfer == _PQ:
-        m, n, a, b, c = 2610 / 16384, 2523 / 32, 3424 / 4096, 2413 / 128, 2392 / 128
-        root = signal ** (1 / n)
-        light = 10_000 * (np.maximum(root - a, 0) / (b - c * root)) ** (1 / m)
-    else:
-        low, high = signal**2 / 3, (np.exp((signal - 0.55991073) / 0.17883277) + 0.28466892) / 12
-        light = 1000 * np.where(signal <= 0.5, low, high) ** 1.2
-    return np.minimum(light / _HDR_WHITE, 1)
+def _clipped(signal: np.ndarray, transfer: int) -> np.ndarray:
+    """Return the light of PQ or HLG relative to HDR's reference white; brighter light is clipped.
+
+    HLG's is that of a screen of 1000 cd/m².
+    """
+    light = linear_light(signal, transfer)
+    return np.minimum((1000 * light**1.2 if transfer == HLG else light) / HDR_WHITE, 1)
 
 
 @lru_cache(16)
@@ -291,8 +279,8 @@ def _of_gamma(gamma: float | None, chromaticity: tuple[float, ...] | None) -> by
 
     None if they are invalid, or if they have the values that PNG's second edition gives for sRGB.
     """
-    places = tuple(chromaticity or _PRIMARIES[1])
-    ordinary = max(abs(a - b) for a, b in zip(places, _PRIMARIES[1], strict=False)) < 0.002
+    places = tuple(chromaticity or PRIMARIES[1])
+    ordinary = max(abs(a - b) for a, b in zip(places, PRIMARIES[1], strict=False)) < 0.002
     if (
         not gamma
         or 1 / gamma > _STEEPEST
@@ -343,14 +331,8 @@ def matrix_profile(chromaticities: Sequence[float], curve: bytes, kind: bytes = 
         curve: tag of the transfer function, which all three channels share.
         kind: class of device: `mntr` for a screen, `scnr` for a camera or scanner.
     """
-    white, *columns = (
-        np.array([x / y, 1, (1 - x - y) / y]) for x, y in np.reshape(chromaticities, (4, 2))
-    )
-    primaries = np.stack(columns, 1)
-    primaries = primaries * np.linalg.solve(primaries, white)
-    scale = np.diag((_BRADFORD @ _D50) / (_BRADFORD @ white))
-    primaries = np.linalg.inv(_BRADFORD) @ scale @ _BRADFORD @ primaries
-    tags = {b"desc": _text("RGB as the file said"), b"cprt": _text("CC0"), b"wtpt": _xyz(_D50)}
+    primaries = xyz_matrix(chromaticities)
+    tags = {b"desc": _text("RGB as the file said"), b"cprt": _text("CC0"), b"wtpt": _xyz(D50)}
     tags |= {
         name: _xyz(column)
         for name, column in zip((b"rXYZ", b"gXYZ", b"bXYZ"), primaries.T, strict=True)
@@ -369,7 +351,7 @@ def matrix_profile(chromaticities: Sequence[float], curve: bytes, kind: bytes = 
         b"XYZ ",
         b"acsp",
     )
-    head = head.ljust(68, b"\0") + _xyz(_D50)[8:]
+    head = head.ljust(68, b"\0") + _xyz(D50)[8:]
     return head.ljust(128, b"\0") + table + body
 
 

@@ -5,11 +5,12 @@ from typing import Any
 import numpy as np
 from jaxtyping import UInt8
 
-from impasto.video import hdr
+from impasto.video import colors
 from impasto.video.pyav import library
 
 # Matrices of Y'CbCr by their codes in ITU-T H.273, and what swscale calls them.
 _UNSPECIFIED, _BT601, _BT709 = 2, 5, 1
+_FULL_RANGE = 2  # FFmpeg's code
 
 
 def is_transposed(frame: Any) -> bool:
@@ -25,7 +26,7 @@ def size_shown(frame: Any) -> tuple[int, int]:
 
 def shown(frame: Any, size: tuple[int, int]) -> UInt8[np.ndarray, "h w 3"]:
     """Return levels of sRGB, upright, of a frame of PyAV, scaled to a width and height."""
-    deep = frame.color_trc in (hdr.PQ, hdr.HLG) or hdr.is_wide(frame.color_primaries)
+    converting = not colors.is_srgb(frame.color_trc, frame.color_primaries)
     transposed, flips = _turn(frame)
     width, height = size[::-1] if transposed else size
     matrix = None
@@ -35,18 +36,28 @@ def shown(frame: Any, size: tuple[int, int]) -> UInt8[np.ndarray, "h w 3"]:
     converted = frame.reformat(
         width,
         height,
-        "rgb48le" if deep else "rgb24",
+        "rgb48le" if converting else "rgb24",
         src_colorspace=matrix,
         dst_color_range="JPEG",
         interpolation=methods.BICUBIC | methods.ACCURATE_RND | methods.FULL_CHR_H_INT,
         threads=1,
     )
     pixels = converted.to_ndarray()
-    if deep:
-        pixels = hdr.to_srgb(pixels, frame.color_trc, frame.color_primaries)
+    if converting:
+        pixels = colors.to_srgb(pixels, frame.color_trc, frame.color_primaries, _white(frame))
     if transposed:
         pixels = pixels.swapaxes(0, 1)
     return np.ascontiguousarray(pixels[flips])
+
+
+def _white(frame: Any) -> int:
+    """Return what swscale makes of white in 16 bits. It shifts fewer bits up, and does not scale.
+
+    White of a limited range is 255, shifted.
+    """
+    full = frame.format.is_rgb or frame.color_range == _FULL_RANGE
+    bits = min(max(frame.format.components[0].bits, 8), 16) if full else 8
+    return (2**bits - 1) << (16 - bits)
 
 
 def _turn(frame: Any) -> tuple[bool, tuple[slice, slice]]:

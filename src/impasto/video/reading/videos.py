@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from impasto.video import hdr
+from impasto.images.cicp import HLG, PQ
+from impasto.video import colors
 from impasto.video.pyav import library
 from impasto.video.reading.clip import UNTOLD_RATE, Clip, Timed
 from impasto.video.reading.decoded import is_transposed, shown, size_shown
@@ -76,10 +77,10 @@ class Video(Clip):
         frame = first[2].args[0]
         if is_transposed(frame):
             self.aspect = 1 / self.aspect
-        kind = {hdr.PQ: "PQ", hdr.HLG: "HLG"}.get(frame.color_trc)
+        kind = {PQ: "PQ", HLG: "HLG"}.get(frame.color_trc)
         if kind:
             self.note(f"HDR ({kind}) is converted to SDR")
-        elif hdr.is_wide(frame.color_primaries):
+        elif colors.is_wide(frame.color_primaries):
             self.note("its wide colours are converted to those of sRGB")
         elif frame.format.components[0].bits > 8:
             self.note(f"{frame.format.components[0].bits} bits a channel are converted to 8")
