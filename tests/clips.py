@@ -10,12 +10,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+from pictures import draw as picture
+
+from impasto.images import to_levels
 
 av = pytest.importorskip("av", reason="the video extra is not installed")
 needs_ffmpeg = pytest.mark.skipif(
     not (shutil.which("ffmpeg") and shutil.which("ffprobe")), reason="ffmpeg and ffprobe are not installed"
 )
 
+PAN = 3  # pixels a frame, of `pan`
 VARIABLE = [0, 3003, 3500, 9009, 18000, 18001, 30000, 45045, 46000, 90000]  # times that no constant rate has
 
 
@@ -26,6 +30,12 @@ def drawn(number: int, width: int, height: int) -> np.ndarray:
     place = 4 * number % max(width - 8, 1)
     pixels[4:12, place : place + 8] = (220, 200, 40)
     return pixels.astype(np.uint8)
+
+
+def pan(number: int, width: int, height: int) -> np.ndarray:
+    """A window that moves to the right over a picture."""
+    wide = to_levels(picture(3, height, width + PAN * 12, blur=1.5)[None])[0].permute(1, 2, 0).numpy()
+    return np.ascontiguousarray(wide[:, PAN * number : PAN * number + width])
 
 
 def make(

@@ -329,6 +329,24 @@ def test_the_terms_are_part_of_the_loss_and_a_run_resumes_bit_for_bit() -> None:
     assert list(found) == [5, 6] and all(terms(found[step]) == terms(expected[step]) for step in found)
 
 
+def test_a_run_learns_from_clips_too_and_resumes_bit_for_bit() -> None:
+    """In every second step, of the pairs that a moving camera gave; the other steps are as without clips."""
+    from clips import make, pan  # needs av
+
+    pytest.importorskip("cv2", reason="the video extra is not installed")
+    make(Path("pan.mp4"), (128, 96), range(12), pictures=pan)
+    clips = (*STEADY, "--data.clips", "pan.mp4")
+    assert fit("--run", "without", *STEADY) == fit("--run", "whole", *clips) == 0
+    expected, without = losses("whole"), losses("without")
+    assert terms(expected[1]) == terms(without[1]) and terms(expected[2]) != terms(without[2])
+    training = load_network("whole/smoke.safetensors").metadata["training"]
+    assert training["clips"] == ["pan.mp4"]
+    assert fit("--run", "resumed", *clips, "--data.num_workers=2",
+               "--ckpt_path", "whole/checkpoints/step-000004.ckpt") == 0  # fmt: skip
+    found = losses("resumed")
+    assert list(found) == [5, 6] and all(terms(found[step]) == terms(expected[step]) for step in found)
+
+
 def test_runs_in_half_precision_in_two_processes() -> None:
     options = ("--trainer.precision", "bf16-mixed", "--trainer.devices", "2", "--trainer.strategy", "ddp",
                "--data.batch_size", "1", "--trainer.max_steps", "2", "--trainer.val_check_interval", "2")  # fmt: skip
@@ -353,6 +371,8 @@ def test_any_painting_learns_it_too() -> None:
     (("--model.temporal_weight", "-1"), "temporal_weight -1.0, feature_weight 0.0: must be at least 0"),
     (("--model.feature_weight", "-2"), "temporal_weight 0.0, feature_weight -2.0: must be at least 0"),
     (("--model.temporal_weight", "5", "--model.shift_weight", "3"), "shift_weight 3.0 beside temporal_weight"),
+    (("--data.clips", "clip.mp4"), "--data.clips: acts only with --model.temporal_weight or --model.feature_weight"),
+    (("--model.temporal_weight", "5", "--data.clips", "clip.mp4"), "clip.mp4: no such"),
     (("--model.temporal_weight", "5", "--model.start_from", "grainy.safetensors"), "removes 2 grey levels"),
 ])  # fmt: skip
 def test_mistakes_are_one_line(options: tuple[str, ...], message: str, capsys: pytest.CaptureFixture) -> None:

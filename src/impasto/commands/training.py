@@ -17,7 +17,7 @@ from pytorch_lightning.plugins.precision import Precision
 from pytorch_lightning.utilities.exceptions import MisconfigurationException, SIGTERMException
 
 from impasto.commands.arguments import names_of, told_by_lightning
-from impasto.commands.idle import Needs, only_with, refuse_idle
+from impasto.commands.idle import Need, Needs, only_with, refuse_idle
 from impasto.commands.run_checks import (
     checkpoint_to_go_on_from,
     has_bf16,
@@ -60,6 +60,13 @@ class TrainingCLI(LightningCLI):
         "model.gap_photos": only_with("model.loss.balance", "relative", "dynamic"),
         "model.loss.secondary_layers": only_with("model.loss.secondary_weight"),
         "previews.photos": only_with("previews.every_n_steps"),
+        "data.clips": Need(
+            "acts only with --model.temporal_weight or --model.feature_weight; give one of them "
+            "too, or leave it out",
+            lambda given: any(
+                given.model.get(name) for name in ("temporal_weight", "feature_weight")
+            ),
+        ),
     }
     status = 0
     new = False  # whether this run made its folder
@@ -188,6 +195,7 @@ class TrainingCLI(LightningCLI):
             self.new = claim(run)
             write_text(run / "config.yaml", self.parser.dump(self.config), overwrite=True)
         config = self.config[self.subcommand]
+        clips = self.datamodule.clips or []
         self.model.run_config = {
             "batch_size": config.data.batch_size * self.trainer.world_size,
             "crop": config.data.crop,
@@ -195,6 +203,7 @@ class TrainingCLI(LightningCLI):
             "minutes": config.minutes,
             "precision": str(self.trainer.precision),
             "seed": config.data.seed,
+            "clips": [Path(clip).name for clip in clips],
         }
 
     def after_fit(self) -> None:

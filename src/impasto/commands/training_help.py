@@ -49,6 +49,9 @@ Photos
   --data.val_photos N             photos kept for validation [{val_photos}]
   --data.num_workers N            processes per device that read photos [2]
   --data.seed N                   decides the order of photos and crops [0]
+  --data.clips PATHS              a video, a folder of frames, or a list of
+                                  them: temporal training learns from their
+                                  motion too
 
 {model}
 The run

@@ -20,6 +20,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from impasto.data import crops, sources
+from impasto.data.filmed import FilmedPairs
+from impasto.data.moved import PAIRED_EVERY
 from impasto.data.sources import Skipped
 from impasto.data.streams import BEGIN, Cursor
 
@@ -46,6 +48,7 @@ class Batches(IterableDataset[dict[str, Any]]):
         start: number of the first batch.
         rank: number of this rank.
         world: number of ranks.
+        filmed: pairs of frames to add to the batches; None: no pairs.
     """
 
     def __init__(
@@ -57,13 +60,25 @@ class Batches(IterableDataset[dict[str, Any]]):
         start: int = 0,
         rank: int = 0,
         world: int = 1,
+        filmed: FilmedPairs | None = None,
     ) -> None:
         self.photos, self.size, self.batch_size, self.seed = photos, size, batch_size, seed
-        self.start, self.rank, self.world = start, rank, world
+        self.start, self.rank, self.world, self.filmed = start, rank, world, filmed
 
     def _numbers(self, k: int) -> range:
         first = (k * self.world + self.rank) * self.batch_size
         return range(first, first + self.batch_size)
+
+    def _batch(self, samples: list[Tensor], numbers: range, skipped: Skipped) -> dict[str, Any]:
+        batch: dict[str, Any] = {
+            "content": torch.stack(samples), "index": torch.tensor(numbers), "skipped": skipped
+        }  # fmt: skip
+        if self.filmed is not None:
+            pairs = [self.filmed.draw(self.seed, n) for n in numbers[::PAIRED_EVERY]]
+            batch["filmed"] = {
+                name: torch.stack([pair[name] for pair in pairs]) for name in pairs[0]
+            }
+        return batch
 
 
 class PhotoBatches(Batches):
@@ -77,7 +92,7 @@ class PhotoBatches(Batches):
                 sources.draw(self.photos, self.size, self.seed, n, skipped)
                 for n in self._numbers(k)
             ]
-            yield _batch(drawn, self._numbers(k), skipped)
+            yield self._batch(drawn, self._numbers(k), skipped)
 
 
 class StreamBatches(Batches):
@@ -129,7 +144,7 @@ class StreamBatches(Batches):
             samples.append(self.first_crop(itertools.chain([record], others), n, failed))
             skipped += failed[:1]
             good = good if failed else [record]
-        return _batch(samples, self._numbers(k), skipped) | {"cursor": (k, cursor._asdict())}
+        return self._batch(samples, self._numbers(k), skipped) | {"cursor": (k, cursor._asdict())}
 
     def first_crop(
         self, records: Iterable[Any], n: int, skipped: Skipped
@@ -150,10 +165,6 @@ class StreamBatches(Batches):
                     sources.opened(record), self.size, sources.seeded("crop", self.seed, n)
                 )
         raise sources.unreadable(self.photos.origin, skipped)
-
-
-def _batch(samples: list[Tensor], numbers: range, skipped: Skipped) -> dict[str, Any]:
-    return {"content": torch.stack(samples), "index": torch.tensor(numbers), "skipped": skipped}
 
 
 def _worker() -> tuple[int, int]:

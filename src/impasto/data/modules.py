@@ -5,6 +5,8 @@ A batch is a dictionary, in training and in validation:
     "content"   B×3×S×S float32 in [0, 1]: random crops in training, centre crops in validation
     "index"     B int64: the number of each sample. Training counts over all ranks, from the
                 beginning of the run. Validation counts its photos.
+    "filmed"    training with clips only: a pair of frames for every fourth photo, as the entries
+                of `moved.Pair`
 """
 
 import logging
@@ -23,6 +25,8 @@ from torch.utils.data import DataLoader
 from impasto.data import crops, sources
 from impasto.data.batches import Batches, Cursors, Loader, PhotoBatches, StreamBatches
 from impasto.data.files import find_parquet, is_hub_id
+from impasto.data.filmed import FilmedPairs
+from impasto.data.moved import frame_side
 from impasto.data.sources import Skipped
 from impasto.data.streams import StreamedPhotos
 
@@ -43,6 +47,8 @@ class Photos(pl.LightningDataModule):
         val_photos: photos kept for validation, at most a tenth of all; the same for every seed
         num_workers: processes per device that read photos; 0: photos are read between the steps
         seed: decides the order of the photos and the crops
+        clips: a video or a folder of frames, or a list of them, whose motion temporal training
+            learns from too
     """
 
     def __init__(
@@ -56,6 +62,7 @@ class Photos(pl.LightningDataModule):
         val_photos: int = 16,
         num_workers: int = 2,
         seed: int = 0,
+        clips: str | list[str] | None = None,
     ) -> None:
         super().__init__()
         for name, value, least in (
@@ -69,6 +76,8 @@ class Photos(pl.LightningDataModule):
         self.photos, self.split, self.image_column = photos, split, image_column
         self.streaming, self.crop, self.batch_size = streaming, crop, batch_size
         self.val_photos, self.num_workers, self.seed = val_photos, num_workers, seed
+        self.clips = [clips] if isinstance(clips, str) else clips
+        self._filmed: FilmedPairs | None = None
         self._source: sources.PhotoCollection | None = None
         self._resumed = 0
         self._cursors = Cursors(num_workers)
@@ -78,7 +87,7 @@ class Photos(pl.LightningDataModule):
         """Find the photos, and read those for validation.
 
         Raises:
-            ValueError: no photo can be read.
+            ValueError: no photo can be read, or a clip cannot.
         """
         # A new run starts at 0. Lightning loads a checkpoint only after `setup`.
         self._resumed, self._cursors = 0, Cursors(self.num_workers)
@@ -94,6 +103,8 @@ class Photos(pl.LightningDataModule):
             held, self._source = order[:kept], found.only(sorted(order[kept:]))
         self._val = self._read(found, held)
         self._release_validation_photos(found)
+        if self.clips and stage == "fit":
+            self._filmed = FilmedPairs(self.clips, frame_side(self.crop)[0])
         if self.val_photos and not len(self._val):
             why = (
                 "none of its photos can be read"
@@ -159,7 +170,10 @@ class Photos(pl.LightningDataModule):
 
     def _batches(self, rank: int, world: int) -> Batches:
         kind = StreamBatches if isinstance(self._source, StreamedPhotos) else PhotoBatches
-        return kind(self._source, self.crop, self.batch_size, self.seed, rank=rank, world=world)
+        return kind(
+            self._source, self.crop, self.batch_size, self.seed,
+            rank=rank, world=world, filmed=self._filmed,
+        )  # fmt: skip
 
     def first_photos(self, n: int) -> Float[Tensor, "n 3 s s"]:
         """Return the first n samples of training, n×3×S×S in [0, 1].

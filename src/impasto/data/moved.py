@@ -14,6 +14,8 @@ from torch.nn import functional as F
 
 from impasto.video.warping import positions, sampled
 
+# With a weight of a temporal term, every fourth photo is painted twice: as it is, and moved.
+PAIRED_EVERY = 4  # photos
 MARGIN = 16  # pixels around the first frame in which the photo goes on, for the second frame
 BORDER = 8  # width, in pixels, of a picture's border, which depends on the reflected margin
 
@@ -48,6 +50,12 @@ class Pair:
     origin: tuple[int, int] = (0, 0)
 
 
+def frame_side(crop: int) -> tuple[int, int]:
+    """Return the side of the frames made of square crops, and the margin around them, in pixels."""
+    margin = min(MARGIN, crop // 8)  # a crop of 64 pixels would lose half of its side
+    return crop - 2 * margin, margin
+
+
 def shifted(photos: Float[Tensor, "b 3 _ _"], size: int, down: int, right: int) -> Pair:
     """Return pairs of crops of S = `size` pixels, the second further down and right.
 
@@ -60,7 +68,7 @@ def shifted(photos: Float[Tensor, "b 3 _ _"], size: int, down: int, right: int) 
     flow = torch.tensor([right, down], dtype=photos.dtype, device=photos.device)
     flow = flow[None, :, None, None].expand(1, 2, size, size)
     second = photos[:, :, down : down + size, right : right + size]
-    trusted = _inside(positions(flow))
+    trusted = inside(positions(flow))
     return Pair(photos[:, :, :size, :size], second, flow, trusted, (down, right))
 
 
@@ -106,12 +114,12 @@ def moved(
     flow = torch.where(depth > 0, own, camera)
     # The layer is seen in both frames. What is behind must have been beside the layer before, too.
     shown = (depth > CLEAR) | ((depth < -CLEAR) & (_depth(behind, outlines) < -CLEAR))
-    trusted = shown & _inside(positions(flow))
+    trusted = shown & inside(positions(flow))
     second = second * gain.to(second) + noise.to(second)
     return Pair(first, second.clamp(0, 1), flow, trusted)
 
 
-def _inside(places: Float[Tensor, "b 2 s s"]) -> Bool[Tensor, "b 1 s s"]:
+def inside(places: Float[Tensor, "b 2 s s"]) -> Bool[Tensor, "b 1 s s"]:
     """Whether a pixel and its place in the other frame are inside the border of both."""
     here = positions(torch.zeros_like(places))
     low, high = BORDER, places.shape[-1] - 1 - BORDER

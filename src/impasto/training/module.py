@@ -111,7 +111,9 @@ class StyleTraining(pl.LightningModule):
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
         """Return the loss of a batch, whose samples learn the styles of `samples`."""
         step = self.global_step
-        fractions, total = self.objective(self, batch["content"], *self.samples(batch), step)
+        fractions, total = self.objective(
+            self, batch["content"], *self.samples(batch), step, batch.get("filmed")
+        )
         for name, term in self.further_terms(batch).items():
             fractions[name], total = term.detach(), total + term
         self._losses.add(step, {**fractions, "loss": total.detach()})

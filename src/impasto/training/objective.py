@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from impasto.choices import LossOptions
-from impasto.data.moved import MARGIN, Pair, moved, shifted
+from impasto.data.moved import PAIRED_EVERY, Pair, frame_side, moved, shifted
 from impasto.networks.preprocess import canvas, canvas_at
 from impasto.networks.transform import TRAINING_MARGIN
 from impasto.perceptual.loss import PerceptualLoss
@@ -15,8 +15,6 @@ from impasto.perceptual.target import StyleTarget
 from impasto.perceptual.temporal import contrast, feature_error, luminance_change, temporal_error
 from impasto.video.warping import positions
 
-# With a weight of a temporal term, every fourth photo is painted twice: as it is, and moved.
-PAIRED_EVERY = 4  # photos
 # Crops are then smaller, so that the second frame of a pair shows no repeated border. A shift is by
 # 1 to 3 pixels.
 SHIFT_MARGIN = 4  # pixels
@@ -61,6 +59,7 @@ class Objective:
         code: Float[Tensor, "_ n"],
         target: StyleTarget,
         step: int,
+        filmed: dict[str, Tensor] | None = None,
     ) -> tuple[dict[str, Tensor], Float[Tensor, ""]]:
         """Return the loss terms of a batch without their weights, and their weighted sum.
 
@@ -70,13 +69,15 @@ class Objective:
             code: code of the style that each photo learns, B×N or 1×N.
             target: target of each photo's style.
             step: number of the training step; it decides which photos are moved, and how.
+            filmed: pairs from clips, as `FilmedPairs` draws them, that take the place of moved
+                photos in every second step; None: all pairs are moved photos.
 
         Returns:
             The terms with a weight above 0, by name, detached; and the scalar to minimize.
         """
         # Other photos are painted twice in every step, so that the pairs see all styles.
         pairs = slice(step % min(PAIRED_EVERY, len(content)), None, PAIRED_EVERY)
-        content, pair = self._frames(content, pairs, step)
+        content, pair = self._frames(content, pairs, step, filmed)
         code = code.to(content).expand(len(content), -1)
         features: list[Tensor] = []
         kept = (features,) if self.feature_weight else ()
@@ -117,7 +118,11 @@ class Objective:
         return fractions, torch.stack(list(weighted.values())).sum()
 
     def _frames(
-        self, photos: Float[Tensor, "b 3 _ _"], pairs: slice, step: int
+        self,
+        photos: Float[Tensor, "b 3 _ _"],
+        pairs: slice,
+        step: int,
+        filmed: dict[str, Tensor] | None,
     ) -> tuple[Float[Tensor, "b 3 h w"], Pair | None]:
         """Return the photos to paint, and the pairs whose first frames are `photos[pairs]`."""
         side = photos.shape[-1]
@@ -127,9 +132,16 @@ class Objective:
             return photos[..., :side, :side], pair
         if not (self.temporal_weight or self.feature_weight):
             return photos, None
-        margin = min(MARGIN, side // 8)  # a crop of 64 pixels would lose half of its side
-        # A layer is part of another photo; where there is one photo only, of its mirror image.
-        pair = moved(photos[pairs], photos.roll(1, 0).flip(-1)[pairs], step, margin)
+        _, margin = frame_side(side)
+        if filmed and step % 2:
+            number = len(photos[pairs])
+            pair = Pair(
+                filmed["first"][:number], filmed["second"][:number],
+                filmed["flow"][:number], filmed["trusted"][:number],
+            )  # fmt: skip
+        else:
+            # A layer is part of another photo; where there is one photo only, of its mirror image.
+            pair = moved(photos[pairs], photos.roll(1, 0).flip(-1)[pairs], step, margin)
         photos = photos[..., margin : side - margin, margin : side - margin].clone()
         photos[pairs] = pair.first
         return photos, pair
