@@ -232,3 +232,8 @@ class Judge:
 def digest(image: Tensor) -> str:
     """Return the SHA-256 of a tensor's values, in hexadecimal."""
     return hashlib.sha256(image.cpu().numpy().tobytes()).hexdigest()
+
+
+def file_digest(file: Path) -> str:
+    """Return the SHA-256 of a file, in hexadecimal."""
+    return hashlib.sha256(file.read_bytes()).hexdigest()

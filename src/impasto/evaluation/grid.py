@@ -1,7 +1,5 @@
 """Grids of optimized pictures over one or two options, which show what these options do."""
 
-import csv
-import io
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
 from itertools import product
@@ -13,6 +11,7 @@ from torch import Tensor
 from impasto.choices import LossOptions, OptimizeOptions
 from impasto.evaluation.cells import LAST, Cell, Cells, Judge, digest
 from impasto.evaluation.plots import plot_terms
+from impasto.evaluation.tables import MISSING, csv_table, markdown_table
 from impasto.images.sheets import contact_sheet
 from impasto.reference import Reference
 from impasto.writing import new_file, write_bytes, write_text
@@ -135,13 +134,11 @@ def _cell(
 def _report(folder: Path, judge: Judge, grid: Grid, made: list[Cell]) -> Path:
     """Write the report of the cells, given in the order of the points; return its path."""
     points = grid.points()
-    table = io.StringIO(newline="")
-    writer = csv.DictWriter(table, [*grid.axes, *made[0].numbers])
-    writer.writeheader()
-    writer.writerows(
-        {**_as_text(point), **cell.numbers} for point, cell in zip(points, made, strict=True)
+    numbers = csv_table(
+        [*grid.axes, *made[0].numbers],
+        ({**_as_text(point), **cell.numbers} for point, cell in zip(points, made, strict=True)),
     )
-    write_text(folder / "numbers.csv", table.getvalue(), overwrite=True)
+    write_text(folder / "numbers.csv", numbers, overwrite=True)
     columns = len(made) if len(grid.axes) == 1 else len(list(grid.axes.values())[1])
     rows = [
         [cell.image for cell in made[start : start + columns]]
@@ -155,22 +152,26 @@ def _report(folder: Path, judge: Judge, grid: Grid, made: list[Cell]) -> Path:
         {_label(point): cell.curve for point, cell in zip(points, made, strict=True)}
     ):
         write_bytes(folder / "curves.png", drawn, overwrite=True)
-    lines = [
-        f"| {' | '.join([*grid.axes, *NUMBERS])} |",
-        "|---" * (len(grid.axes) + len(NUMBERS)) + "|",
-    ]
-    for point, cell in zip(points, made, strict=True):
-        numbers = [f"{cell.numbers[name]:.3f}" if name in cell.numbers else "–" for name in NUMBERS]
-        values = [*_as_text(point).values(), *numbers]
-        lines.append(f"| {' | '.join(values)} |")
     heading = (
         f"# {' × '.join(grid.axes)}\n\n"
         f"Judged by {judge.loss.options.network}; content and style are fractions.\n"
     )
     curves = "\n![curves](curves.png)\n" if drawn else ""
     path = folder / "report.md"
-    write_text(path, "\n".join([heading, *lines, "", "![grid](grid.jpg)", curves]), overwrite=True)
+    write_text(
+        path, "\n".join([heading, _table(grid, made), "![grid](grid.jpg)", curves]), overwrite=True
+    )
     return path
+
+
+def _table(grid: Grid, made: list[Cell]) -> str:
+    """Return the cells, given in the order of the points, as a Markdown table."""
+    rows = []
+    for point, cell in zip(grid.points(), made, strict=True):
+        numbers = cell.numbers
+        shown = [f"{numbers[key]:.3f}" if key in numbers else MISSING for key in NUMBERS]
+        rows.append([*_as_text(point).values(), *shown])
+    return markdown_table([*grid.axes, *NUMBERS], rows)
 
 
 def _label(point: Mapping[str, Any], separator: str = ", ") -> str:

@@ -3,7 +3,6 @@
 The reference is the optimization of Gatys et al. 2016. The baseline is a colour transfer.
 """
 
-import hashlib
 import platform
 import statistics
 from collections.abc import Callable, Mapping
@@ -16,9 +15,10 @@ import torch
 from torch import Tensor
 
 from impasto.benchmark.cost import Cost, cost_of_network, cost_of_reference
-from impasto.evaluation.cells import LAST, Cell, Cells, Judge, digest
+from impasto.evaluation.cells import LAST, Cell, Cells, Judge, digest, file_digest
 from impasto.evaluation.metrics import grid_pattern
 from impasto.evaluation.plots import plot_terms
+from impasto.evaluation.tables import MISSING, markdown_table
 from impasto.images import match_colors
 from impasto.images.sheets import contact_sheet
 from impasto.inference import Stylizer
@@ -181,8 +181,7 @@ class _Row:
             )
             return Cell(judged.image, {**judged.numbers, "grid": locked})
 
-        weights = hashlib.sha256(find_network(file).read_bytes()).hexdigest()
-        return self._cell(Path(file).stem, {"weights": weights}, make)
+        return self._cell(Path(file).stem, {"weights": file_digest(find_network(file))}, make)
 
     def _judged(self, image: Tensor) -> Cell:
         return Cell(
@@ -220,20 +219,19 @@ def _numbers(rows: list[dict[str, Cell]]) -> str:
     columns = [
         key for key in COLUMNS if any(key in cell.numbers for row in rows for cell in row.values())
     ]
-    titles = " | ".join(COLUMNS[key] for key in columns)
-    lines = [f"| approach | {titles} | pictures |", "|---" * (len(columns) + 2) + "|"]
+    table = []
     for name in approaches:
         found = [row[name].numbers for row in rows if name in row]
         means = [
             _mean([numbers[key] for numbers in found if key in numbers], key) for key in columns
         ]
-        lines.append(f"| {name} | " + " | ".join(means) + f" | {len(found)} |")
-    return "\n".join(lines) + "\n"
+        table.append([name, *means, str(len(found))])
+    return markdown_table(["approach", *(COLUMNS[key] for key in columns), "pictures"], table)
 
 
 def _mean(values: list[float], key: str) -> str:
     if not values:
-        return "–"
+        return MISSING
     if key == "equal":  # the median, since the mean is infinite if one value is
         middle = statistics.median(values)
         return "more" if middle == float("inf") else f"{middle:.0f}"
@@ -272,11 +270,7 @@ def _costs(
 
     By approach it has SSIM, GMD, runtime at 256² and 1024² pixels, and peak memory at 1024².
     """
-    lines = [
-        "| approach | SSIM | GMD | 256², s | 1024², s | memory at 1024², MiB |",
-        "|---" * 6 + "|",
-    ]
-    device = str(judge.photos.device)
+    table, device = [], str(judge.photos.device)
     iteration = cache(
         lambda other: _iteration(compared.others.get(other, compared.reference), device)
     )
@@ -288,10 +282,9 @@ def _costs(
         ]
         costs = _cost(name, compared, device, iteration)
         times = [f"{cost.seconds:.3g}" for cost in costs]
-        lines.append(
-            f"| {name} | " + " | ".join([*quality, *times]) + f" | {costs[-1].mebibytes:.0f} |"
-        )
-    return "\n".join(lines) + "\n"
+        table.append([name, *quality, *times, f"{costs[-1].mebibytes:.0f}"])
+    titles = ["approach", "SSIM", "GMD", "256², s", "1024², s", "memory at 1024², MiB"]
+    return markdown_table(titles, table)
 
 
 def _cost(
