@@ -16,8 +16,10 @@ pytest.importorskip("av", reason="the video extra is not installed")
 pytest.importorskip("cv2", reason="the video extra is not installed")
 
 from impasto.commands import run
-from impasto.evaluation import clips as module
-from impasto.evaluation.clips import Footage, local_contrast, read_flow, steadiness
+from impasto.evaluation.footage import Footage
+from impasto.evaluation.steadiness import local_contrast, steadiness
+from impasto.evaluation.strips import SIDE, moving_part
+from impasto.evaluation.true_flow import read_flow
 from impasto.images import read_image
 from impasto.networks import TransformNet, save_network
 from impasto.video.motion import Motion
@@ -305,5 +307,5 @@ def test_the_part_that_moves_most_is_shown(tmp_path: Path) -> None:
         frame = ground.copy()
         frame[20:60, 180 + 4 * number : 230 + 4 * number] = levels(5)[:40, :50]
         Image.fromarray(frame).save(tmp_path / f"clip/{number}.png")
-    top, left, side = Footage(tmp_path / "clip", 40, 256).place
-    assert top == 0 and 256 * left == 160 and 256 * side == module.PART
+    top, left, side = moving_part(Footage(tmp_path / "clip", 40, 256))
+    assert top == 0 and 256 * left == 160 and 256 * side == SIDE

@@ -67,13 +67,9 @@ def evaluate_clips(
     refuse_same_names("networks", networks)
     # Imported here because torch takes seconds to import. Mistakes above are answered without it.
     from impasto.commands.progress import bar
-    from impasto.evaluation.clips import (
-        Footage,
-        compare_clips,
-        outputs,
-        way_of_reference,
-        ways_of_network,
-    )
+    from impasto.evaluation.clip_approaches import approach_of_reference, approaches_of_network
+    from impasto.evaluation.clip_report import compare_clips, outputs
+    from impasto.evaluation.footage import Footage
     from impasto.images import read_image
     from impasto.inference.devices import find_device
     from impasto.networks import load_network
@@ -82,28 +78,30 @@ def evaluate_clips(
     folder = Path(output)
     check_output_folder(folder)
     picture = None if painting is None else read_image(located(painting)).pixels
-    ways = []
+    approaches = []
     for file in networks:
         any_picture = not file.endswith(".onnx") and load_network(file).any_picture
         if any_picture and picture is None:
             raise ValueError(f"painting is missing: {file} needs the picture of the style")
-        ways += ways_of_network(file, picture if any_picture else style, steady, device)
+        approaches += approaches_of_network(file, picture if any_picture else style, steady, device)
     if reference and picture is not None:
         settings = Reference(replace(options, steps=reference), loss)
-        ways.append(way_of_reference(settings, picture.to(find_device(device)), reference_size))
+        approaches.append(
+            approach_of_reference(settings, picture.to(find_device(device)), reference_size)
+        )
     paths = {name: located(clip) for name, clip in clips.items()}
-    spare_inputs(outputs(folder, clips, ways), paths.values())
+    spare_inputs(outputs(folder, clips, approaches), paths.values())
     footage = {
         name: Footage(path, frames, size, located(flow[name]) if name in flow else None)
         for name, path in paths.items()
     }
     with bar() as progress:
-        total = len(ways) * sum(len(each.frames) for each in footage.values())
+        total = len(approaches) * sum(len(each.frames) for each in footage.values())
         task = progress.add_task("", total=total)
         path = compare_clips(
             folder,
             footage,
-            ways,
+            approaches,
             lambda said, done: progress.update(task, description=said, completed=done),
         )
     print(f"report: {path}")
