@@ -165,7 +165,26 @@ def test_what_is_occluded_or_unknown_does_not_count(tmp_path: Path) -> None:
     assert not measured.trusted[:, :2].any()
 
 
-@pytest.mark.parametrize("data", [b"", b"PIEH", b"XXXX" + bytes(16), b"PIEH" + np.array([9, 9], "<i4").tobytes()])
+@pytest.mark.parametrize("unknown", [1e10, np.nan, -np.inf])
+def test_unknown_flow_is_not_followed_over_a_longer_time(tmp_path: Path, unknown: float) -> None:
+    write_clip(tmp_path / "clip", [2, 2])
+    flow = np.full((64, 112, 2), (-2.0003, 0), np.float32)  # a little of the unknown is in the pixels beside it
+    flow[20:30, 20:30] = unknown
+    for name in "ab":
+        (tmp_path / "flow").mkdir(exist_ok=True)
+        np.savez(tmp_path / f"flow/{name}.npz", flow=flow)
+        Image.new("L", (112, 64)).save(tmp_path / f"flow/{name}.png")
+    footage = Footage(tmp_path / "clip", 40, 112, tmp_path / "flow")
+    found = steadiness(footage.in_order(footage.frames), footage.motions, gap=2)
+    assert found["e"] < 0.002 and found["gap"] < 0.002
+
+
+@pytest.mark.parametrize(
+    "data",
+    [b"", b"PIEH", b"XXXX" + bytes(16)]
+    + [b"PIEH" + np.array(sides, "<i4").tobytes() for sides in ((9, 9), (0, 0))]
+    + [b"PIEH" + np.array((-1, 4), "<i4").tobytes() + bytes(64)],
+)
 def test_a_file_without_flow_is_refused(tmp_path: Path, data: bytes) -> None:
     for suffix in (".flo", ".npz"):
         (tmp_path / f"a{suffix}").write_bytes(data)
@@ -174,6 +193,20 @@ def test_a_file_without_flow_is_refused(tmp_path: Path, data: bytes) -> None:
     np.savez(tmp_path / "b.npz", other=np.zeros(3))
     with pytest.raises(ValueError, match="no flow can be read"):
         read_flow(tmp_path / "b.npz")
+
+
+def test_a_damaged_archive_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "a.npz"
+    np.savez_compressed(file, flow=np.random.default_rng(0).random((40, 40, 2)))
+    whole = file.read_bytes()
+    np.save(tmp_path / "array.npy", np.zeros((4, 4, 2)))  # an array under the name of an archive
+    for data in (whole[:200], whole[:100] + bytes(20) + whole[120:], (tmp_path / "array.npy").read_bytes()):
+        file.write_bytes(data)
+        with pytest.raises(ValueError, match="no flow can be read"):
+            read_flow(file)
+    np.savez(file, flow=np.zeros((0, 5, 2)))
+    with pytest.raises(ValueError, match="no flow can be read"):
+        read_flow(file)
 
 
 def test_flow_of_others_is_read(shared: Path) -> None:

@@ -5,7 +5,6 @@ name with the suffix .png is white where the next frame does not show what this 
 """
 
 from pathlib import Path
-from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -71,7 +70,9 @@ def true_motion(
     height, width = frame.shape[:2]
     known = flow.abs().amax(1, keepdim=True) < _UNKNOWN
     ratio = flow.new_tensor([width / flow.shape[-1], height / flow.shape[-2]]).view(1, 2, 1, 1)
-    found = to_array(_scaled(flow * known, height, width) * ratio)
+    # Not a product: infinities and nan, which mark unknown flow too, would stay nan.
+    flow = torch.where(known, flow, 0)
+    found = to_array(_scaled(flow, height, width) * ratio)
     # A pixel of a smaller frame is known where all pixels that it covers are.
     trusted = _scaled(known.float(), height, width)[0, 0].numpy() == 1
     if (picture := occlusion_file(file)) is not None:
@@ -90,9 +91,9 @@ def read_flow(file: Path) -> Float32[ndarray, "h w 2"]:
     """
     try:
         flow = _read_npz(file) if file.suffix == ".npz" else _read_flo(file)
-        if flow.ndim != 3 or flow.shape[-1] != 2:
+        if flow.ndim != 3 or flow.shape[-1] != 2 or not flow.size:
             raise ValueError("not a flow")
-    except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
+    except Exception as error:  # a damaged archive can raise anything
         raise ValueError(
             one_line(file, "no flow can be read: needs .flo, or .npz with an array `flow` H×W×2")
         ) from error
@@ -109,6 +110,8 @@ def _read_flo(file: Path) -> ndarray:
     if data[:4] != _MAGIC:
         raise ValueError("not a flow")
     width, height = np.frombuffer(data[4:12], "<i4")
+    if width < 1 or height < 1:  # numpy would take -1 as a side to find out
+        raise ValueError("not a flow")
     return np.frombuffer(data[12:], "<f4").reshape(height, width, 2).astype(np.float32)
 
 
