@@ -2,6 +2,7 @@
 
 import csv
 import re
+import shutil
 from itertools import accumulate
 from pathlib import Path
 
@@ -314,10 +315,16 @@ def test_the_config_reports(place: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         (("--output=net.safetensors",), "net.safetensors"),
         (("--photos=[a.png]",), "--photos"),
         (("--clips={pan: out/pan_net_steady.mp4}", "--output=out"), "never written over"),
+        (("--painting=out/pan.png",), "never written over"),
+        (
+            ("--clips={a: clip, a_net: clip}", "--networks=[net.safetensors,net_net.safetensors]"),
+            "a_net_net_per_frame.mp4",
+        ),
     ],
 )
 def test_mistakes_are_one_line(place: Path, options: tuple[str, ...], message: str, capsys) -> None:
     write_clip(place / "one", [])
+    shutil.copy("net.safetensors", "net_net.safetensors")
     if "never" in message:
         assert run(*RUN) == 0
         capsys.readouterr()

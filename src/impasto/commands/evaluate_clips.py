@@ -1,12 +1,19 @@
 """What `impasto evaluate` does with clips."""
 
+from collections.abc import Collection, Iterable
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from impasto.choices import LossOptions, OptimizeOptions
 from impasto.commands.jobs import check_output_folder, refuse_same_names, spare_inputs
 from impasto.data.files import located
 from impasto.spelling import did_you_mean
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from impasto.evaluation.clip_approaches import ClipApproach
 
 
 def evaluate_clips(
@@ -58,39 +65,31 @@ def evaluate_clips(
         )
     if reference and painting is None:
         raise ValueError("painting is missing: the reference needs the picture of the style")
-    for name in clips:
-        if not name.strip(" .") or not name.isprintable() or {"/", "\\"} & {*name}:
-            raise ValueError(f"clips {name!r}: a name without / or \\, since files are named so")
-    if unknown := [name for name in flow if name not in clips]:
-        meant = did_you_mean(unknown[0], list(clips))
-        raise ValueError(f"flow {unknown[0]}: {meant}no clip has that name ({', '.join(clips)})")
+    _check_names(clips, flow)
     refuse_same_names("networks", networks)
     # Imported here because torch takes seconds to import. Mistakes above are answered without it.
     from impasto.commands.progress import bar
-    from impasto.evaluation.clip_approaches import approach_of_reference, approaches_of_network
+    from impasto.evaluation.clip_approaches import approach_of_reference
     from impasto.evaluation.clip_report import compare_clips, outputs
     from impasto.evaluation.footage import Footage
     from impasto.images import read_image
     from impasto.inference.devices import find_device
-    from impasto.networks import load_network
     from impasto.reference import Reference
 
     folder = Path(output)
     check_output_folder(folder)
     picture = None if painting is None else read_image(located(painting)).pixels
-    approaches = []
-    for file in networks:
-        any_picture = not file.endswith(".onnx") and load_network(file).any_picture
-        if any_picture and picture is None:
-            raise ValueError(f"painting is missing: {file} needs the picture of the style")
-        approaches += approaches_of_network(file, picture if any_picture else style, steady, device)
+    approaches = _approaches_of_networks(networks, style, picture, steady, device)
     if reference and picture is not None:
         settings = Reference(replace(options, steps=reference), loss)
         approaches.append(
             approach_of_reference(settings, picture.to(find_device(device)), reference_size)
         )
     paths = {name: located(clip) for name, clip in clips.items()}
-    spare_inputs(outputs(folder, clips, approaches), paths.values())
+    files = outputs(folder, clips, approaches)
+    if twice := [file.name for file in files if files.count(file) > 1]:
+        raise ValueError(f"clips, networks: two results are named {twice[0]}; rename a clip")
+    spare_inputs(files, [*paths.values(), *([] if painting is None else [located(painting)])])
     footage = {
         name: Footage(path, frames, size, located(flow[name]) if name in flow else None)
         for name, path in paths.items()
@@ -106,3 +105,38 @@ def evaluate_clips(
         )
     print(f"report: {path}")
     return 0
+
+
+def _check_names(clips: Collection[str], flow: Iterable[str]) -> None:
+    """Refuse names of clips that no file can have, and flow of clips that are not there."""
+    for name in clips:
+        if not name.strip(" .") or not name.isprintable() or {"/", "\\"} & {*name}:
+            raise ValueError(f"clips {name!r}: a name without / or \\, since files are named so")
+    if unknown := [name for name in flow if name not in clips]:
+        meant = did_you_mean(unknown[0], clips)
+        raise ValueError(f"flow {unknown[0]}: {meant}no clip has that name ({', '.join(clips)})")
+
+
+def _approaches_of_networks(
+    networks: list[str], style: str | None, picture: "Tensor | None", steady: float, device: str
+) -> "list[ClipApproach]":
+    """Return the approaches of all networks.
+
+    Args:
+        networks: published names or files.
+        style: for networks that have learned styles.
+        picture: of the style, for networks for any painting, 1×3×H×W in [0, 1].
+        steady: as in `approaches_of_network`.
+        device: where they paint.
+    """
+    from impasto.evaluation.clip_approaches import approaches_of_network
+    from impasto.networks import load_network
+
+    approaches = []
+    for file in networks:
+        # `load_network` does not read exports, so those for any painting are not supported here.
+        any_picture = not file.endswith(".onnx") and load_network(file).any_picture
+        if any_picture and picture is None:
+            raise ValueError(f"painting is missing: {file} needs the picture of the style")
+        approaches += approaches_of_network(file, picture if any_picture else style, steady, device)
+    return approaches
