@@ -13,6 +13,7 @@ from numpy import ndarray
 from torch import Tensor
 
 from impasto.choices import ClipOptions, OptimizeOptions
+from impasto.images.arrays import from_array, to_array
 from impasto.perceptual.gaps import PhotoStatistics
 from impasto.perceptual.loss import PerceptualLoss
 from impasto.reference import Anchor, optimize_image, quarters
@@ -64,7 +65,7 @@ def optimize_clip(
     scenes = np.cumsum([at > 0 and is_cut(frames[at - 1], frames[at]) for at in range(count)])
     if not isinstance(photos, PhotoStatistics) and loss.options.balance != "fixed":
         photos = loss.photo_statistics(
-            quarters(_tensor(frames[0], device)) if photos is None else photos
+            quarters(from_array(frames[0]).to(device)) if photos is None else photos
         )
     following = replace(options, steps=clip.steps)
     for number in range(clip.passes):
@@ -78,27 +79,25 @@ def optimize_clip(
                 if 0 <= other < count and scenes[other] == scenes[frame]
             ]
             carried, held = _carried(frames, frame, {at: painted[number, at] for at in near})
-            start = None
+            start = carried if near else None
             if number:
                 # The first pass already follows the frames before. In the paper it paints each
                 # frame by itself, which takes ten passes and more to agree.
                 own = painted[number - 1, frame]
                 start = np.where(held[..., None], own + clip.blend * (carried - own), own)
-            elif near:
-                start = carried
             image = optimize_image(
-                _tensor(frames[frame], device),
+                from_array(frames[frame]).to(device),
                 styles,
                 loss,
                 options if start is None else following,
                 mixture=mixture,
                 photos=photos,
                 masks=masks,
-                start=None if start is None else _tensor(start, device),
+                start=None if start is None else from_array(start).to(device),
                 anchor=_anchor(carried, held, clip.temporal_weight, device),
                 on_step=on_step and _numbered(on_step, number, frame),
             )
-            painted[number, frame] = image[0].permute(1, 2, 0).cpu().numpy()
+            painted[number, frame] = to_array(image)
             painted.pop((number - 1, frame), None)
     return (painted[clip.passes - 1, frame] for frame in range(count))
 
@@ -130,13 +129,7 @@ def _anchor(image: ndarray, held: ndarray, weight: float, device: torch.device) 
     if not weight or not held.any():
         return None
     mask = torch.from_numpy(held).float()[None, None].to(device)
-    return Anchor(_tensor(image, device), mask, weight)
-
-
-def _tensor(image: ndarray, device: torch.device) -> Float[Tensor, "1 3 h w"]:
-    """Return an H×W×3 image as 1×3×H×W in [0, 1]."""
-    values = image.astype(np.float32) / 255 if image.dtype == np.uint8 else image
-    return torch.from_numpy(values).permute(2, 0, 1)[None].to(device)
+    return Anchor(from_array(image).to(device), mask, weight)
 
 
 def _numbered(

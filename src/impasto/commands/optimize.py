@@ -184,8 +184,9 @@ def _optimize_clip(
     """Optimize a clip; see `optimize_photo`."""
     from impasto.commands.jobs import spare_inputs
     from impasto.commands.optimizing import brightness, gap_photos, read_painting
-    from impasto.commands.optimizing_clip import ClipJob, image_of
+    from impasto.commands.optimizing_clip import ClipJob
     from impasto.images import match_colors
+    from impasto.images.arrays import from_array
     from impasto.inference.devices import find_device, memory_explained
     from impasto.perceptual.loss import PerceptualLoss
     from impasto.reference import Reference
@@ -199,7 +200,7 @@ def _optimize_clip(
     spare_inputs([output], [*paths, *map(Path, masks)])
     paintings = [read_painting(file, style_size).to(torch_device) for file in paths]
     job = ClipJob(source, output, size, clip.passes, colors == "luminance", overwrite)
-    first = image_of(job.frames[0]).to(torch_device)
+    first = from_array(job.frames[0]).to(torch_device)
     if colors == "histogram":
         paintings = [match_colors(painting, first) for painting in paintings]
     regions = brightness(masks, first)

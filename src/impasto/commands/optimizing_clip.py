@@ -11,11 +11,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float32
+from jaxtyping import Float32
 from torch import Tensor
 
 from impasto.commands.progress import bar
 from impasto.images import keep_colors, resize, scaled, to_levels
+from impasto.images.arrays import from_array, to_array
 from impasto.video.clips import SEGMENT, Frame
 from impasto.video.motion import Flicker, Motion, estimate, is_cut
 from impasto.video.reading import Clip
@@ -141,14 +142,16 @@ class ClipJob:
         pairs = zip(self.clip.frames(), paintings, strict=True)
         for number, (frame, painting) in enumerate(pairs):
             if self.keep_colors:
-                painting = _array(keep_colors(image_of(painting), image_of(self.frames[number])))
+                painting = to_array(
+                    keep_colors(from_array(painting), from_array(self.frames[number]))
+                )
             steadiness.add(painting, self._motion(number))
             if number < self.writer.done:
                 continue
             pixels = to_levels(torch.from_numpy(painting)).numpy()
             if frame.pixels.shape[-1] == 4:
-                alpha = to_levels(resize(image_of(frame.pixels[..., 3:]), self.size))
-                pixels = np.concatenate([pixels, _array(alpha)], -1)
+                alpha = to_levels(resize(from_array(frame.pixels[..., 3:]), self.size))
+                pixels = np.concatenate([pixels, to_array(alpha)], -1)
             self.writer.write(Frame(pixels, frame.pts, frame.duration))
             if (number + 1) % SEGMENT == 0:
                 self.writer.end_segment({})
@@ -188,20 +191,9 @@ class ClipJob:
         digest = hashlib.sha256(str(self.shape).encode())
         with tempfile.TemporaryFile() as file:
             for frame in self.clip.frames():
-                levels = _array(to_levels(resize(image_of(frame.pixels[..., :3]), self.size)))
+                levels = to_array(to_levels(resize(from_array(frame.pixels[..., :3]), self.size)))
                 digest.update(levels.tobytes())
                 file.write(levels.tobytes())
             file.flush()
             frames = np.memmap(file, np.uint8, "r").reshape(-1, *self.shape, 3)
         return frames, digest
-
-
-def image_of(image: np.ndarray) -> Float[Tensor, "1 c h w"]:
-    """Return an H×W×C image as 1×C×H×W in [0, 1]."""
-    values = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None]
-    return values.float() / 255 if values.dtype == torch.uint8 else values
-
-
-def _array(image: Tensor) -> np.ndarray:
-    """Return a 1×C×H×W image as H×W×C."""
-    return np.ascontiguousarray(image[0].permute(1, 2, 0).numpy())
