@@ -72,12 +72,8 @@ def optimize_clip(
         direction = -1 if number % 2 else 1
         for frame in range(count)[::direction]:
             if any((later, frame) in painted for later in range(number, clip.passes)):
-                continue
-            near = [
-                other
-                for other in (frame - direction * step for step in clip.reach)
-                if 0 <= other < count and scenes[other] == scenes[frame]
-            ]
+                continue  # an interrupted run has painted it
+            near = _near(frame, [direction * step for step in clip.reach], scenes)
             carried, held = _carried(frames, frame, {at: painted[number, at] for at in near})
             start = carried if near else None
             if number:
@@ -100,6 +96,18 @@ def optimize_clip(
             painted[number, frame] = to_array(image)
             painted.pop((number - 1, frame), None)
     return (painted[clip.passes - 1, frame] for frame in range(count))
+
+
+def _near(frame: int, steps: Sequence[int], scenes: ndarray) -> list[int]:
+    """Return the frames of the same scene that lie so many steps before a frame.
+
+    Args:
+        frame: number of the frame.
+        steps: distances back; negative ones where the clip is gone through backward.
+        scenes: number of the scene of each frame.
+    """
+    before = (frame - step for step in steps)
+    return [at for at in before if 0 <= at < len(scenes) and scenes[at] == scenes[frame]]
 
 
 def _carried(

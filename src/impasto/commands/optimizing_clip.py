@@ -1,4 +1,7 @@
-"""Helpers of `optimize` for clips: frames and paintings on disk, progress, and the painted clip."""
+"""What `impasto optimize` does with clips.
+
+Frames and paintings are kept on disk, so that long clips fit in memory and runs can be resumed.
+"""
 
 import hashlib
 import json
@@ -147,12 +150,8 @@ class ClipJob:
                 )
             steadiness.add(painting, self._motion(number))
             if number < self.writer.done:
-                continue
-            pixels = to_levels(torch.from_numpy(painting)).numpy()
-            if frame.pixels.shape[-1] == 4:
-                alpha = to_levels(resize(from_array(frame.pixels[..., 3:]), self.size))
-                pixels = np.concatenate([pixels, to_array(alpha)], -1)
-            self.writer.write(Frame(pixels, frame.pts, frame.duration))
+                continue  # an interrupted run has written it; here it counts for steadiness only
+            self.writer.write(Frame(self._pixels(painting, frame), frame.pts, frame.duration))
             if (number + 1) % SEGMENT == 0:
                 self.writer.end_segment({})
         for note in dict.fromkeys([*self.clip.notes, *self.writer.finish()]):
@@ -178,6 +177,14 @@ class ClipJob:
         )
         return 130
 
+    def _pixels(self, painting: np.ndarray, frame: Frame) -> np.ndarray:
+        """Return a painting as levels H×W×3, or H×W×4 with the alpha of its frame."""
+        pixels = to_levels(torch.from_numpy(painting)).numpy()
+        if frame.pixels.shape[-1] == 3:
+            return pixels
+        alpha = to_levels(resize(from_array(frame.pixels[..., 3:]), self.size))
+        return np.concatenate([pixels, to_array(alpha)], -1)
+
     def _motion(self, number: int) -> Motion | None:
         """Return the motion from the frame before; None for the first of a scene."""
         if not number:
@@ -187,7 +194,10 @@ class ClipJob:
         return None if is_cut(*pair, motion) else motion
 
     def _read(self) -> tuple[np.ndarray, Any]:
-        """Return all frames, T×H×W×3 in the paintings' size, in a temporary file; and a hash."""
+        """Return all frames, T×H×W×3 in the paintings' size, and their hash.
+
+        The frames are mapped from a temporary file, which lasts as long as the array.
+        """
         digest = hashlib.sha256(str(self.shape).encode())
         with tempfile.TemporaryFile() as file:
             for frame in self.clip.frames():
