@@ -270,6 +270,8 @@ def test_two_networks_true_flow_and_the_reference(place: Path, capsys: pytest.Ca
     last = rows()[-1]
     assert last["contrast"] == "" and last["fps"] == "" and float(last["e"]) > 0
     assert last["input"] != rows()[-2]["input"], "it is measured at its own size"
+    large, small = (read_image(f"out/cells/pan/clip_{size}.png").pixels for size in (96, 48))
+    assert (large - small).abs().mean() < 0.1, "strips show the same part at every size"
     report = Path("out/report.md").read_text()
     assert (
         "## All clips" in report and "3 frames of 96×55" in report and "2 frames of 96×55 pixels, true flow" in report

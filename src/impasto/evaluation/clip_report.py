@@ -9,6 +9,7 @@ import re
 import statistics
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -19,7 +20,7 @@ from impasto.evaluation.cells import Cell, Cells
 from impasto.evaluation.clip_approaches import ClipApproach, Tell
 from impasto.evaluation.footage import Footage, Frames
 from impasto.evaluation.steadiness import GAP, steadiness
-from impasto.evaluation.strips import CELL, frames_shown, moving_part, strip
+from impasto.evaluation.strips import CELL, Part, frames_shown, moving_part, strip
 from impasto.evaluation.tables import MISSING, csv_table, markdown_table
 from impasto.images.sheets import contact_sheet
 from impasto.video.clips import Frame
@@ -92,7 +93,9 @@ class _ClipCells:
     def itself(self, footage: Footage) -> Cell:
         """Return the cell of the clip before it is painted, at the size of `footage`."""
         return self._cell(
-            f"clip_{footage.size}", footage.settings(), lambda: _judged(footage, footage.frames)
+            f"clip_{footage.size}",
+            footage.settings(),
+            lambda: self._judged(footage, footage.frames),
         )
 
     def painted(self, approach: ClipApproach, tell: Tell, done: int) -> Cell:
@@ -111,7 +114,7 @@ class _ClipCells:
 
         def make() -> Cell:
             paintings, took = approach.paint(footage.frames, tell_more)
-            cell = _judged(footage, paintings)
+            cell = self._judged(footage, paintings)
             itself = {"input": self.itself(footage).numbers.get("e", math.nan)}
             # The clip is written before its cell is stored, so that no cell lacks its clip.
             _write_clip(file, footage, paintings)
@@ -125,12 +128,17 @@ class _ClipCells:
     def _cell(self, name: str, settings: dict[str, Any], make: Callable[[], Cell]) -> Cell:
         return Cells(self.folder / "cells").get(f"{self.clip}/{name}", settings, make)
 
+    def _judged(self, footage: Footage, paintings: Frames) -> Cell:
+        # The part is that of the clip's own size, so that all strips show the same.
+        return Cell(
+            strip(paintings, self.part),
+            steadiness(footage.in_order(paintings), footage.motions),
+        )
 
-def _judged(footage: Footage, paintings: Frames) -> Cell:
-    return Cell(
-        strip(paintings, moving_part(footage)),
-        steadiness(footage.in_order(paintings), footage.motions),
-    )
+    @cached_property
+    def part(self) -> Part:
+        """What the strips show of the clip."""
+        return moving_part(self.footage)
 
 
 def _clip(
