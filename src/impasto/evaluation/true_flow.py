@@ -34,7 +34,7 @@ def flow_files(folder: Path, frames: int) -> list[Path]:
     if not folder.is_dir():
         raise ValueError(not_there(folder, "folder"))
     files = sorted(
-        (file for file in folder.iterdir() if file.suffix in (".flo", ".npz")), key=natural
+        (file for file in folder.iterdir() if file.suffix.lower() in (".flo", ".npz")), key=natural
     )
     if len(files) < frames - 1:
         raise ValueError(
