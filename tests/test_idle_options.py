@@ -17,6 +17,7 @@ REPORT = (
 )  # fmt: skip
 TRAIN = ("fit", "--data.photos", "photos", "--model.styles.a", "a.png", "--model.loss.network", "compact")
 AXES = ("--axes.start", "[content]")
+CLIPS = ("--clips.walk", "walk.mp4", "-o", "report")
 
 REFUSED = [
     (("optimize", *PHOTO, "--noise_ratio", "0.5"), "--noise_ratio: acts only with --start mix; give that too, or"),
@@ -37,6 +38,10 @@ REFUSED = [
     (("evaluate", *REPORT, *AXES, "--presets", "p.yaml"), "--presets: acts only without --axes"),
     (("evaluate", *REPORT, *AXES, "--costs"), "--costs: acts only without --axes"),
     (("evaluate", *REPORT, *AXES, "--start", "mix"), "--start: is one of --axes, which give its values; leave it out"),
+    (("evaluate", *CLIPS, "--reference_size", "64"), "--reference_size: acts only with --reference; give that too"),
+    (("evaluate", *CLIPS, "--loss.network", "compact"), "--loss.network: acts only with --reference"),
+    (("evaluate", *CLIPS, "--learning_rate", "0.1"), "--learning_rate: acts only with --reference"),
+    (("evaluate", *CLIPS, "--reference=2", "--steps=9"), "--steps: --reference gives the number of iterations; leave"),
     (("infer", "photo.png", "--style", "great_wave=0.5"), "style 'great_wave=0.5': one style has no share; give its"),
     (("infer", "photo.png", "-n", "any", "-s", "a.png=2"), "style 'a.png=2': one style has no share"),
     (("export", "gallery", "--photos", "photos"), "--photos: acts only with --quantize int8"),

@@ -8,7 +8,7 @@ import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import replace
+from dataclasses import fields, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ import yaml  # type: ignore[import-untyped]
 from impasto.choices import ClipOptions, LossOptions, OptimizeOptions
 from impasto.commands.arguments import read_options
 from impasto.commands.evaluate_clips import evaluate_clips
-from impasto.commands.idle import only_with, only_without
+from impasto.commands.idle import Need, only_with, only_without
 from impasto.commands.jobs import check_output_folder, refuse_same_names, spare_inputs
 from impasto.data.files import find_images, located
 from impasto.spelling import did_you_mean
@@ -29,6 +29,11 @@ _LOG = logging.getLogger("impasto")
 _NEEDS = {"steps": only_with("axes")} | dict.fromkeys(
     ("marks", "networks", "presets", "costs"), only_without("axes")
 )
+# Without the reference, clips are painted by networks alone.
+_CLIP_NEEDS = dict.fromkeys(
+    ("reference_size", "loss", *(option.name for option in fields(OptimizeOptions))),
+    only_with("reference"),
+) | {"steps": Need("--reference gives the number of iterations; leave it out", lambda _: False)}
 
 
 def evaluate(arguments: list[str]) -> int:
@@ -51,7 +56,7 @@ def evaluate(arguments: list[str]) -> int:
     job: Callable[..., int] = evaluate_pictures
     places, needs = ["photos"], _NEEDS
     if _of_clips(arguments):
-        job, places, needs = evaluate_clips, [], {}
+        job, places, needs = evaluate_clips, [], _CLIP_NEEDS
         about = "Compare how steadily networks paint clips; writes a report with strips and clips."
         example = "impasto evaluate --clips.walk walk.mp4 --networks gallery --style great_wave"
     else:

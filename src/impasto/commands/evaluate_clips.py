@@ -130,12 +130,11 @@ def _approaches_of_networks(
         device: where they paint.
     """
     from impasto.evaluation.clip_approaches import approaches_of_network
-    from impasto.networks import load_network
+    from impasto.inference.backends import open_painter
 
     approaches = []
     for file in networks:
-        # `load_network` does not read exports, so those for any painting are not supported here.
-        any_picture = not file.endswith(".onnx") and load_network(file).any_picture
+        any_picture = open_painter(file, device=device).any_picture
         if any_picture and picture is None:
             raise ValueError(f"painting is missing: {file} needs the picture of the style")
         approaches += approaches_of_network(file, picture if any_picture else style, steady, device)

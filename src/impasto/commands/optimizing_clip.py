@@ -5,6 +5,7 @@ Frames and paintings are kept on disk, so that long clips fit in memory and runs
 
 import hashlib
 import json
+import math
 import sys
 import tempfile
 from collections.abc import Iterator, MutableMapping
@@ -156,10 +157,11 @@ class ClipJob:
                 self.writer.end_segment({})
         for note in dict.fromkeys([*self.clip.notes, *self.writer.finish()]):
             print(note, file=sys.stderr)
-        print(
-            f"done: {self.output}, {len(self.frames)} frames, "
-            f"e {steadiness.error:.4f}, flicker {steadiness.flicker:.3f}"
-        )
+        count = len(self.frames)
+        said = [f"done: {self.output}, {count} frame{'s' if count > 1 else ''}"]
+        if not math.isnan(steadiness.error):  # as of a single frame
+            said += [f"e {steadiness.error:.4f}", f"flicker {steadiness.flicker:.3f}"]
+        print(", ".join(said))
         return int(self.clip.damaged)
 
     def failed(self) -> None:
