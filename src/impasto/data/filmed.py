@@ -23,7 +23,7 @@ from impasto.video.motion import Motion
 from impasto.video.reading import Clip, open_clip
 from impasto.video.warping import positions
 
-PAIRS = 240  # kept in memory, of all clips together; at 256 pixels they take some 500 MB
+PAIRS = 240  # kept in memory, of all clips together; for crops of 256 pixels they take some 700 MB
 SHORT = 1.5  # shorter side of the frames that are kept, relative to the crops
 RATE = 25  # frames a second, about; of faster clips, frames between those of a pair are left out
 

@@ -90,7 +90,7 @@ def read_flow(file: Path) -> Float32[ndarray, "h w 2"]:
         ValueError: the file is damaged, or holds something else.
     """
     try:
-        flow = _read_npz(file) if file.suffix == ".npz" else _read_flo(file)
+        flow = _read_npz(file) if file.suffix.lower() == ".npz" else _read_flo(file)
         if flow.ndim != 3 or flow.shape[-1] != 2 or not flow.size:
             raise ValueError("not a flow")
     except Exception as error:  # a damaged archive can raise anything
