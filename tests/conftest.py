@@ -23,9 +23,10 @@ install_import_hook("impasto", "beartype.beartype")
 ROOT = Path(__file__).parents[1]
 SHARED = Path(os.environ.get("IMPASTO_SHARED", Path(__file__).parents[2] / "shared"))
 
-# Files that take minutes, the longest first.
-LONG = ("test_many_machines", "test_readme", "test_runs", "test_training", "test_export",
-        "test_benchmark", "test_configs", "test_stream_checkpoints", "test_demo_page")  # fmt: skip
+# Files that take most of the time, the longest first.
+LONG = ("test_export", "test_readme", "test_many_machines", "test_runs", "test_optimization", "test_training",
+        "test_any_painting", "test_configs", "test_evaluate_command", "test_demo_page", "test_scripts", "test_streams",
+        "test_reference_video", "test_adain", "test_losses", "test_benchmark", "test_stream_checkpoints")  # fmt: skip
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
