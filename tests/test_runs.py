@@ -182,8 +182,8 @@ def test_a_run_that_fills_the_disk_stops_and_goes_on_when_there_is_room(small_di
 def test_kills_change_nothing_in_what_a_run_comes_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """While it trains, and about when it saves; `survive_kills.py` kills more often."""
     monkeypatch.setattr(survive_kills, "LIFE", 0.5)
-    assert len(survive_kills.survive(tmp_path / "runs", kills=2, seed=0, steps=50)) == 2
-    assert survive_kills.differences(tmp_path / "runs", 50) == []
+    assert len(survive_kills.survive(tmp_path / "runs", kills=2, seed=0, steps=80)) == 2
+    assert survive_kills.differences(tmp_path / "runs", 80) == []
 
 
 def test_killed_while_it_writes_a_run_has_its_old_checkpoint(tmp_path: Path) -> None:
