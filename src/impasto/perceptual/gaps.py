@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 from jaxtyping import Float
@@ -113,6 +114,7 @@ def _measured(photos: Tensor, pyramid: Pyramid) -> tuple[PhotoStatistics, float]
     return PhotoStatistics(grams, spreads, gaps), max(shared)
 
 
+@cache
 def dead_leaves(number: int, size: int) -> Float[Tensor, "p 3 s s"]:
     """Return pictures of overlapping discs, P×3×S×S in [0, 1], the same at every call.
 

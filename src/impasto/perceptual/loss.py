@@ -7,6 +7,7 @@ its value for ordinary photos, its gap (`perceptual.gaps`).
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 
 import torch
 from jaxtyping import Float
@@ -65,13 +66,16 @@ def _gram_within(
         masks = F.interpolate(masks, size=features.shape[-2:], mode="area")
         masks = masks * masks.square().mean((2, 3), keepdim=True).clamp(min=1e-6).rsqrt()
 
-    def products(part: Tensor, rows: slice = slice(None)) -> Tensor:
-        return square_products(
-            part if masks is None else at_least_float32(part) * masks[:, :, rows]
-        )
-
+    products = partial(_products_within, masks=masks)
     total = products(features) if isinstance(features, Tensor) else features.sum(products)
     return total / features.shape[1:].numel()
+
+
+def _products_within(
+    part: Tensor, rows: slice = slice(None), *, masks: Float[Tensor, "n 1 _ _"] | None
+) -> Tensor:
+    """Return the square products of some rows of features, under the same rows of the masks."""
+    return square_products(part if masks is None else at_least_float32(part) * masks[:, :, rows])
 
 
 class PerceptualLoss(nn.Module):
