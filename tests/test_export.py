@@ -6,6 +6,8 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import chdir, redirect_stdout
+from io import StringIO
 from pathlib import Path
 
 import numpy as np
@@ -41,14 +43,21 @@ def small(num_styles: int) -> TransformNet:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
-    """Exports: three.onnx with parts, bytes.onnx and half.onnx of a small network, one.onnx of an old published one."""
+    """Exports of a small network: three.onnx with parts, half.onnx, and by the command bytes.onnx, beside what it said.
+
+    And one.onnx of an old published network.
+    """
     place = tmp_path_factory.mktemp("exported")
     save_network(place / "three.safetensors", small(3))
     for name, network, options in (
-        ("three", small(3), ExportOptions(parts=True)), ("bytes", small(3), ExportOptions("uint8")),
-        ("one", load_network(OLD_NETWORK), ExportOptions()), ("half", small(3), ExportOptions(precision="fp16")),
+        ("three", small(3), ExportOptions(parts=True)), ("one", load_network(OLD_NETWORK), ExportOptions()),
+        ("half", small(3), ExportOptions(precision="fp16")),
     ):  # fmt: skip
         export_network(network, place / f"{name}.onnx", options)
+    with chdir(place), redirect_stdout(StringIO()) as said:
+        assert run("export", "three.safetensors", "--pixels", "uint8", "--output", "by_command/bytes.onnx") == 0
+    (place / "by_command" / "bytes.onnx").rename(place / "bytes.onnx")
+    (place / "bytes.txt").write_text(said.getvalue())
     return place
 
 
@@ -168,12 +177,12 @@ def test_auto_takes_the_export_beside_a_network_if_it_is_of_that_network(folder,
 def test_the_command(folder, tmp_path, capsys, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
     Image.new("RGB", (40, 30), "teal").save("photo.png")
-    assert run("export", str(folder / "three.safetensors"), "--pixels", "uint8", "--output", "out/three.onnx") == 0
-    printed = capsys.readouterr().out
-    assert "difference to PyTorch at most" in printed and "255×256" in printed and "out/three.onnx" in printed
-    assert run("infer", "photo.png", "--network", "out/three.onnx", "--style", "scream", "--output", "a.png") == 0
+    printed, network = (folder / "bytes.txt").read_text(), str(folder / "bytes.onnx")
+    assert "difference to PyTorch at most" in printed and "255×256" in printed and "by_command/bytes.onnx" in printed
+    assert run("infer", "photo.png", "--network", network, "--style", "scream", "--output", "a.png") == 0
     assert Image.open("a.png").size == (40, 30)
-    assert run("infer", "--network", "out/three.onnx", "--list-styles") == 0
+    capsys.readouterr()
+    assert run("infer", "--network", network, "--list-styles") == 0
     assert "Hokusai" in capsys.readouterr().out
 
 
