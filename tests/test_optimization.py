@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -20,12 +21,14 @@ from impasto import writing
 from impasto.choices import LossOptions, OptimizeOptions
 from impasto.commands import run
 from impasto.images import Picture, read_image, resize, write_image
+from impasto.perceptual.gaps import PhotoStatistics
 from impasto.perceptual.loss import PerceptualLoss
-from impasto.reference import optimize_image
+from impasto.reference import optimize_image, quarters
 
 ROOT = Path(__file__).parents[1]
 PAINTING = ROOT / "configs" / "paintings" / "currents.jpg"
 QUICK = ("--size=48", "--style_size=48", "--loss.network=compact", "--steps=4")
+FIXED = (*QUICK, "--loss.balance=fixed")  # where it is not about the picture: a balance takes half a second to measure
 
 Terms = list[tuple[int, dict[str, float]]]
 
@@ -35,14 +38,20 @@ def loss() -> PerceptualLoss:
     return PerceptualLoss(LossOptions(network="compact"))
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def content() -> torch.Tensor:
     return draw(1, height=48, width=61, blur=3.0)[None]
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def painting() -> torch.Tensor:
     return resize(read_image(PAINTING).pixels, 64)
+
+
+@cache
+def balance(loss: PerceptualLoss, content: torch.Tensor) -> PhotoStatistics:
+    """What the balance of a loss is measured on unasked, measured once for all tests of that photo."""
+    return loss.photo_statistics(quarters(content))
 
 
 def optimized(
@@ -51,8 +60,10 @@ def optimized(
     loss: PerceptualLoss,
     mixture: list[float] | None = None,
     masks: torch.Tensor | None = None,
+    measured: bool = True,
     **given,
 ) -> tuple[torch.Tensor, Terms]:
+    """The picture and its terms; unless the balance was `measured` before, the optimization does it."""
     log: Terms = []
     options = OptimizeOptions(**{"steps": 5, **given})
     image = optimize_image(
@@ -61,10 +72,16 @@ def optimized(
         loss,
         options,
         mixture=mixture,
+        photos=balance(loss, content) if measured else None,
         masks=masks,
         on_step=lambda step, _, terms: log.append((step, terms)),
     )
     return image, log
+
+
+def test_the_balance_is_measured_on_the_quarters_of_the_photo(loss, content, painting) -> None:
+    unasked, given = (optimized(content, [painting], loss, measured=known, steps=1) for known in (False, True))
+    assert torch.equal(unasked[0], given[0]) and unasked[1] == given[1]
 
 
 @pytest.mark.parametrize("optimizer", [{"optimizer": "lbfgs"}, {"optimizer": "lbfgs", "line_search": True},
@@ -270,7 +287,7 @@ def test_a_term_without_weight_is_in_no_table(playground: Path) -> None:
 def test_a_mask_of_another_size_is_stretched_and_said(playground: Path, capsys: pytest.CaptureFixture) -> None:
     for name, values in (("left.png", [1.0, 0.0]), ("right.png", [0.0, 1.0])):
         write_image(name, Picture(torch.tensor(values).view(1, 1, 1, 2).expand(1, 3, 7, 2)))
-    command = ("optimize", "--content=photo.png", f"--styles=[{PAINTING},photo.png]", *QUICK, "--output=o.png")
+    command = ("optimize", "--content=photo.png", f"--styles=[{PAINTING},photo.png]", *FIXED, "--output=o.png")
     assert run(*command, "--masks=[left.png,right.png]") == 0
     assert "left.png: stretched from 2×7 to 48×36 pixels" in capsys.readouterr().err
     for size in ((24, 18), (96, 72), (95, 71), (47, 36)):  # the photo's ratio, to whole pixels
@@ -284,7 +301,7 @@ def test_a_mask_of_another_size_is_stretched_and_said(playground: Path, capsys: 
 
 def test_what_there_is_before_the_loss_fails_is_kept(playground: Path, capsys: pytest.CaptureFixture) -> None:
     wild = ("--optimizer=adam", "--learning_rate=1e30", "--clamp=false")
-    assert run("optimize", "--content=photo.png", f"--styles=[{PAINTING}]", *QUICK, *wild, "--output=o.png") == 2
+    assert run("optimize", "--content=photo.png", f"--styles=[{PAINTING}]", *FIXED, *wild, "--output=o.png") == 2
     said = capsys.readouterr()
     assert "stopped after" in said.out and "lower learning_rate" in said.err and "\n" not in said.err.strip()
     assert read_image("o.png").pixels.shape[-2:] == (36, 48)
@@ -295,7 +312,7 @@ def test_alpha_fits_a_run_that_ended_at_a_coarse_size(playground: Path) -> None:
     write_image("clear.png", Picture(torch.rand(1, 3, 102, 320), torch.rand(1, 1, 102, 320)))
     wild = ("--optimizer=adam", "--learning_rate=1e30", "--clamp=false", "--size=192", "--coarse=[96]")
     given = ("--content=clear.png", f"--styles=[{PAINTING}]", "--output=o.png")
-    assert run("optimize", *QUICK, *given, *wild) == 2
+    assert run("optimize", *FIXED, *given, *wild) == 2
     assert read_image("o.png").alpha.shape[-2:] == (30, 96)
 
 
@@ -355,7 +372,7 @@ def test_a_disk_that_fills_on_the_way_leaves_no_part_of_a_result(full, playgroun
         return publish(temporary, path, overwrite)
 
     monkeypatch.setattr(writing, "_publish", fail)
-    command = ("optimize", "--content=photo.png", f"--styles=[{PAINTING}]", *QUICK, "--output=o.png", "--snapshots=[1]")
+    command = ("optimize", "--content=photo.png", f"--styles=[{PAINTING}]", *FIXED, "--output=o.png", "--snapshots=[1]")
     assert run(*command) == 2
     assert capsys.readouterr().err.strip() == f"impasto optimize: {full}: No space left on device"
     assert sorted(path.name for path in playground.iterdir()) == ["o_00001.png", "photo.png"]
@@ -380,7 +397,7 @@ def test_an_interrupted_run_keeps_what_there_is(playground: Path) -> None:
 def test_a_flat_photo_is_painted_under_a_balance_of_drawn_pictures(flat, loss, painting, caplog) -> None:
     """Between its quarters there is nothing to measure: a gap of zero would weigh the content without end."""
     content = torch.tensor(flat).view(1, 3, 1, 1).expand(1, 3, 64, 64).contiguous()
-    image, log = optimized(content, [painting], loss, steps=20)
+    image, log = optimized(content, [painting], loss, measured=False, steps=20)
     assert caplog.text.count("photos for the balance are all alike: it is measured on drawn pictures instead") == 1
     assert (image - content).abs().max() > 0.05 and log[-1][1]["style"] < 0.9 * log[0][1]["style"]
     assert 0 < log[-1][1]["content"] < 5
@@ -428,4 +445,4 @@ def test_the_smallest_photos_are_painted_or_refused_in_a_line(size, options, sta
 
 def test_a_picture_in_any_memory_format_is_optimized(loss, painting) -> None:
     content = draw(1, 32, 32)[None].contiguous(memory_format=torch.channels_last)
-    assert optimized(content, [painting], loss, steps=1)[0].shape == content.shape
+    assert optimized(content, [painting], loss, measured=False, steps=1)[0].shape == content.shape
