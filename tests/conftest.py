@@ -27,9 +27,10 @@ ROOT = Path(__file__).parents[1]
 SHARED = Path(os.environ.get("IMPASTO_SHARED", Path(__file__).parents[2] / "shared"))
 
 # Files that take most of the time, the longest first.
-LONG = ("test_export", "test_readme", "test_many_machines", "test_runs", "test_optimization", "test_training",
-        "test_any_painting", "test_configs", "test_evaluate_command", "test_demo_page", "test_scripts", "test_streams",
-        "test_reference_video", "test_adain", "test_losses", "test_benchmark", "test_stream_checkpoints")  # fmt: skip
+LONG = ("test_export", "test_readme", "test_runs", "test_many_machines", "test_training", "test_any_painting",
+        "test_demo_page", "test_optimization", "test_configs", "test_streams", "test_adain", "test_benchmark",
+        "test_reference_video", "test_evaluate_command", "test_video_command", "test_infer_command", "test_clips_out",
+        "test_modules", "test_steady", "test_stream_checkpoints", "test_scripts", "test_losses")  # fmt: skip
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
