@@ -1,5 +1,6 @@
 """`impasto video`: clips come out as long as they went in, killed runs continue, and mistakes are said in a line."""
 
+import io
 import random
 import signal
 import subprocess
@@ -11,12 +12,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from clips import make, needs_ffmpeg, seen, streams
 from pictures import draw
-from PIL import Image
+from PIL import Image, ImageCms
 
 from impasto import commands as cli
 from impasto.commands import clips
 from impasto.images import to_levels
+from impasto.images.cicp import PRIMARIES
+from impasto.images.colors import _SRGB_CURVE, matrix_profile
 from impasto.inference import Stylizer
 from impasto.inference.steady import SteadyPainter
 from impasto.networks import TransformNet, save_network
@@ -92,6 +96,30 @@ def test_frames_times_and_size_are_the_clips(video) -> None:
     expected = [painter(frame) for _, frame in before[:20]]
     for (_, frame), painting in zip(after, expected, strict=False):
         assert np.abs(light(frame) - light(painting)).mean() < 4
+
+
+@needs_ffmpeg
+def test_a_clip_in_display_p3_is_painted_in_srgb_and_written_in_p3(video) -> None:
+    green = lambda number, width, height: np.full((height, width, 3), (60, 170 + 9 * number, 70), np.uint8)  # noqa: E731
+    make(Path("p3.mp4"), times=range(6), tags=(12, 13, 1, 1), pictures=green)
+    assert video("p3.mp4", *NETWORK, "--style", "wave", "--keep-colors", "--strength", 0.5, "-o", "out.mp4") == (
+        0, ["out.mp4  64×48, 6 frames"], ["p3.mp4: its wide colours are converted to those of sRGB"],
+    )  # fmt: skip
+    told = streams(Path("out.mp4"))[0]
+    assert [told[f"color_{name}"] for name in ("primaries", "transfer", "space", "range")] == [
+        "smpte432", "iec61966-2-1", "bt709", "tv",
+    ]  # fmt: skip
+    painter = SteadyPainter(Stylizer("two.safetensors", "wave", strength=0.5, keep_colors=True, device="cpu"))
+    paintings = [painter(frame) for _, frame in decoded("p3.mp4")]
+    profile = ImageCms.ImageCmsProfile(io.BytesIO(matrix_profile(PRIMARIES[12], _SRGB_CURVE)))
+    in_p3 = [
+        np.asarray(ImageCms.profileToProfile(Image.fromarray(painting), ImageCms.createProfile("sRGB"), profile))
+        for painting in paintings
+    ]
+    stored = seen(Path("out.mp4"), filters="scale=in_color_matrix=bt709:in_range=tv")
+    shown = [frame for _, frame in decoded("out.mp4")]
+    expected, found, srgb, again = (np.array(each).mean((1, 2)) for each in (in_p3, stored, paintings, shown))
+    assert np.abs(found - expected).max() < 3 and np.abs(found - srgb).max() > 60 and np.abs(again - srgb).max() < 6
 
 
 def test_part_size_rate_and_quality(video) -> None:

@@ -1,5 +1,6 @@
 """Painted clips have the frames, times, size and sound of the clip they were. ffprobe and ffmpeg are the judges."""
 
+import io
 import random
 import resource
 import signal
@@ -14,9 +15,11 @@ from typing import Any
 import numpy as np
 import pytest
 from clips import VARIABLE, av, decoded, drawn, make, needs_ffmpeg, seen, sound_hash, streams, times
-from PIL import Image
+from PIL import Image, ImageCms
 
-from impasto.images.cicp import HLG, PQ
+from impasto.images.cicp import HLG, PQ, PRIMARIES
+from impasto.images.colors import _SRGB_CURVE, matrix_profile
+from impasto.video import colors
 from impasto.video.clips import Frame
 from impasto.video.reading import open_clip
 from impasto.video.writing import ClipWriter
@@ -137,6 +140,83 @@ def test_other_primaries_become_bt709(tmp_path: Path) -> None:
     make(tmp_path / "c.mp4", tags=(1, 1, 6, 1))  # the same stored values, for which nothing is converted
     before, after, plain = (next(open_clip(tmp_path / f"{name}.mp4").frames()).pixels for name in "abc")
     assert difference(before, after) < 2 and difference(before, plain) > 10
+
+
+P3, DCI_P3, BT2020 = 12, 11, 9
+SCENE = [
+    (255, 0, 0),
+    (0, 200, 30),
+    (20, 40, 250),
+    (128, 128, 128),
+    (255, 255, 255),
+    (0, 0, 0),
+    (200, 150, 110),
+    (9, 9, 9),
+]
+
+
+def wide(path: Path, primaries: int, transfer: int) -> Path:
+    """A clip of grey frames, as many as SCENE has colours, in R'G'B' with these codes."""
+    return make(path, (64, 48), range(len(SCENE)), codec="ffv1", pix_fmt="bgr0", tags=(primaries, transfer, 0, 2),
+                pictures=lambda number, width, height: np.full((height, width, 3), 8 * number, np.uint8))  # fmt: skip
+
+
+def painted_in_scene(source: Path, output: Path) -> None:
+    """Write a clip whose paintings are the colours of SCENE."""
+    colors = iter([SCENE[0], *SCENE])
+    paint(source, output, change=lambda pixels: np.full_like(pixels, next(colors)))
+
+
+@needs_ffmpeg
+@pytest.mark.parametrize("primaries, transfer, suffix, names", [
+    (P3, 13, ".mp4", ("smpte432", "iec61966-2-1")), (P3, 1, ".mov", ("smpte432", "bt709")),
+    (P3, 1, ".mkv", ("smpte432", "bt709")), (P3, 2, ".mp4", ("smpte432", "iec61966-2-1")),
+    (P3, 4, ".mp4", ("smpte432", "iec61966-2-1")), (DCI_P3, 1, ".mp4", ("smpte431", "bt709")),
+])  # fmt: skip
+def test_a_clip_in_p3_comes_back_in_p3(tmp_path: Path, primaries: int, transfer: int, suffix: str, names) -> None:
+    """FFmpeg decodes the stored levels by their tags. They are those to which Little CMS converts the painting."""
+    painted_in_scene(wide(tmp_path / "a.mkv", primaries, transfer), output := tmp_path / f"b{suffix}")
+    told = streams(output)[0]
+    assert (told["color_primaries"], told["color_transfer"]) == names
+    assert (told["color_space"], told["color_range"], told["pix_fmt"]) == ("bt709", "tv", "yuv420p")
+    scene = Image.fromarray(np.array([SCENE], np.uint8))
+    profile = ImageCms.ImageCmsProfile(io.BytesIO(matrix_profile(PRIMARIES[primaries], _SRGB_CURVE)))
+    theirs = ImageCms.profileToProfile(scene, ImageCms.createProfile("sRGB"), profile)
+    assert theirs is not None and np.abs(np.subtract(theirs, scene, dtype=int)).max() > 20
+    stored = seen(output, filters="scale=in_color_matrix=bt709:in_range=tv")[:, 24, 32].astype(int)
+    assert np.abs(stored - np.asarray(theirs)[0]).max() <= 2
+    again = [frame.pixels[24, 32].astype(int) for frame in open_clip(output).frames()]
+    assert np.abs(np.subtract(again, SCENE)).max() <= 4  # 8 bits of Y'CbCr; see the next test
+
+
+@pytest.mark.parametrize("primaries", [P3, DCI_P3])
+def test_levels_of_srgb_come_back_from_p3(primaries: int) -> None:
+    """Before compression: greys exactly, other colours within 2 levels, but for the most saturated."""
+    steps = np.arange(0, 256, 15, dtype=np.uint8)
+    lattice = np.stack(np.meshgrid(steps, steps, steps), -1).reshape(-1, 18, 3)
+    stored = colors.from_srgb(lattice, primaries).astype(np.uint16) * 257
+    apart = np.abs(colors.to_srgb(stored, 13, primaries).astype(int) - lattice)
+    assert apart.max() <= 8 and (apart <= 2).mean() > 0.99
+    assert apart[lattice.min(-1) >= 60].max() <= 2
+    grey = np.arange(256, dtype=np.uint8)[None, :, None].repeat(3, 2)
+    assert np.array_equal(colors.from_srgb(grey, primaries), grey)
+
+
+@needs_ffmpeg
+@pytest.mark.parametrize("primaries, transfer", [(BT2020, 14), (P3, PQ), (P3, HLG), (6, 6), (2, 2)])
+def test_other_spaces_and_hdr_become_bt709(tmp_path: Path, primaries: int, transfer: int) -> None:
+    painted_in_scene(wide(tmp_path / "a.mkv", primaries, transfer), tmp_path / "b.mp4")
+    told = streams(tmp_path / "b.mp4")[0]
+    assert {told[f"color_{name}"] for name in ("space", "transfer", "primaries")} == {"bt709"}
+    again = [frame.pixels[24, 32].astype(int) for frame in open_clip(tmp_path / "b.mp4").frames()]
+    assert np.abs(np.subtract(again, SCENE)).max() <= 2
+
+
+def test_pictures_of_a_clip_in_p3_are_srgb(tmp_path: Path) -> None:
+    painted_in_scene(wide(tmp_path / "a.mkv", P3, 13), tmp_path / "frames")
+    for color, file in zip(SCENE, sorted((tmp_path / "frames").iterdir()), strict=True):
+        image = Image.open(file)
+        assert "icc_profile" not in image.info and image.getpixel((32, 24)) == color
 
 
 @pytest.fixture
@@ -338,6 +418,11 @@ def test_segments_of_another_run_are_refused(tmp_path: Path) -> None:
         with pytest.raises(ValueError, match=left + "repeat its command to go on, or pass --overwrite to start anew"):
             begin(**other)
     assert begin("wave", overwrite=True).done == 4  # the same command goes on
+    make(source, tags=(P3, 1, 1, 1))  # the same pictures: segments in two spaces are never joined
+    with pytest.raises(ValueError, match=left):
+        begin("wave")
+    assert begin("wave", overwrite=True).done == 0
+    make(source)
     assert begin("scream", overwrite=True).done == 0
 
 
@@ -431,9 +516,11 @@ def test_killed_at_random_moments_the_frames_are_the_same(tmp_path: Path) -> Non
         assert np.array_equal(np.asarray(Image.open(file)), last.round().astype(np.uint8)), file.name
 
 
-@pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".gif", ".webp"])
-def test_a_run_that_goes_on_gives_the_clip_of_one_without_a_pause(tmp_path: Path, suffix: str) -> None:
-    source = make(tmp_path / "a.mp4", times=VARIABLE, base=Fraction(1, 90_000), sounds=1)
+@pytest.mark.parametrize(
+    ("suffix", "primaries"), [(".mp4", 1), (".mp4", P3), (".mkv", 1), (".mkv", DCI_P3), (".gif", 1), (".webp", P3)]
+)
+def test_a_run_that_goes_on_gives_the_clip_of_one_without_a_pause(tmp_path: Path, suffix: str, primaries: int) -> None:
+    source = make(tmp_path / "a.mp4", times=VARIABLE, base=Fraction(1, 90_000), sounds=1, tags=(primaries, 1, 1, 1))
     paint(source, tmp_path / f"whole{suffix}")
     writer = ClipWriter(tmp_path / f"b{suffix}", clip := open_clip(source), clip.size, identity="same")
     for number, frame in enumerate(clip.frames(), 1):

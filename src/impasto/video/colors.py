@@ -1,4 +1,4 @@
-"""Convert the colours of clips to sRGB: other primaries and transfer functions, and HDR.
+"""Convert the colours of clips to sRGB and back: other primaries and transfer functions, and HDR.
 
 PQ and HLG are those of ITU-R BT.2100. The tone curve is the EETF of ITU-R BT.2390, which leaves
 dark and middle tones as they are and rolls highlights off. SDR's white is HDR's reference white,
@@ -14,6 +14,7 @@ from impasto.images.cicp import (
     GAMMAS,
     HDR_WHITE,
     HLG,
+    LIKE_SRGB,
     PQ,
     PRIMARIES,
     linear_light,
@@ -23,8 +24,13 @@ from impasto.images.cicp import (
 
 _PEAK = 1000.0  # cd/m², the brightest light that keeps detail; most HDR is mastered up to it
 _LUMA = np.array([0.2627, 0.6780, 0.0593], np.float32)  # of BT.2020's red, green and blue
-_BT709 = 1  # code of the primaries of BT.709, which are sRGB's
+# Codes of the primaries of BT.709, which are sRGB's, and of two transfer functions.
+_BT709, _SRGB = 1, 13
 _WIDE = (9, 11, 12)  # those of BT.2020, DCI-P3 and Display P3
+# Wide primaries in which a painting is written. White of DCI-P3 is greenish, and shown as white.
+# BT.2020 is not among them: the standard has 10 bits or more, and 8 would show as bands. In 8 bits
+# of its R'G'B', levels of sRGB are off by up to 15, and by 8 in Display P3.
+_HELD = (11, 12)
 
 
 def is_wide(primaries: int) -> bool:
@@ -38,6 +44,24 @@ def is_srgb(transfer: int, primaries: int) -> bool:
     An unspecified or unknown code counts as sRGB's.
     """
     return transfer not in (PQ, HLG, *GAMMAS) and not _differ(primaries)
+
+
+def space_of_painting(transfer: int, primaries: int) -> tuple[int, int]:
+    """Return the primaries and the transfer function, codes of H.273, for the result of a clip.
+
+    They are the clip's own if it is SDR in DCI-P3 or Display P3, else those of BT.709. A transfer
+    function that differs from sRGB's, or is not named, becomes sRGB's.
+    """
+    if primaries not in _HELD or transfer in (PQ, HLG):
+        return _BT709, _BT709
+    return primaries, transfer if transfer in LIKE_SRGB else _SRGB
+
+
+def from_srgb(levels: UInt8[np.ndarray, "h w 3"], primaries: int) -> UInt8[np.ndarray, "h w 3"]:
+    """Return levels of sRGB in other primaries, with the transfer function of sRGB."""
+    if not _differ(primaries):
+        return levels
+    return _of_light(_light(_SRGB, 255)[levels] @ np.linalg.inv(_to_bt709(primaries)).T)
 
 
 def to_srgb(
@@ -61,6 +85,11 @@ def to_srgb(
         light *= np.interp(light.max(-1), grid, factors).astype(np.float32)[..., None]
     if _differ(primaries):
         light = light @ _to_bt709(primaries).T
+    return _of_light(light)
+
+
+def _of_light(light: Float32[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "h w 3"]:
+    """Return levels, by the transfer function of sRGB, of linear light; 1 is white."""
     return _levels()[(light.clip(0, 1) * 65535 + 0.5).astype(np.uint16)]
 
 

@@ -34,6 +34,7 @@ class Clip(ABC):
             frame if `start` was given, else the start of a broadcast's clock, else 0.
         until: end of the part, in the file's own clock; None: the end of the file.
         transparent: whether frames have alpha.
+        space: of its painting, if that is a video; see `colors.space_of_painting`.
         animation: whether durations are exact even where they are 0 (GIF, WebP, APNG).
         plays: how often an animation is played; 0: for ever.
         tracks: the other streams of the file, such as "audio 1 (aac, eng)".
@@ -50,6 +51,7 @@ class Clip(ABC):
     origin = 0  # time of the first frame, in units of `base`
     clock = 0  # time at which the file begins, where that means nothing, in units of `base`
     transparent = False
+    space = (1, 1)
     animation = False
     plays = 0
 

@@ -77,6 +77,7 @@ class Video(Clip):
         frame = first[2].args[0]
         if is_transposed(frame):
             self.aspect = 1 / self.aspect
+        self.space = colors.space_of_painting(frame.color_trc, frame.color_primaries)
         kind = {PQ: "PQ", HLG: "HLG"}.get(frame.color_trc)
         if kind:
             self.note(f"HDR ({kind}) is converted to SDR")

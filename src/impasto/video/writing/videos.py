@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image
 
 from impasto.images import on_white
+from impasto.video import colors
 from impasto.video.clips import Frame
 from impasto.video.pyav import library
 from impasto.video.tracks import tracks
@@ -35,7 +36,7 @@ class Video(Output):
     """H.264 in MP4, MOV or Matroska."""
 
     def encoding(self) -> dict[str, str | int]:
-        return {"PyAV": library().__version__, "crf": self.crf}
+        return {"PyAV": library().__version__, "crf": self.crf, "space": str(self.clip.space)}
 
     def encoder(self) -> Encoder:
         av = library()
@@ -63,8 +64,8 @@ class Video(Output):
         context.time_base = self.clip.time_base
         context.framerate = self.clip.rate.limit_denominator(1_000_000)
         context.sample_aspect_ratio = self.clip.aspect
-        context.color_primaries = context.color_trc = context.colorspace = _BT709
-        context.color_range = _LIMITED
+        context.color_primaries, context.color_trc = self.clip.space
+        context.colorspace, context.color_range = _BT709, _LIMITED
         context.flags |= library().codec.context.Flags.global_header
         # With x264's macroblock tree, 9 of 120 runs gave other bits for equal frames; without it,
         # none of 160.
@@ -78,7 +79,8 @@ class Video(Output):
         pixels = frame.pixels
         if pixels.shape[2] == 4:
             pixels = np.asarray(on_white(Image.fromarray(pixels)))
-        picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), "rgb24").reformat(
+        pixels = np.ascontiguousarray(colors.from_srgb(pixels, self.clip.space[0]))
+        picture = av.VideoFrame.from_ndarray(pixels, "rgb24").reformat(
             format="yuv444p" if self._odd() else "yuv420p",
             dst_colorspace=names.Colorspace.ITU709,
             dst_color_range=names.ColorRange.MPEG,
