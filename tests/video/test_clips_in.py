@@ -26,9 +26,7 @@ def grey(level: int):
     return lambda number, width, height: np.full((height, width, 3), level, np.uint8)
 
 
-def flat(
-    path: Path, planes: tuple[int, int, int], pix_fmt: str, tags: tuple[int, int, int, int], size=(64, 48)
-) -> Clip:
+def flat(path: Path, planes: tuple[int, ...], pix_fmt: str, tags: tuple[int, int, int, int], size=(64, 48)) -> Clip:
     """A clip of two frames whose stored Y'CbCr values are given, without loss."""
     with av.open(str(path), mode="w") as container:
         video = container.add_stream("ffv1", rate=25)
@@ -38,7 +36,7 @@ def flat(
         for number in range(2):
             frame = av.VideoFrame(*size, pix_fmt)
             for plane, value in zip(frame.planes, planes, strict=True):
-                kind = np.uint16 if "10" in pix_fmt else np.uint8
+                kind = np.uint16 if pix_fmt.endswith("le") else np.uint8
                 plane.update(np.full(plane.buffer_size // kind().itemsize, value, kind).tobytes())
             frame.pts, frame.time_base = number, Fraction(1, 25)
             frame.color_primaries, frame.color_trc, frame.colorspace, frame.color_range = tags
@@ -250,6 +248,30 @@ def test_colors_are_those_of_the_formula(tmp_path: Path, primaries: int, transfe
 def test_white_stays_white(tmp_path: Path, planes, pix_fmt: str, color_range: int) -> None:
     matrix = 0 if pix_fmt.startswith("gbr") else 6
     assert only(flat(tmp_path / "a.mkv", planes, pix_fmt, (6, 6, matrix, color_range))) == (255, 255, 255)
+
+
+# ITU-R BT.709: black is 16, white 235 of 255, times 4 in 10 bits. A range that is not named is the full one.
+@pytest.mark.parametrize("pix_fmt, color_range, values, levels", [
+    ("gray", 1, (0, 16, 17, 126, 234, 235, 255), (0, 0, 1, 128, 254, 255, 255)),
+    ("gray10le", 1, (0, 64, 504, 940, 1023), (0, 0, 128, 255, 255)), ("gray12le", 1, (256, 3760), (0, 255)),
+    ("gray16le", 1, (4096, 60160), (0, 255)),
+    ("gray", 2, (0, 16, 235, 255), (0, 16, 235, 255)), ("gray10le", 2, (0, 1023), (0, 255)),
+    ("gray", 0, (0, 16, 235, 255), (0, 16, 235, 255)), ("gray10le", 0, (0, 1023), (0, 255)),
+])  # fmt: skip
+@pytest.mark.parametrize("primaries, transfer", [(1, 1), (2, 2), (6, 6), (9, 14), (12, 13)])
+def test_grey_has_the_range_that_it_names(
+    tmp_path: Path, pix_fmt: str, color_range: int, values, levels, primaries: int, transfer: int
+) -> None:
+    for number, (value, level) in enumerate(zip(values, levels, strict=True)):
+        clip = flat(tmp_path / f"{number}.mkv", (value,), pix_fmt, (primaries, transfer, 2, color_range))
+        assert only(clip) == (level, level, level)
+
+
+def test_limited_grey_has_the_light_of_its_transfer_function(tmp_path: Path) -> None:
+    """The middle of the range in linear light is sRGB's level 188; PQ's signal of 26 cd/m² is its level 100."""
+    assert only(flat(tmp_path / "a.mkv", (502,), "gray10le", (1, 8, 2, 1))) == (188, 188, 188)
+    clip = flat(tmp_path / "b.mkv", (round(64 + 876 * 0.38),), "gray10le", (9, PQ, 2, 1))
+    assert np.abs(np.subtract(only(clip), 100)).max() <= 2
 
 
 def test_sd_red_is_converted_from_stored_values(tmp_path: Path) -> None:

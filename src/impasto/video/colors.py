@@ -65,7 +65,11 @@ def from_srgb(levels: UInt8[np.ndarray, "h w 3"], primaries: int) -> UInt8[np.nd
 
 
 def to_srgb(
-    signal: UInt16[np.ndarray, "h w 3"], transfer: int, primaries: int, white: int = 65535
+    signal: UInt16[np.ndarray, "h w 3"],
+    transfer: int,
+    primaries: int,
+    white: int = 65535,
+    black: int = 0,
 ) -> UInt8[np.ndarray, "h w 3"]:
     """Return levels of sRGB.
 
@@ -74,8 +78,9 @@ def to_srgb(
         transfer: code of H.273; see `is_srgb`.
         primaries: code of H.273; see `is_srgb`.
         white: the signal that stands for 1.
+        black: the signal that stands for 0.
     """
-    light = _light(transfer, white)[signal]
+    light = _light(transfer, white, black)[signal]
     if transfer == HLG:  # the system gamma of BT.2100 for a screen of 1000 cd/m²
         light *= _PEAK * np.power(light @ _LUMA, 0.2)[..., None]
     if transfer in (PQ, HLG):
@@ -105,9 +110,10 @@ def _to_bt709(primaries: int) -> Float32[np.ndarray, "3 3"]:
 
 
 @lru_cache(4)
-def _light(transfer: int, white: int) -> Float32[np.ndarray, "65536"]:
+def _light(transfer: int, white: int, black: int = 0) -> Float32[np.ndarray, "65536"]:
     """Return the light of every signal; see `linear_light`."""
-    return linear_light(np.minimum(np.arange(65536) / white, 1), transfer).astype(np.float32)
+    values = ((np.arange(65536) - black) / (white - black)).clip(0, 1)
+    return linear_light(values, transfer).astype(np.float32)
 
 
 @lru_cache(1)

@@ -10,7 +10,7 @@ from impasto.video.pyav import library
 
 # Matrices of Y'CbCr by their codes in ITU-T H.273, and what swscale calls them.
 _UNSPECIFIED, _BT601, _BT709 = 2, 5, 1
-_FULL_RANGE = 2  # FFmpeg's code
+_LIMITED, _FULL = 1, 2  # FFmpeg's codes of the range
 
 
 def is_transposed(frame: Any) -> bool:
@@ -26,7 +26,8 @@ def size_shown(frame: Any) -> tuple[int, int]:
 
 def shown(frame: Any, size: tuple[int, int]) -> UInt8[np.ndarray, "h w 3"]:
     """Return levels of sRGB, upright, of a frame of PyAV, scaled to a width and height."""
-    converting = not colors.is_srgb(frame.color_trc, frame.color_primaries)
+    grey = _is_limited_grey(frame)
+    converting = grey or not colors.is_srgb(frame.color_trc, frame.color_primaries)
     transposed, flips = _turn(frame)
     width, height = size[::-1] if transposed else size
     matrix = None
@@ -44,10 +45,16 @@ def shown(frame: Any, size: tuple[int, int]) -> UInt8[np.ndarray, "h w 3"]:
     )
     pixels = converted.to_ndarray()
     if converting:
-        pixels = colors.to_srgb(pixels, frame.color_trc, frame.color_primaries, _white(frame))
+        white, black = (235 << 8, 16 << 8) if grey else (_white(frame), 0)
+        pixels = colors.to_srgb(pixels, frame.color_trc, frame.color_primaries, white, black)
     if transposed:
         pixels = pixels.swapaxes(0, 1)
     return np.ascontiguousarray(pixels[flips])
+
+
+def _is_limited_grey(frame: Any) -> bool:
+    """Whether a frame has a limited range that swscale ignores, as it does in formats of grey."""
+    return frame.color_range == _LIMITED and frame.format.name.startswith(("gray", "ya"))
 
 
 def _white(frame: Any) -> int:
@@ -55,7 +62,7 @@ def _white(frame: Any) -> int:
 
     White of a limited range is 255, shifted.
     """
-    full = frame.format.is_rgb or frame.color_range == _FULL_RANGE
+    full = frame.format.is_rgb or frame.color_range == _FULL
     bits = min(max(frame.format.components[0].bits, 8), 16) if full else 8
     return (2**bits - 1) << (16 - bits)
 
