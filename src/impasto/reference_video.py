@@ -17,7 +17,7 @@ from impasto.images.arrays import from_array, to_array
 from impasto.perceptual.gaps import PhotoStatistics
 from impasto.perceptual.loss import PerceptualLoss
 from impasto.reference import Anchor, optimize_image, quarters
-from impasto.video.motion import estimate, is_cut, warped
+from impasto.video.motion import estimate, scene_motion, warped
 
 # Paintings H×W×3 in [0, 1], float32, by number of pass and frame. A folder of files will do.
 Painted = MutableMapping[tuple[int, int], ndarray]
@@ -62,7 +62,8 @@ def optimize_clip(
     options, clip = options or OptimizeOptions(), clip or ClipOptions()
     painted = {} if painted is None else painted
     device, count = styles[0].device, len(frames)
-    scenes = np.cumsum([at > 0 and is_cut(frames[at - 1], frames[at]) for at in range(count)])
+    begins = [at > 0 and scene_motion(*frames[at - 1 : at + 1]) is None for at in range(count)]
+    scenes = np.cumsum(begins)  # the number of each frame's scene
     if not isinstance(photos, PhotoStatistics) and loss.options.balance != "fixed":
         photos = loss.photo_statistics(
             quarters(from_array(frames[0]).to(device)) if photos is None else photos

@@ -14,7 +14,7 @@ from PIL import Image
 
 cv2 = pytest.importorskip("cv2", reason="the video extra is not installed")
 
-from impasto.video.motion import Flicker, Motion, chained, estimate, is_cut, temporal_error, warped  # noqa: E402
+from impasto.video.motion import Flicker, Motion, chained, estimate, scene_motion, temporal_error, warped  # noqa: E402
 
 
 def frame(seed: int, height: int = 180, width: int = 320, blur: float = 3.0) -> np.ndarray:
@@ -97,7 +97,7 @@ def test_any_size_has_finite_motion(size: tuple[int, int]) -> None:
             moved = warped(painting, motion.flow, order)
             assert moved.shape == painting.shape
             assert np.isfinite(moved).all()
-        is_cut(first, second)
+        scene_motion(first, second)
 
 
 @pytest.mark.parametrize("value", [0, 128, 255])
@@ -240,7 +240,7 @@ def test_real_clips_have_the_cuts_they_have(shared: Path) -> None:
     people, rabbit = frames(folder / "vtest.avi", 12, 8), frames(folder / "cutBunny.mp4", 240)
     car = [read(file, (320, 180)) for file in sorted(folder.glob("davis_car_shadow/*.jpg"))[::3]]
     joined = [*people, *rabbit[:200:20], *car, *rabbit[228:]]
-    starts = [at for at in range(1, len(joined)) if is_cut(joined[at - 1], joined[at])]
+    starts = [at for at in range(1, len(joined)) if scene_motion(*joined[at - 1 : at + 1]) is None]
     ends = np.cumsum([len(people), 10, len(car), 7])  # the rabbit's clip has a cut before frame 235
     assert starts == list(ends)
 
@@ -248,15 +248,14 @@ def test_real_clips_have_the_cuts_they_have(shared: Path) -> None:
 def test_pans_fades_and_flashes_are_no_cuts() -> None:
     canvas = frame(10, 200, 400, 6.0)
     here = canvas[10:190, 10:330]
-    assert not is_cut(here, canvas[10:190, 40:360])  # a tenth of the width
-    assert not is_cut(here, (here * 0.7).astype(np.uint8))
-    assert not is_cut(here, np.minimum(here.astype(int) + 90, 255).astype(np.uint8))
+    assert scene_motion(here, canvas[10:190, 40:360]) is not None  # a tenth of the width
+    assert scene_motion(here, (here * 0.7).astype(np.uint8)) is not None
+    assert scene_motion(here, np.minimum(here.astype(int) + 90, 255).astype(np.uint8)) is not None
     other = frame(11, 180, 320, 6.0)
     fade = [((1 - share) * here + share * other).astype(np.uint8) for share in np.linspace(0, 1, 8)]
-    assert not any(is_cut(*pair) for pair in pairwise(fade))
-    assert is_cut(here, other)
-    assert is_cut(here, other, estimate(here, other))
-    assert is_cut(np.zeros_like(here), other)
+    assert all(scene_motion(*pair) for pair in pairwise(fade))
+    assert scene_motion(here, other) is None
+    assert scene_motion(np.zeros_like(here), other) is None
 
 
 # --- what flickers

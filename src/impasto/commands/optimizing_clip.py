@@ -22,7 +22,7 @@ from impasto.commands.progress import bar
 from impasto.images import keep_colors, resize, scaled, to_levels
 from impasto.images.arrays import from_array, to_array
 from impasto.video.clips import SEGMENT, Frame
-from impasto.video.motion import Flicker, Motion, estimate, is_cut
+from impasto.video.motion import Flicker, Motion, scene_motion
 from impasto.video.reading import Clip
 from impasto.video.writing import ClipWriter
 from impasto.writing import new_file, remove_locked
@@ -189,11 +189,7 @@ class ClipJob:
 
     def _motion(self, number: int) -> Motion | None:
         """Return the motion from the frame before; None for the first of a scene."""
-        if not number:
-            return None
-        pair = self.frames[number - 1], self.frames[number]
-        motion = estimate(*pair)
-        return None if is_cut(*pair, motion) else motion
+        return scene_motion(*self.frames[number - 1 : number + 1]) if number else None
 
     def _read(self) -> tuple[np.ndarray, Any]:
         """Return all frames, T×H×W×3 in the paintings' size, and their hash.

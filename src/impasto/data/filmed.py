@@ -98,8 +98,8 @@ class FilmedPairs:
         found = []
         for frames in islice(_neighbours(path, clip, count), count):
             first, second = (self._scaled(frame.pixels) for frame in frames)
-            measured = motion.estimate(first, second, fine=True)
-            if not motion.is_cut(first, second, measured):
+            measured = motion.scene_motion(first, second, fine=True)
+            if measured is not None:
                 found.append(_Kept(first, second, measured))
         if not found:
             raise ValueError(

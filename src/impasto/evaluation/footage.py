@@ -91,11 +91,7 @@ class Footage:
                 true_motion(file, frame, following)
                 for file, (following, frame) in zip(self.flow_files[::-1], pairs, strict=True)
             ]
-        found = [motion.estimate(*pair, fine=True) for pair in pairs]
-        return [
-            None if motion.is_cut(*pair, moved) else moved
-            for pair, moved in zip(pairs, found, strict=True)
-        ]
+        return [motion.scene_motion(*pair, fine=True) for pair in pairs]
 
 
 def _scaled_down(frame: UInt8[ndarray, "h w 3"], size: int) -> UInt8[ndarray, "_ _ 3"]:

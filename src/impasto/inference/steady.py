@@ -144,8 +144,7 @@ class SteadyPainter:
         if before is None or before.shape != levels.shape:
             return None
         first, second = (np.ascontiguousarray(_rows(each)) for each in (before, levels))
-        moved = motion.estimate(first, second)
-        return None if motion.is_cut(first, second, moved) else moved
+        return motion.scene_motion(first, second)
 
     def _canvas(self, height: int, width: int) -> Tensor:
         """Return the canvas carried along, less the one that the network adds, H×W."""

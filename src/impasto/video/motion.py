@@ -106,10 +106,10 @@ def is_inside(flow: Float32[ndarray, "h w 2"]) -> Bool[ndarray, "h w"]:
     return (x >= 0) & (x <= width - 1) & (y >= 0) & (y <= height - 1)
 
 
-def is_cut(
-    first: UInt8[ndarray, "h w 3"], second: UInt8[ndarray, "h w 3"], motion: Motion | None = None
-) -> bool:
-    """Return whether a new scene begins with the second frame.
+def scene_motion(
+    first: UInt8[ndarray, "h w 3"], second: UInt8[ndarray, "h w 3"], fine: bool = False
+) -> Motion | None:
+    """Return the motion between two frames, or None if a new scene begins with the second.
 
     It does where 2 · (share of trusted pixels) + (correlation of the thumbnails) is below 0.9. Cuts
     between clips and photos had 0.74 at most. Frames of one scene had more than 1.5; moved by an
@@ -119,10 +119,11 @@ def is_cut(
     Args:
         first: a frame.
         second: the next frame.
-        motion: the motion between them; None: estimate it.
+        fine: as in `estimate`.
     """
-    motion = motion or estimate(first, second)
-    return bool(2 * motion.trusted.mean() + _correlation(first, second) < 0.9)
+    motion = estimate(first, second, fine)
+    cut = 2 * motion.trusted.mean() + _correlation(first, second) < 0.9
+    return None if cut else motion
 
 
 def temporal_error(
