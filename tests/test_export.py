@@ -141,7 +141,7 @@ def test_the_file_describes_itself(folder) -> None:
     assert [style["name"] for style in json.loads(properties["styles"])] == ["wave", "scream", "lilies"]
     assert json.loads(properties["styles"])[0] == STYLES[0]
     assert json.loads(properties["impasto"])["network"] == "TransformNet"
-    assert (properties["pixels"], properties["part"], properties["format"]) == ("uint8", "whole", "2")
+    assert (properties["pixels"], properties["part"], properties["format"]) == ("uint8", "whole", str(FORMAT))
     assert "0 to 255" in properties["value_range"]
     assert properties["licence"].endswith("wave: public domain, scream: not stated, lilies: not stated")
     assert [item.version for item in model.opset_import] == [18]

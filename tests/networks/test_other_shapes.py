@@ -44,7 +44,10 @@ SHAPES = [
     {**DESCRIBED, "training": []}, with_arguments(width="4"), with_arguments(width=True), with_arguments(width=None),
     with_arguments(width=[4]), with_arguments(width=4.0), with_arguments(width=10**400),
     with_arguments(canvas=float("nan")), with_arguments(canvas="3"), with_arguments(grain=float("inf")),
-    with_arguments(upsampling=["nearest"]), with_arguments(upsampling="cubic"), "[" * 100_000, "{", "\x00",
+    with_arguments(upsampling=["nearest"]), with_arguments(upsampling="cubic"),
+    with_arguments(patch=3), with_arguments(patch=True), with_arguments(patch=2.0), with_arguments(kernel=4),
+    with_arguments(separable=1), with_arguments(separable="yes"), with_arguments(padding="same"),
+    with_arguments(margin=6), with_arguments(margin=-4), "[" * 100_000, "{", "\x00",
 ]  # fmt: skip
 
 
@@ -56,7 +59,7 @@ DISAGREEING = [
 
 
 def test_what_is_right_is_read(published: Path) -> None:
-    assert load_network(described(published, DESCRIBED)).arguments == DESCRIBED["arguments"]
+    assert load_network(described(published, DESCRIBED)).arguments.items() >= DESCRIBED["arguments"].items()
     assert OnnxPainter(exported(published.with_suffix(".onnx")), "cpu").styles == ["wave"]
 
 

@@ -133,6 +133,7 @@ def test_a_network_of_format_1_says_what_it_runs_with() -> None:
     assert load_network(OLD_NETWORK).arguments == {
         "num_styles": 1, "width": 16, "residual_blocks": 5,
         "canvas": 6.0, "grain": 2.0, "upsampling": "bilinear_smoothed",
+        "patch": 1, "kernel": 9, "separable": False, "padding": "reflect", "margin": 32,
     }  # fmt: skip
 
 

@@ -15,6 +15,12 @@ from impasto.networks.transform import MARGIN
 SIZES = [(side, side) for side in (1, 2, 3, 5, 31, 97)] + [(98, 131), (513, 257), (1000, 3)]
 
 
+SMALL: list[dict[str, Any]] = [  # for real time
+    {"patch": 2, "kernel": 3, "separable": True, "padding": "zeros", "margin": 16},
+    {"patch": 4, "kernel": 3, "separable": True, "padding": "zeros", "margin": 16},
+    {"patch": 4, "kernel": 5, "margin": 8},
+    {"kernel": 3, "separable": True},
+]
 FORMAT_1 = {"canvas": 6.0, "grain": 2.0, "upsampling": "bilinear_smoothed"}
 
 
@@ -26,11 +32,12 @@ def small(num_styles: int = 1, **before: Any) -> TransformNet:
     return network
 
 
+@pytest.mark.parametrize("shape", [{}, *SMALL], ids=str)
 @pytest.mark.parametrize(("height", "width"), SIZES)
-def test_same_size_out_as_in(height: int, width: int) -> None:
+def test_same_size_out_as_in(height: int, width: int, shape: dict[str, Any]) -> None:
     content = torch.rand(1, 3, height, width)
     with torch.no_grad():
-        stylized = small()(content)
+        stylized = small(**shape)(content)
     assert stylized.shape == content.shape
     assert torch.isfinite(stylized).all() and stylized.min() >= 0 and stylized.max() <= 1
 
@@ -83,9 +90,10 @@ def test_johnsons_network_has_johnsons_size() -> None:
     assert sum(parameter.numel() for parameter in TransformNet().parameters()) == expected
 
 
-def test_a_part_with_the_moments_of_the_whole_equals_the_whole() -> None:
+@pytest.mark.parametrize("shape", [{}, *SMALL], ids=str)
+def test_a_part_with_the_moments_of_the_whole_equals_the_whole(shape: dict[str, Any]) -> None:
     """Inside the part, further from its edge than `reach`."""
-    network, content = small(2), torch.rand(1, 3, 160, 96)
+    network, content = small(2, **shape), torch.rand(1, 3, 160, 96)
     style = torch.tensor([[0.4, 0.6]])
     with torch.no_grad():
         moments = Moments()
@@ -99,7 +107,7 @@ def test_a_part_with_the_moments_of_the_whole_equals_the_whole() -> None:
 
 
 @pytest.mark.parametrize("residual_blocks", [0, 2])
-@pytest.mark.parametrize("before", [{}, {"upsampling": "bilinear"}, FORMAT_1], ids=["plain", "bilinear", "format 1"])
+@pytest.mark.parametrize("before", [{}, {"upsampling": "bilinear"}, FORMAT_1, *SMALL], ids=str)
 def test_reach_is_as_far_as_a_pixel_sees(residual_blocks: int, before: dict[str, Any]) -> None:
     """What changes one painted pixel, by the gradient, lies within `reach`, and at most three pixels short of it."""
     network = TransformNet(width=4, residual_blocks=residual_blocks, **before)
@@ -117,6 +125,26 @@ def test_reach_is_as_far_as_a_pixel_sees(residual_blocks: int, before: dict[str,
     assert network.reach - 4 < farthest <= network.reach
 
 
+def test_a_square_of_pixels_begins_alike_and_is_the_folded_convolution() -> None:
+    """The last convolution, by hand: pixel (i, j) of a square is channel 3 · (4 · i + j) … of the square's position."""
+    network, content = small(patch=4, kernel=3, canvas=0.0), torch.rand(1, 3, 16, 24)
+    first, last = network.layers[0].convolution, network.to_rgb
+    folded = torch.nn.functional.pixel_unshuffle(torch.nn.functional.pad(content, [4] * 4, mode="reflect"), 4)
+    weight = first.weight.reshape(16, 3, 3, 4, 3, 4).permute(0, 1, 3, 5, 2, 4).reshape(16, 48, 3, 3)
+    torch.testing.assert_close(first(content), torch.nn.functional.conv2d(folded, weight, first.bias))
+    kept: list[torch.Tensor] = []
+    painted = network(content, margin=0, kept=kept)
+    features = last(kept[0])
+    for i, j in ((0, 0), (1, 3), (3, 2)):
+        here = features[:, [16 * colour + 4 * i + j for colour in range(3)]]
+        torch.testing.assert_close(painted[..., i::4, j::4], torch.sigmoid(here))
+    new = TransformNet(1, 4, 1, patch=4, kernel=3).to_rgb
+    assert torch.equal(new.weight, new.weight[::16].repeat_interleave(16, 0)) and torch.equal(
+        new.bias, new.bias[::16].repeat_interleave(16)
+    )
+    assert new.weight[0].std() > 0 and not torch.equal(new.weight[0], new.weight[16])
+
+
 def test_refusals() -> None:
     with pytest.raises(ValueError, match="none given, this network needs 2 weights"):
         small(2)(torch.rand(1, 3, 8, 8))
@@ -124,3 +152,5 @@ def test_refusals() -> None:
         small(2)(torch.rand(1, 3, 8, 8), torch.ones(1, 3))
     with pytest.raises(ValueError, match="width 0: must be at least 1"):
         TransformNet(width=0)
+    with pytest.raises(ValueError, match="margin 6: must be 0 or a multiple of 4"):
+        TransformNet(margin=6)

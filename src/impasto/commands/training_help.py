@@ -99,6 +99,14 @@ Paintings and network
   --model.canvas LEVELS           grey levels of a faint pattern under every
                                   photo, so that flat areas get strokes; 0: none
                                   [that of start_from, or 3]
+  --model.patch N                 for real time: 2 or 4 pixels a side become one
+                                  position of features; this and the next four
+                                  are those of start_from, if not given [1]
+  --model.kernel N                side of the first and last kernel, 3 to 9 [9]
+  --model.separable BOOL          separable convolutions between these [False]
+  --model.padding NAME            of the features: reflect, or zeros, which is
+                                  faster [reflect]
+  --model.margin PIXELS           border reflected around a photo, in use [32]
   --model.learning_rate X         highest rate of Muon; Adam has a tenth [0.02]
   --model.warmup_steps N          steps over which the rate rises [100]
   --model.gap_photos N            photos that the balance is measured on [32]

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from impasto.kernels import normalized
 from impasto.networks.layers import Convolution, Moments
 from impasto.networks.reading import AnyPaintingNet, StyleStatistics
+from impasto.networks.transform import MARGIN
 from impasto.perceptual.features import IMAGENET_MEAN, IMAGENET_STD
 from impasto.perceptual.vgg import COMPACT_RANKS, factored, layer_names, load_compact
 
@@ -45,8 +46,9 @@ class AdaptiveInstanceNorm(nn.Module):
     """σ · (x − mean(x)) / std(x) + μ, where a code holds μ and σ (the paper's eq. 8)."""
 
     def forward(
-        self, x: Float[Tensor, "b c h w"], code: Float[Tensor, "_ n"], moments: Moments
+        self, x: Float[Tensor, "b c h w"], code: Float[Tensor, "_ n"], moments: Moments | None
     ) -> Float[Tensor, "b c h w"]:
+        moments = moments or Moments()
         variance, mean = moments(x)
         mu, sigma = (part[..., None, None] for part in code.chunk(2, 1))
         inverse = torch.rsqrt(variance + EPS)
@@ -96,6 +98,7 @@ class AdaINNet(AnyPaintingNet):
             raise ValueError(f"width {width}, canvas {canvas}: width from 1, canvas from 0")
         self.arguments = {"width": width, "canvas": canvas}
         self.num_styles, self.canvas, self.grain, self.reach = 2 * CHANNELS, canvas, 0.0, REACH
+        self.patch, self.margin, self._last_block = 1, MARGIN, 5
         self.metadata = {}
         self.layers = nn.ModuleList([
             Encoder(),

@@ -22,11 +22,13 @@ NETWORKS: dict[str, type[TransformNet]] = {
     "AnyStyleNet": AnyStyleNet,
     "AdaINNet": AdaINNet,
 }
-FORMAT = 2  # version of the file format; files of earlier versions keep loading
+# Version of the file format. Files of earlier versions keep loading: 3 added arguments, whose
+# defaults are what networks of format 2 do.
+FORMAT = 3
 # Networks that are no longer published, and the network that has their styles now.
 RETIRED = {"multistyle": "gallery"}
 # Arguments of every network of format 1, which was trained on few photos and needed all three.
-# Files of format 1 do not record them; files of format 2 do.
+# Files of format 1 do not record them; later ones do.
 FORMAT_1: dict[str, Any] = {"canvas": 6.0, "grain": 2.0, "upsampling": "bilinear_smoothed"}
 
 _LARGEST_ARGUMENT = 1e6  # largest absolute value of a numeric argument that is not taken for damage
@@ -187,11 +189,12 @@ def _check_arguments(network: type[TransformNet], arguments: dict[str, Any], pat
             and not isinstance(value, bool)
             and abs(value) <= _LARGEST_ARGUMENT
         )
-        fits = (
-            number and isinstance(value, kind | int)
-            if kind in (int, float)
-            else value in get_args(kind)
-        )
+        if kind is bool:
+            fits = isinstance(value, bool)
+        elif kind in (int, float):
+            fits = number and isinstance(value, kind | int)
+        else:
+            fits = not isinstance(value, bool) and value in get_args(kind)
         if not fits:
             what = f"argument {name[:40]!r} of {str(value)[:40]}"
             raise NetworkError(

@@ -1,5 +1,7 @@
 """Layers of the transform network: convolution, conditional instance norm, residual block."""
 
+from typing import Any, Literal
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -7,19 +9,58 @@ from torch.nn import functional as F
 
 from impasto.kernels import normalized, reflected
 
+Padding = Literal["reflect", "zeros"]
+
 
 class Convolution(nn.Conv2d):
-    """Convolution with reflection padding; at stride 1 it keeps the size.
+    """Convolution with padding; at stride 1 it keeps the size.
 
-    Zero padding would draw a visible frame around the picture.
+    Args:
+        inputs: input channels.
+        outputs: output channels.
+        kernel: side of the kernel.
+        stride: distance of the positions, in pixels.
+        padding: `reflect`, or `zeros`, which costs nothing. Zeros draw a visible frame, which a
+            reflected border around the photo moves outside the picture.
+        border: width of the padding in pixels; None: half the kernel.
+        groups: as in `nn.Conv2d`.
     """
 
-    def __init__(self, inputs: int, outputs: int, kernel: int, stride: int = 1) -> None:
-        super().__init__(inputs, outputs, kernel, stride)
-        self.border = kernel // 2
+    def __init__(
+        self, inputs: int, outputs: int, kernel: int, stride: int = 1, *,
+        padding: Padding = "reflect", border: int | None = None, groups: int = 1,
+    ) -> None:  # fmt: skip
+        border = kernel // 2 if border is None else border
+        inside = border if padding == "zeros" else 0
+        super().__init__(inputs, outputs, kernel, stride, inside, groups=groups)
+        self.border = border - inside
 
     def forward(self, x: Float[Tensor, "b _ h w"]) -> Float[Tensor, "b _ _ _"]:
-        return self._conv_forward(reflected(x, self.border), self.weight, self.bias)
+        x = reflected(x, self.border) if self.border else x
+        return self._conv_forward(x, self.weight, self.bias)
+
+
+class SeparableConvolution(nn.Module):
+    """A 3×3 convolution of each channel by itself, then one of 1×1 (Howard et al. 2017).
+
+    Departure: MobileNet's norm and ReLU between the two are left out.
+
+    Args:
+        inputs: input channels.
+        outputs: output channels.
+        stride: of the first convolution.
+        padding: see `Convolution`.
+    """
+
+    def __init__(
+        self, inputs: int, outputs: int, stride: int = 1, padding: Padding = "reflect"
+    ) -> None:
+        super().__init__()
+        self.depthwise = Convolution(inputs, inputs, 3, stride, padding=padding, groups=inputs)
+        self.pointwise = Convolution(inputs, outputs, 1)
+
+    def forward(self, x: Float[Tensor, "b _ h w"]) -> Float[Tensor, "b _ _ _"]:
+        return self.pointwise(self.depthwise(x))
 
 
 class Moments:
@@ -98,6 +139,9 @@ class ConditionalInstanceNorm(nn.Module):
             moments: source of mean and variance; None: measure them on x.
             relu: whether to apply a ReLU to the result.
         """
+        if moments is None and torch.compiler.is_exporting():
+            y = self._in_one_operator(x, code)
+            return F.relu(y) if relu else y
         moments = moments or Moments()
         with torch.no_grad():  # `normalized` itself computes the gradient through these values
             variance, mean = moments(x)
@@ -106,6 +150,20 @@ class ConditionalInstanceNorm(nn.Module):
         with torch.autocast(x.device.type, enabled=False):
             gamma, beta = ((code @ weight)[..., None, None] for weight in (self.gamma, self.beta))
         return normalized(x, gamma, beta, mean, inverse, relu, moments.measures)
+
+    def _in_one_operator(
+        self, x: Float[Tensor, "b c h w"], code: Float[Tensor, "_ n"]
+    ) -> Float[Tensor, "b c h w"]:
+        """Return the same by ONNX's InstanceNormalization, which takes a third of the time.
+
+        That operator knows one γ and β for all pictures. So the pictures become further channels.
+        """
+        gamma, beta = (
+            (code @ weight).expand(x.shape[:2]).flatten() for weight in (self.gamma, self.beta)
+        )
+        together = x.flatten(0, 1)[None].float()  # sums lose too much in half precision
+        y = F.instance_norm(together, weight=gamma.float(), bias=beta.float(), eps=self.eps)
+        return y.reshape(x.shape).to(x.dtype)
 
 
 class ConvNormRelu(nn.Module):
@@ -120,15 +178,23 @@ class ConvNormRelu(nn.Module):
         upsampling: "" for none, `nearest`, `bilinear`, or `bilinear_smoothed`, which applies
             `smoothed` after the convolution.
         relu: whether to apply the ReLU.
+        padding: see `Convolution`.
+        border: see `Convolution`.
+        separable: whether the convolution, of 3×3, is a `SeparableConvolution`.
     """
 
     def __init__(
         self, inputs: int, outputs: int, kernel: int, num_styles: int, *,
         stride: int = 1, upsampling: str = "", relu: bool = True,
+        padding: Padding = "reflect", border: int | None = None, separable: bool = False,
     ) -> None:  # fmt: skip
         super().__init__()
         self.upsampling, self.relu = upsampling, relu
-        self.convolution = Convolution(inputs, outputs, kernel, stride)
+        self.convolution = (
+            SeparableConvolution(inputs, outputs, stride, padding)
+            if separable
+            else Convolution(inputs, outputs, kernel, stride, padding=padding, border=border)
+        )
         self.norm = ConditionalInstanceNorm(outputs, num_styles)
 
     def forward(
@@ -163,12 +229,17 @@ class ResidualBlock(nn.Module):
     """x + norm(conv(relu(norm(conv(x))))), without a ReLU after the sum.
 
     Johnson et al. 2016, after Gross & Wilber.
+
+    Args:
+        channels: number of channels.
+        num_styles: number of styles of the norms.
+        kind: `padding` and `separable` of `ConvNormRelu`.
     """
 
-    def __init__(self, channels: int, num_styles: int) -> None:
+    def __init__(self, channels: int, num_styles: int, **kind: Any) -> None:
         super().__init__()
-        self.first = ConvNormRelu(channels, channels, 3, num_styles)
-        self.second = ConvNormRelu(channels, channels, 3, num_styles, relu=False)
+        self.first = ConvNormRelu(channels, channels, 3, num_styles, **kind)
+        self.second = ConvNormRelu(channels, channels, 3, num_styles, relu=False, **kind)
 
     def forward(
         self,

@@ -12,8 +12,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from impasto.networks.layers import Padding
 from impasto.networks.reading import LAYERS, AnyPaintingNet, StyleStatistics, style_statistics
-from impasto.networks.transform import TransformNet, Upsampling
+from impasto.networks.transform import MARGIN, Kernel, Patch, TransformNet, Upsampling
 from impasto.perceptual.features import FeatureNetwork
 from impasto.perceptual.vgg import BLOCK_CHANNELS, shipped_compact
 
@@ -101,8 +102,13 @@ class AnyStyleNet(AnyPaintingNet):
     def __init__(
         self, num_styles: int = 64, width: int = 16, residual_blocks: int = 5,
         canvas: float = 3.0, grain: float = 0.0, upsampling: Upsampling = "nearest",
+        patch: Patch = 1, kernel: Kernel = 9, separable: bool = False,
+        padding: Padding = "reflect", margin: int = MARGIN,
     ) -> None:  # fmt: skip
-        super().__init__(num_styles, width, residual_blocks, canvas, grain, upsampling)
+        super().__init__(
+            num_styles, width, residual_blocks, canvas, grain, upsampling,
+            patch, kernel, separable, padding, margin,
+        )  # fmt: skip
         self.predictor = StylePredictor(num_styles)
         # The compact network comes with the package. In a list, it is no part of the weights.
         self._readers: list[FeatureNetwork] = []

@@ -5,9 +5,10 @@ from typing import Any, Literal, get_args
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from impasto.kernels import by_columns
-from impasto.networks.layers import ConvNormRelu, Convolution, Moments, ResidualBlock
+from impasto.networks.layers import ConvNormRelu, Convolution, Moments, Padding, ResidualBlock
 from impasto.networks.preprocess import Origin, canvas, padding, without_grain
 from impasto.networks.styles import Style, style_weights
 
@@ -22,10 +23,9 @@ MARGIN = 32
 TRAINING_MARGIN = 8
 
 Upsampling = Literal["nearest", "bilinear", "bilinear_smoothed"]
-# Receptive field of the network without its residual blocks, as a radius in pixels: 4 for the first
-# convolution, 1 + 2 for the two strided ones, 4 for the last, the rest for the upsampling.
-# Each residual block adds 8.
-REACH: dict[Upsampling, int] = {"nearest": 18, "bilinear": 22, "bilinear_smoothed": 25}
+Patch = Literal[1, 2, 4]
+Kernel = Literal[3, 5, 7, 9]
+CORE = 4  # the residual blocks work at this fraction of the resolution
 
 
 class TransformNet(nn.Module):
@@ -44,6 +44,14 @@ class TransformNet(nn.Module):
             none, as Johnson does.
         upsampling: how the decoder doubles the size: `nearest`, `bilinear`, or `bilinear_smoothed`,
             which filters the result of the convolution that follows.
+        patch: the first convolution gives one position of features for each square of this many
+            pixels, and the last gives back all pixels of the square. Above 1, this replaces one or
+            both of the strided convolutions and of the upsamplings, for real time.
+        kernel: side of the first and of the last kernel, in such squares: 9 in Johnson's network.
+        separable: whether all convolutions but the first and the last are separable.
+        padding: of the features: `reflect`, or `zeros`, which is faster.
+        margin: width, in pixels, of the reflected border that is added around every photo and
+            cropped from the result; a multiple of 4.
 
     Attributes:
         arguments: the constructor's arguments, stored in the network's file.
@@ -51,16 +59,17 @@ class TransformNet(nn.Module):
         reach: largest distance, in pixels, from which the photo affects an output pixel when the
             moments are given.
         any_picture: whether `encode_style` takes pictures, instead of names.
-        multiple: sides are filled up to a multiple of this many pixels, since the network halves
-            the size twice.
+        multiple: sides are filled up to a multiple of this many pixels.
     """
 
     any_picture = False
-    multiple = 4
+    multiple = CORE
 
     def __init__(
         self, num_styles: int = 1, width: int = 32, residual_blocks: int = 5,
         canvas: float = 3.0, grain: float = 0.0, upsampling: Upsampling = "nearest",
+        patch: Patch = 1, kernel: Kernel = 9, separable: bool = False,
+        padding: Padding = "reflect", margin: int = MARGIN,
     ) -> None:  # fmt: skip
         super().__init__()
         for name, value, least in (("num_styles", num_styles, 1), ("width", width, 1),
@@ -68,26 +77,68 @@ class TransformNet(nn.Module):
                                    ("grain", grain, 0)):  # fmt: skip
             if not value >= least:
                 raise ValueError(f"{name} {value}: must be at least {least}")
-        if upsampling not in get_args(Upsampling):
-            raise ValueError(
-                f"upsampling {upsampling!r}: choose from {', '.join(get_args(Upsampling))}"
-            )
+        for name, chosen, allowed in (("upsampling", upsampling, Upsampling),
+                                      ("patch", patch, Patch), ("kernel", kernel, Kernel),
+                                      ("padding", padding, Padding)):  # fmt: skip
+            if chosen not in get_args(allowed):
+                choices = ", ".join(map(str, get_args(allowed)))
+                raise ValueError(f"{name} {chosen!r}: choose from {choices}")
+        if margin < 0 or margin % CORE:
+            raise ValueError(f"margin {margin}: must be 0 or a multiple of {CORE}")
         self.arguments: dict[str, Any] = {
             "num_styles": num_styles, "width": width, "residual_blocks": residual_blocks,
-            "canvas": canvas, "grain": grain, "upsampling": upsampling,
+            "canvas": canvas, "grain": grain, "upsampling": upsampling, "patch": patch,
+            "kernel": kernel, "separable": separable, "padding": padding, "margin": margin,
         }  # fmt: skip
         self.num_styles, self.canvas, self.grain = num_styles, canvas, grain
-        self.reach = REACH[upsampling] + 8 * residual_blocks + (3 if grain else 0)
+        self.patch, self.margin = patch, margin
         self.metadata: dict[str, Any] = {}
+        # Between the resolution of the patches and that of the blocks, the size is halved, and the
+        # channels doubled, this many times.
+        halvings = [width * patch * 2**i for i in range((CORE // patch).bit_length() - 1)]
+        kind: dict[str, Any] = {"padding": padding, "separable": separable}
         self.layers = nn.ModuleList([
-            ConvNormRelu(3, width, 9, num_styles),
-            ConvNormRelu(width, 2 * width, 3, num_styles, stride=2),
-            ConvNormRelu(2 * width, 4 * width, 3, num_styles, stride=2),
-            *(ResidualBlock(4 * width, num_styles) for _ in range(residual_blocks)),
-            ConvNormRelu(4 * width, 2 * width, 3, num_styles, upsampling=upsampling),
-            ConvNormRelu(2 * width, width, 3, num_styles, upsampling=upsampling),
+            ConvNormRelu(3, width * patch, kernel * patch, num_styles, stride=patch,
+                         padding=padding, border=kernel // 2 * patch),
+            *(ConvNormRelu(c, 2 * c, 3, num_styles, stride=2, **kind) for c in halvings),
+            *(ResidualBlock(CORE * width, num_styles, **kind) for _ in range(residual_blocks)),
+            *(ConvNormRelu(2 * c, c, 3, num_styles, upsampling=upsampling, **kind)
+              for c in reversed(halvings)),
         ])  # fmt: skip
-        self.to_rgb = Convolution(width, 3, 9)
+        self._last_block = len(halvings) + residual_blocks
+        self.to_rgb = Convolution(width * patch, 3 * patch**2, kernel, padding=padding)
+        if patch > 1:  # all pixels of a square begin alike, against lattices (Aitken et al. 2017)
+            with torch.no_grad():
+                for parameter in self.to_rgb.parameters():
+                    parameter.copy_(parameter[:: patch**2].repeat_interleave(patch**2, 0))
+        self.reach = self._reach() + (3 if grain else 0)
+
+    def _reach(self) -> int:
+        """Return `reach` without the filter of grain.
+
+        It goes back from pixels at every place on the grid of the blocks, layer by layer, to the
+        first and the last pixel of the photo that each depends on.
+        """
+        given = self.arguments
+        around = given["kernel"] // 2
+        halvings = (CORE // self.patch).bit_length() - 1
+        farthest = 0
+        for pixel in range(CORE):
+            first, last = pixel // self.patch - around, pixel // self.patch + around
+            for _ in range(halvings):  # a convolution at twice the resolution
+                border = 2 if given["upsampling"] == "bilinear_smoothed" else 1
+                first, last = first - border, last + border
+                between = 0 if given["upsampling"] == "nearest" else 1
+                first, last = (first - between) // 2, (last + between) // 2
+            first, last = (
+                first - 2 * given["residual_blocks"],
+                last + 2 * given["residual_blocks"],
+            )
+            for _ in range(halvings):
+                first, last = 2 * first - 1, 2 * last + 1
+            first, last = (first - around) * self.patch, (last + around + 1) * self.patch - 1
+            farthest = max(farthest, pixel - first, last - pixel)
+        return farthest
 
     @property
     def styles(self) -> list[str]:
@@ -118,7 +169,7 @@ class TransformNet(nn.Module):
 
     def forward(
         self, content: Float[Tensor, "b 3 h w"], code: Float[Tensor, "_ n"] | None = None,
-        margin: int = MARGIN, origin: Origin = (0, 0), moments: Moments | None = None,
+        margin: int | None = None, origin: Origin = (0, 0), moments: Moments | None = None,
         kept: list[Tensor] | None = None,
     ) -> Float[Tensor, "b 3 h w"]:  # fmt: skip
         """Return the stylized pictures, in [0, 1] and in the size of `content`.
@@ -135,7 +186,8 @@ class TransformNet(nn.Module):
         Args:
             content: photos B×3×H×W, RGB in [0, 1], of any size.
             code: styles B×N or 1×N, from `encode_style`; None is allowed where N = 1.
-            margin: width, in pixels, of the reflected border, a multiple of `multiple`.
+            margin: width, in pixels, of the reflected border, a multiple of `multiple`; None: that
+                of the constructor.
             origin: position (down, right), in pixels, of `content` in a larger picture.
             moments: source of the instance-norm statistics; None: measure them on `content`.
             kept: a list that receives the features after the residual blocks, at a quarter of the
@@ -145,16 +197,22 @@ class TransformNet(nn.Module):
             ValueError: no `code` for a network of several styles, or one of another length.
         """
         code = self._checked(code, content)
-        moments = moments or Moments()
+        margin = self.margin if margin is None else margin
         x = self._prepared(content, margin, origin)
         for layer in self.layers:
             x = layer(x, code, moments)
-            if kept is not None and layer is self.layers[-3]:  # two layers of upsampling follow
+            if kept is not None and layer is self.layers[self._last_block]:
                 kept.append(x)
         # Departure from Johnson's scaled tanh: a sigmoid is the same curve, already in [0, 1].
-        stylized = torch.sigmoid(by_columns(self.to_rgb, x))
+        stylized = torch.sigmoid(self._pixels(x))
         h, w = content.shape[-2:]
         return stylized[..., margin : margin + h, margin : margin + w].to(content.dtype)
+
+    def _pixels(self, x: Tensor) -> Tensor:
+        """Return the last convolution's colours, before the sigmoid."""
+        if self.patch == 1 and self.to_rgb.border:
+            return by_columns(self.to_rgb, x)
+        return F.pixel_shuffle(self.to_rgb(x).float(), self.patch)
 
     def _prepared(self, content: Tensor, margin: int, origin: Origin) -> Tensor:
         """Return the photo with its grain removed, the margin padded and the canvas added.

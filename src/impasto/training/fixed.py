@@ -11,12 +11,17 @@ from impasto.choices import LossOptions
 from impasto.images import read_image
 from impasto.images.paintings import Painting, checked, thumbnail
 from impasto.networks import TransformNet, load_network
+from impasto.networks.layers import Padding
+from impasto.networks.transform import Kernel, Patch
 from impasto.perceptual.loss import PerceptualLoss
 from impasto.perceptual.target import StyleTarget
 from impasto.training.module import Compiled, StyleTraining
 from impasto.training.resume import check_paintings, thumbnails_of, weights_from
 
-PREPROCESSING = ("canvas", "grain", "upsampling")  # network arguments copied from `start_from`
+# Arguments of the network that are those of `start_from` unless they are given.
+COPIED = (
+    "canvas", "grain", "upsampling", "patch", "kernel", "separable", "padding", "margin",
+)  # fmt: skip
 
 
 class FixedStyles(StyleTraining):
@@ -35,6 +40,13 @@ class FixedStyles(StyleTraining):
             styles begin as the mean of its styles. Its grain and upsampling are copied.
         canvas: standard deviation, in grey levels, of a faint pattern added to every photo, so
             that flat areas get strokes; 0: none. If not given, that of `start_from`, or else 3.
+        patch: 2 or 4 for real time: the first convolution gives one position of features for each
+            square of this many pixels, and the last gives the pixels back. If not given, this and
+            the next four are those of `start_from`, or else those of Johnson's network.
+        kernel: side of the first and of the last kernel, in such squares: 3, 5, 7 or 9.
+        separable: make all convolutions but the first and the last separable, for real time.
+        padding: of the features: reflect, or zeros, which is faster.
+        margin: width, in pixels, of the reflected border around a photo, in use; a multiple of 4.
         loss: the perceptual loss.
         learning_rate: highest learning rate of Muon, for all convolutions but the last; Adam, for
             all other parameters, has a tenth of it.
@@ -63,6 +75,11 @@ class FixedStyles(StyleTraining):
         residual_blocks: int = 5,
         start_from: str | None = None,
         canvas: float | None = None,
+        patch: Patch | None = None,
+        kernel: Kernel | None = None,
+        separable: bool | None = None,
+        padding: Padding | None = None,
+        margin: int | None = None,
         loss: LossOptions = LossOptions(),  # noqa: B008  only read
         learning_rate: float = 0.02,
         warmup_steps: int = 100,
@@ -74,10 +91,13 @@ class FixedStyles(StyleTraining):
     ) -> None:
         known = checked(styles)
         other = load_network(start_from) if start_from else None
-        before = {name: other.arguments[name] for name in PREPROCESSING} if other else {}
-        if canvas is not None:
-            before["canvas"] = canvas
-        network = TransformNet(len(styles), width, residual_blocks, **before)
+        copied = {name: other.arguments[name] for name in COPIED} if other else {}
+        given = {
+            "canvas": canvas, "patch": patch, "kernel": kernel, "separable": separable,
+            "padding": padding, "margin": margin,
+        }  # fmt: skip
+        chosen = {name: value for name, value in given.items() if value is not None}
+        network = TransformNet(len(styles), width, residual_blocks, **{**copied, **chosen})
         if other:
             network.load_state_dict(weights_from(other, str(start_from), network, list(styles)))
         super().__init__(

@@ -22,14 +22,13 @@ class Muon(torch.optim.Optimizer):
 
     A convolution's gradient is read as a matrix, out × (in·k·k). Its momentum is replaced by the
     nearest matrix with orthonormal rows, so that a step moves every direction of the weights
-    equally far. Adam trains what has no such matrix: biases, γ and β. It also trains the RGB
-    layer, whose matrix has only three rows.
+    equally far. Adam trains what has no such matrix: biases, γ and β, and convolutions of each
+    channel by itself. It also trains the RGB layer, whose matrix has only three rows.
 
     `torch.optim.Muon` takes matrices only, and Lightning wants a single optimizer.
 
     Args:
-        network: Muon trains its 4-dimensional weights, except those named in `adam`. Frozen
-            weights stay.
+        network: Muon trains its convolutions, except those named in `adam`. Frozen weights stay.
         learning_rate: Muon's learning rate; Adam's is `ADAM_SHARE` of it.
         adam: names of 4-dimensional weights that Adam trains.
     """
@@ -42,7 +41,8 @@ class Muon(torch.optim.Optimizer):
         for name, parameter in network.named_parameters():
             if not parameter.requires_grad:
                 continue
-            (orthogonal if parameter.ndim == 4 and name not in adam else rest).append(parameter)
+            matrix = parameter.ndim == 4 and parameter.shape[1] > 1 and name not in adam
+            (orthogonal if matrix else rest).append(parameter)
         groups = [
             {"params": orthogonal, "lr": learning_rate, "method": "muon"},
             {"params": rest, "lr": ADAM_SHARE * learning_rate, "method": "adam"},

@@ -85,8 +85,8 @@ def balance_of(
 
 
 def check_size(other: TransformNet, start_from: str, network: TransformNet) -> None:
-    """Raise ValueError if another network has another width or number of residual blocks."""
-    for name in ("width", "residual_blocks"):
+    """Raise ValueError if another network's weights have other shapes."""
+    for name in ("width", "residual_blocks", "patch", "kernel", "separable"):
         if (theirs := other.arguments.get(name)) != (ours := network.arguments.get(name)):
             what = f"start_from {start_from}: its {name} is {theirs}, not {ours}"
             raise ValueError(f"{what}; give --model.{name} {theirs}")
@@ -109,7 +109,7 @@ def weights_from(
         styles: names of the styles of this run.
 
     Raises:
-        ValueError: `other` has another width or number of residual blocks.
+        ValueError: the weights of `other` have other shapes.
     """
     check_size(other, start_from, network)
     known = [style["name"] for style in other.metadata.get("styles", [])]
