@@ -63,7 +63,7 @@ def export_network(
             reader = Path(place, readers[0].name)
             reader.write_bytes(exported_reader(network, options))
         for file, graph in zip(files, (Whole, Part), strict=False):
-            file.write_bytes(exported(network, graph(painted, options.pixels), options))
+            file.write_bytes(exported(network, graph(painted, options), options))
             if calibrating:
                 quantize(file, network, calibrating, pixels=options.pixels, part=graph is Part)
         differences = compare(network, files[0], options, judging)

@@ -60,15 +60,15 @@ class Whole(nn.Module):
 
     Args:
         network: float32 or, for fp16, half precision.
-        pixels: see `ExportOptions`.
+        options: its `pixels`; and with `parts`, the picture's statistics are a second output.
     """
 
-    def __init__(self, network: TransformNet, pixels: str) -> None:
+    def __init__(self, network: TransformNet, options: ExportOptions) -> None:
         super().__init__()
-        self.network, self.pixels = network, pixels
+        self.network, self.pixels, self.parts = network, options.pixels, options.parts
 
-    def forward(self, photo: Tensor, style: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Return the stylized picture and its statistics.
+    def forward(self, photo: Tensor, style: Tensor | None = None) -> Tensor | tuple[Tensor, Tensor]:
+        """Return the stylized picture and, with `parts`, its statistics.
 
         Args:
             photo: B×3×H×W in [0, 1], or B×H×W×3 bytes.
@@ -78,9 +78,9 @@ class Whole(nn.Module):
             The picture, in the format and size of the photo. Then variance and mean of every
             channel of every normalization, B×S float32 (`Moments.statistics`).
         """
-        moments = Moments()
+        moments = Moments() if self.parts else None
         stylized = self._out(self.network(self._in(photo), _of_each(photo, style), moments=moments))
-        return stylized, moments.statistics
+        return (stylized, moments.statistics) if moments else stylized
 
     def _in(self, photo: Tensor) -> Tensor:
         content = photo.permute(0, 3, 1, 2).float() / 255 if self.pixels == "uint8" else photo
@@ -146,7 +146,7 @@ def exported(network: TransformNet, graph: Whole, options: ExportOptions) -> byt
     """Return the bytes of the ONNX file of one graph that paints."""
     part = isinstance(graph, Part)
     inputs, shapes = _inputs(network, options, part)
-    outputs = ["stylized"] if part else ["stylized", "statistics"]
+    outputs = ["stylized", "statistics"] if options.parts and not part else ["stylized"]
     properties = _properties(network, options, "part" if part else "whole")
     return _onnx(graph, inputs, shapes, outputs, options.opset, properties)
 
