@@ -54,7 +54,8 @@ def benchmark(
     `--what training` compares a training step of the usual recipe, written plainly, with ours as
     each measure is added. `loss` compares the loss networks. `reference` compares an iteration of
     L-BFGS in a plain implementation and in ours. `inference` paints photos of 256, 512 and 1024
-    pixels in torch, compiled, and in ONNX Runtime. `optimizers` finds how many photos Muon needs
+    pixels in torch, compiled, and in ONNX Runtime, and frames of 640×480 pixels and more as for a
+    camera. `optimizers` finds how many photos Muon needs
     to reach Adam's loss, in short trainings with the compact loss network. `video` paints the
     frames of a clip, 640×360, each by itself and steadily.
 
@@ -135,6 +136,11 @@ def benchmark(
         _print(photos_needed_table(training, steps))
     elif what == "inference":
         _print(inference_table(network, files, device, rounds))
+        if device == "cpu":
+            # Imported here because it needs ONNX Runtime.
+            from impasto.benchmark.realtime import frames_table
+
+            _print(frames_table(network, rounds))
     elif what == "video":
         # Imported here because it needs OpenCV.
         from impasto.benchmark.video import video_table

@@ -3,6 +3,7 @@
 import copy
 import json
 import re
+from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -221,15 +222,35 @@ class OnnxPainter:
         return path
 
     def _opened(self, path: Path) -> Any:
-        runtime = _onnxruntime()
-        options = runtime.SessionOptions()
-        options.log_severity_level = 4  # silence its log; errors are reported in one line below
-        try:
-            return runtime.InferenceSession(path, options, providers=self._providers)
-        except Exception as error:  # ONNX Runtime's errors have no common class
-            raise NetworkError(
-                f"{path}: damaged, or not an ONNX file ({' '.join(str(error).split())[:120]})"
-            ) from error
+        return opened_session(path, str(path), self._providers)
+
+
+def opened_session(
+    model: Path | bytes, name: str, providers: Sequence[str] = ("CPUExecutionProvider",),
+    threads: int = 0,
+) -> Any:  # fmt: skip
+    """Return ONNX Runtime's session for a model.
+
+    Args:
+        model: its file, or the bytes of one.
+        name: for the message.
+        providers: ONNX Runtime's, the preferred first.
+        threads: of an operation; 0: ONNX Runtime's choice.
+
+    Raises:
+        NetworkError: the model is damaged.
+        ValueError: ONNX Runtime is not installed.
+    """
+    runtime = _onnxruntime()
+    options = runtime.SessionOptions()
+    options.log_severity_level = 4  # silence its log; errors are reported in one line below
+    options.intra_op_num_threads = threads
+    try:
+        return runtime.InferenceSession(model, options, providers=list(providers))
+    except Exception as error:  # ONNX Runtime's errors have no common class
+        raise NetworkError(
+            f"{name}: damaged, or not an ONNX file ({' '.join(str(error).split())[:120]})"
+        ) from error
 
 
 def exported_metadata(path: Path, properties: dict[str, str]) -> dict[str, Any]:
