@@ -22,7 +22,7 @@ from impasto.export import ExportOptions, export_network
 from impasto.images import Picture, to_pil
 from impasto.inference import Stylizer
 from impasto.inference.backends import OnnxPainter, TorchPainter, open_painter
-from impasto.networks import TransformNet, load_network, published_networks, save_network
+from impasto.networks import FORMAT, TransformNet, load_network, published_networks, save_network
 
 onnx = pytest.importorskip("onnx", reason="the export extra is not installed")
 ort = pytest.importorskip("onnxruntime", reason="the export extra is not installed")
@@ -148,6 +148,9 @@ def test_the_file_describes_itself(folder) -> None:
     assert not any(tensor.external_data for tensor in model.graph.initializer)
     assert str(Path(__file__).parents[1]).encode() not in (folder / "bytes.onnx").read_bytes()
     assert not {"Dropout", "BatchNormalization"} & {node.op_type for node in model.graph.node}
+    # One operator for each norm, and no second output, where no other file needs the statistics.
+    assert [node.op_type for node in model.graph.node].count("InstanceNormalization") == 7
+    assert [output.name for output in model.graph.output] == ["stylized"]
 
 
 def test_stylizer_takes_what_it_takes_with_torch(folder) -> None:
@@ -269,7 +272,9 @@ def test_files_of_another_kind_are_refused(folder, network, backend, message) ->
 def test_without_parts_a_large_picture_says_what_to_do(folder) -> None:
     painter, content = OnnxPainter(folder / "bytes.onnx"), picture(20, 20)
     with pytest.raises(ValueError, match="export again with --parts"):
-        painter.paint(content, WEIGHTS, painter.statistics(content, WEIGHTS), (0, 0))
+        painter.statistics(content, WEIGHTS)
+    with pytest.raises(ValueError, match="export again with --parts"):
+        painter.paint(content, WEIGHTS, torch.ones(1, 4), (0, 0))
 
 
 def test_without_the_extra_it_is_named(folder, tmp_path, capsys, monkeypatch) -> None:

@@ -22,6 +22,7 @@ COMMANDS = {
     "train-any": "train a network for any painting, on folders of paintings",
     "infer": "stylize photos with a network",
     "video": "stylize a clip, so that it does not flicker",
+    "live": "paint a camera in a window, in real time",
     "export": "write a network as an ONNX file",
     "styles": "keep styles of your own, made of one painting each",
     "optimize": "paint one photo by optimization, the reference",

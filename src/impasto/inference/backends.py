@@ -176,7 +176,9 @@ class OnnxPainter:
 
         Raises:
             NetworkError: the file gives no statistics.
+            ValueError: the second file of the export is missing, which these are for.
         """
+        self._second_file()
         found = self._run(self._session, content, code)
         if len(found) < 2:
             raise NetworkError(f"{self._path}: gives no statistics of the picture; export it again")

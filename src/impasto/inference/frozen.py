@@ -79,6 +79,11 @@ class _Graph:
     """Nodes and constants of an ONNX graph, which grow call by call."""
 
     def __init__(self) -> None:
+        try:
+            import onnx
+        except ImportError as error:
+            raise ValueError("ONNX is not installed: pip install 'impasto[export]'") from error
+        self.onnx = onnx
         self.nodes: list[Any] = []
         self.constants: list[Any] = []
 
@@ -91,18 +96,16 @@ class _Graph:
             constants: further inputs: names, or values that become constants.
             attributes: of the operator.
         """
-        import onnx
-
         names = [x]
         for value in constants:
             if not isinstance(value, str):
                 array = value.detach().numpy() if isinstance(value, Tensor) else np.asarray(value)
                 name = f"constant{len(self.constants)}"
-                self.constants.append(onnx.numpy_helper.from_array(np.array(array), name))
+                self.constants.append(self.onnx.numpy_helper.from_array(np.array(array), name))
                 value = name
             names.append(value)
         output = f"value{len(self.nodes)}"
-        self.nodes.append(onnx.helper.make_node(operator, names, [output], **attributes))
+        self.nodes.append(self.onnx.helper.make_node(operator, names, [output], **attributes))
         return output
 
 
@@ -113,12 +116,11 @@ def _model(
     content: Float[Tensor, "1 3 h w"],
 ) -> bytes:
     """Return the ONNX file: bytes 1×H×W×3 in and out, of the size of `content`."""
-    from onnx import TensorProto, helper
-
+    add = _Graph()
+    helper, number = add.onnx.helper, add.onnx.TensorProto
     height, width = content.shape[-2:]
     margin = network.margin
-    add = _Graph()
-    x = add("Cast", add("Transpose", "photo", perm=[0, 3, 1, 2]), to=TensorProto.FLOAT)
+    x = add("Cast", add("Transpose", "photo", perm=[0, 3, 1, 2]), to=number.FLOAT)
     x = add("Mul", x, np.float32(1 / 255))
     fill = [-side % network.multiple for side in (height, width)]
     x = add("Pad", x, [0, 0, margin, margin, 0, 0, margin + fill[0], margin + fill[1]],
@@ -135,15 +137,18 @@ def _model(
             assert isinstance(layer, ConvNormRelu)
             x = _layer(add, layer, x, code, moments)
     x = _convolution(add, network.to_rgb, x, network.to_rgb.weight, network.to_rgb.bias)
-    if network.patch > 1:
-        x = add("DepthToSpace", x, blocksize=network.patch, mode="CRD")
+    patch = network.patch
+    first, rows, columns = margin // patch, -(-height // patch), -(-width // patch)
+    x = add("Slice", x, [first, first], [first + rows, first + columns], [2, 3])
+    if patch > 1:
+        x = add("DepthToSpace", x, blocksize=patch, mode="CRD")
+        x = add("Slice", x, [0, 0], [height, width], [2, 3])  # of a square at the edge, a part
     x = add("Sigmoid", x)
-    x = add("Slice", x, [margin, margin], [margin + height, margin + width], [2, 3])
-    x = add("Cast", add("Round", add("Mul", x, np.float32(255))), to=TensorProto.UINT8)
+    x = add("Cast", add("Round", add("Mul", x, np.float32(255))), to=number.UINT8)
     x = add("Transpose", x, perm=[0, 2, 3, 1])
     shape = [1, height, width, 3]
     photo, stylized = (
-        helper.make_tensor_value_info(name, TensorProto.UINT8, shape) for name in ("photo", x)
+        helper.make_tensor_value_info(name, number.UINT8, shape) for name in ("photo", x)
     )
     graph = helper.make_graph(add.nodes, "frozen", [photo], [stylized], add.constants)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", _OPSET)], ir_version=8)

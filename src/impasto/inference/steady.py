@@ -183,10 +183,19 @@ class SteadyPainter:
         """Whether the scene must be measured: it is new, or its light or its style has changed."""
         if "look" not in self._kept or not torch.equal(self._kept["asked"], code):
             return True
-        (mean, deviation), (now_mean, now_deviation) = self._kept["look"], look
-        ratio = (now_deviation + 1e-3) / (deviation + 1e-3)
-        brighter = (now_mean - mean).abs().max() > _BRIGHTER
-        return bool(brighter or (torch.maximum(ratio, 1 / ratio).max() > _CONTRAST))
+        return light_changed(self._kept["look"], look)
+
+
+def light_changed(before: Float[Tensor, "2 3"], now: Float[Tensor, "2 3"]) -> bool:
+    """Whether a scene's light has changed so much that its statistics must be measured again.
+
+    Args:
+        before: mean and deviation of each channel, in [0, 1], when they were measured.
+        now: the same of the present frame.
+    """
+    ratio = (now[1] + 1e-3) / (before[1] + 1e-3)
+    brighter = (now[0] - before[0]).abs().max() > _BRIGHTER
+    return bool(brighter or (torch.maximum(ratio, 1 / ratio).max() > _CONTRAST))
 
 
 def _carried(carried: Tensor, moved: Motion) -> Tensor:

@@ -7,6 +7,7 @@ from fractions import Fraction
 from typing import Any
 
 import numpy as np
+from jaxtyping import UInt8
 from PIL import Image
 
 from impasto.images import on_white
@@ -18,7 +19,7 @@ from impasto.video.writing.output import Encoder, Output
 from impasto.video.writing.segments import Encoded, Segments
 from impasto.writing import new_file
 
-_BT709, _LIMITED = 1, 1  # codes of ITU-T H.273, and FFmpeg's of the range
+BT709, LIMITED = 1, 1  # codes of ITU-T H.273, and FFmpeg's of the range
 _THREADS = 4  # of the encoder; fixed, because its result depends on them
 # Facts about the input's file that FFmpeg stores as metadata. They are not true of the output.
 _OF_THE_FILE = (
@@ -65,7 +66,7 @@ class Video(Output):
         context.framerate = self.clip.rate.limit_denominator(1_000_000)
         context.sample_aspect_ratio = self.clip.aspect
         context.color_primaries, context.color_trc = self.clip.space
-        context.colorspace, context.color_range = _BT709, _LIMITED
+        context.colorspace, context.color_range = BT709, LIMITED
         context.flags |= library().codec.context.Flags.global_header
         # With x264's macroblock tree, 9 of 120 runs gave other bits for equal frames; without it,
         # none of 160.
@@ -74,19 +75,10 @@ class Video(Output):
         }  # fmt: skip
 
     def _to_yuv(self, frame: Frame) -> Any:
-        av = library()
-        names = av.video.reformatter
         pixels = frame.pixels
         if pixels.shape[2] == 4:
             pixels = np.asarray(on_white(Image.fromarray(pixels)))
-        pixels = np.ascontiguousarray(colors.from_srgb(pixels, self.clip.space[0]))
-        picture = av.VideoFrame.from_ndarray(pixels, "rgb24").reformat(
-            format="yuv444p" if self._odd() else "yuv420p",
-            dst_colorspace=names.Colorspace.ITU709,
-            dst_color_range=names.ColorRange.MPEG,
-            interpolation=names.Interpolation.BICUBIC | names.Interpolation.ACCURATE_RND,
-            threads=1,
-        )
+        picture = yuv(colors.from_srgb(pixels, self.clip.space[0]), self._odd())
         picture.pts, picture.time_base = frame.pts, self.clip.time_base
         return picture
 
@@ -192,6 +184,24 @@ class Video(Output):
                 yield packet
         except av.FFmpegError as error:
             self.notes.append(f"sound and subtitles end early: damaged ({error.strerror})")
+
+
+def yuv(pixels: UInt8[np.ndarray, "h w 3"], odd: bool) -> Any:
+    """Return R'G'B' levels as a frame of PyAV, in the matrix of BT.709 and limited range.
+
+    Args:
+        pixels: the levels.
+        odd: keep all colours (4:4:4), as an odd side needs, instead of one of four pixels (4:2:0).
+    """
+    av = library()
+    names = av.video.reformatter
+    return av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), "rgb24").reformat(
+        format="yuv444p" if odd else "yuv420p",
+        dst_colorspace=names.Colorspace.ITU709,
+        dst_color_range=names.ColorRange.MPEG,
+        interpolation=names.Interpolation.BICUBIC | names.Interpolation.ACCURATE_RND,
+        threads=1,
+    )
 
 
 def _holds(kind: str, stream: Any) -> bool:
