@@ -1,6 +1,8 @@
 """Painting a camera or a clip live: frozen networks, keys, the window and recordings."""
 
 import os
+import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -286,6 +288,15 @@ def test_mistakes_are_a_line(options: list[str], said: str, capfd: pytest.Captur
     assert said in error and error.count("\n") == 1, error
 
 
-def test_the_published_network_for_real_time() -> None:
+def test_the_readmes_command_paints_a_clip(screen: str, clip: Path, tmp_path: Path) -> None:
+    (line,) = re.findall(r"^python (scripts/live.py clip.*)$", (ROOT / "scripts/README.md").read_text(), re.MULTILINE)
+    for name in ("scripts", "checkpoints"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    command = [sys.executable, *shlex.split(line)]
+    done = subprocess.run(command, cwd=tmp_path, env={**os.environ, "DISPLAY": screen}, capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_the_published_network_is_for_real_time() -> None:
     network = load_network("realtime")
-    assert network.patch == 4 and network.num_styles == 4 and network.arguments["separable"]
+    assert (network.patch, network.num_styles, network.arguments["separable"]) == (4, 4, True)

@@ -9,6 +9,7 @@ from pictures import OLD_NETWORK, save
 from impasto.benchmark.inference import convolution_flops, inference_table
 from impasto.benchmark.loss_networks import NETWORKS, Setting, loss_network_table
 from impasto.benchmark.optimizers import share_for
+from impasto.benchmark.realtime import frames_table
 from impasto.benchmark.training import Step, ladder, operations, training_table
 from impasto.commands import run
 from impasto.networks import TransformNet, save_network
@@ -82,6 +83,24 @@ def test_painting_is_measured_against_the_arithmetic(tmp_path: Path) -> None:
     text = "\n".join(inference_table(str(small), [], "cpu", rounds=1, sizes=(32,)))
     (row,) = [line.split("|")[1:-1] for line in text.splitlines() if line.startswith("| 32")]
     assert len(row) == 4 and "(1.00)" in row[2] and all(float(cell.split("(")[0]) >= 0 for cell in row)
+
+
+def test_frames_a_second_of_a_network_beside_wider_ones(tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime", reason="the export extra is not installed")
+    small = save_network(tmp_path / "small.safetensors", TransformNet(1, 4, 1, patch=4, kernel=3, separable=True))
+    text = "\n".join(frames_table(str(small), rounds=1, sizes=((48, 40), (64, 50))))
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines() if line.startswith("| ")]
+    assert rows[0][3:] == ["48×40", "64×50"]
+    named = [(str(small), "torch"), (str(small), "ONNX Runtime, frozen"), ("width 16", "torch"),
+             ("width 16", "ONNX Runtime, frozen"), ("usual recipe, width 32", "torch")]  # fmt: skip
+    assert [(row[0], row[2]) for row in rows[1:]] == named
+    rates = [float(row[3]) for row in rows[1:]]
+    assert min(rates) > 0 and rates[1] > rates[3] > rates[4]
+    # Of the usual recipe, by hand; 47.2 is the sum over its layers of k² · inputs · outputs · positions.
+    layers = [(9, 3, 32, 1), (3, 32, 64, 4), (3, 64, 128, 16), *[(3, 128, 128, 16)] * 10, (3, 128, 64, 4),
+              (3, 64, 32, 1), (9, 32, 3, 1)]  # fmt: skip
+    by_hand = sum(k * k * a * b * 640 * 480 / less for k, a, b, less in layers) / 1e9
+    assert float(rows[-1][1]) == pytest.approx(by_hand, abs=0.06)
 
 
 def test_clips_are_painted_alone_and_steadily(tmp_path: Path) -> None:

@@ -87,7 +87,9 @@ def _in_torch(network: nn.Module, *code: torch.Tensor) -> Paint:
     def paint(frame: Frame) -> Frame:
         with torch.inference_mode():
             content = torch.from_numpy(frame)[None].permute(0, 3, 1, 2).float() / 255
-            stylized = network(content, *code)[0].permute(1, 2, 0)
+            # The usual recipe fills sides up to a multiple of 4.
+            stylized = network(content, *code)[0, :, : frame.shape[0], : frame.shape[1]]
+            stylized = stylized.permute(1, 2, 0)
             levels: Frame = (stylized * 255).round().clamp(0, 255).to(torch.uint8).numpy()
         return levels
 
