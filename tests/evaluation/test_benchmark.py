@@ -95,7 +95,7 @@ def test_frames_a_second_of_a_network_beside_wider_ones(tmp_path: Path) -> None:
              ("width 16", "ONNX Runtime, frozen"), ("usual recipe, width 32", "torch")]  # fmt: skip
     assert [(row[0], row[2]) for row in rows[1:]] == named
     rates = [float(row[3]) for row in rows[1:]]
-    assert min(rates) > 0 and rates[1] > rates[3] > rates[4]
+    assert min(rates) > 0 and rates[1] > max(rates[3:])
     # Of the usual recipe, by hand; 47.2 is the sum over its layers of k² · inputs · outputs · positions.
     layers = [(9, 3, 32, 1), (3, 32, 64, 4), (3, 64, 128, 16), *[(3, 128, 128, 16)] * 10, (3, 128, 64, 4),
               (3, 64, 32, 1), (9, 32, 3, 1)]  # fmt: skip
