@@ -9,8 +9,6 @@ import os
 import shlex
 import subprocess
 import sys
-from collections.abc import Iterator
-from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -76,39 +74,6 @@ def gallery_onnx(tmp_path_factory: pytest.TempPathFactory) -> Path:
             done = subprocess.run(command, cwd=place, capture_output=True, text=True)
             assert done.returncode == 0, done.stderr
     return place / "gallery.onnx"
-
-
-@pytest.fixture(scope="session", autouse=True)
-def drawn_once() -> Iterator[None]:
-    """What pictures drawn for a balance measure under a loss network is measured once a process, not in every test.
-
-    Photos of the tests are small and alike, so most runs draw such pictures (`perceptual.gaps`): always the same ones,
-    and the tests know few loss networks. Everything else is measured each time.
-    """
-    from impasto.perceptual import gaps  # after the import hook
-    from impasto.perceptual.features import FeatureNetwork
-
-    measured, kept = gaps._measured, {}
-
-    def known(photos: torch.Tensor, pyramid: gaps.Pyramid) -> tuple[gaps.PhotoStatistics, float]:
-        loss = pyramid.__self__  # type: ignore[attr-defined]  # whose method it is
-        drawn = gaps.dead_leaves(gaps._DRAWN, photos.shape[-1])
-        if photos is not drawn or type(loss.features) is not FeatureNetwork:
-            return measured(photos, pyramid)
-        weights = sha256()
-        for value in loss.features.state_dict().values():
-            weights.update(value.contiguous().numpy())
-        features, threads = loss.features, torch.get_num_threads()
-        of = (features.layers, features.checkpointing, loss.kept_layers, loss.options, threads,
-              torch.is_autocast_enabled("cpu"), torch.get_default_dtype())  # fmt: skip
-        key = (photos.shape, weights.hexdigest(), *map(str, of))
-        if key not in kept:
-            kept[key] = measured(photos, pyramid)
-        return kept[key]
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(gaps, "_measured", known)
-        yield
 
 
 @pytest.fixture(autouse=True)

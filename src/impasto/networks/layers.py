@@ -10,6 +10,7 @@ from torch.nn import functional as F
 from impasto.kernels import normalized, reflected
 
 Padding = Literal["reflect", "zeros"]
+_IN_CACHE = 2**17  # numbers: half a mebibyte in float32
 
 
 class Convolution(nn.Conv2d):
@@ -105,7 +106,12 @@ class Moments:
             # half the time of `torch.var_mean`.
             pixels = x.permute(0, 2, 3, 1).flatten(1, 2)
             mean = pixels.mean(1)
-            variance = (pixels - mean[:, None]).square().mean(1)
+            parts = [pixels]
+            if x.device.type == "cpu" and not torch.compiler.is_compiling():
+                # Parts that stay in the cache, with what is computed of them, take half the time.
+                parts = pixels.split(max(1, _IN_CACHE // pixels[:, :1].numel()), 1)
+            squares = torch.stack([(part - mean[:, None]).square().sum(1) for part in parts])
+            variance = squares.sum(0) / pixels.shape[1]
         self._measured += [variance, mean]
         return variance[..., None, None], mean[..., None, None]
 
