@@ -47,14 +47,15 @@ SHAPES = [
     with_arguments(upsampling=["nearest"]), with_arguments(upsampling="cubic"),
     with_arguments(patch=3), with_arguments(patch=True), with_arguments(patch=2.0), with_arguments(kernel=4),
     with_arguments(separable=1), with_arguments(separable="yes"), with_arguments(padding="same"),
-    with_arguments(margin=6), with_arguments(margin=-4), "[" * 100_000, "{", "\x00",
+    with_arguments(margin=4.0), with_arguments(margin="32"), "[" * 100_000, "{", "\x00",
 ]  # fmt: skip
 
 
 # Refused beside the weights alone, which an exported graph has in itself; and before any memory is taken.
 DISAGREEING = [
     with_arguments(width=10**6), with_arguments(width=-4), with_arguments(residual_blocks=500_000),
-    with_arguments(num_styles=900_000), with_arguments(residual_blocks=1),
+    with_arguments(num_styles=900_000), with_arguments(residual_blocks=1), with_arguments(margin=6),
+    with_arguments(margin=-4), with_arguments(patch=2), with_arguments(kernel=3), with_arguments(separable=True),
 ]  # fmt: skip
 
 

@@ -194,7 +194,8 @@ def _check_arguments(network: type[TransformNet], arguments: dict[str, Any], pat
         elif kind in (int, float):
             fits = number and isinstance(value, kind | int)
         else:
-            fits = not isinstance(value, bool) and value in get_args(kind)
+            # 2.0 and True equal whole numbers.
+            fits = any(value == one and type(value) is type(one) for one in get_args(kind))
         if not fits:
             what = f"argument {name[:40]!r} of {str(value)[:40]}"
             raise NetworkError(
