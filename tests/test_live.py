@@ -261,7 +261,7 @@ def test_the_window_shows_what_is_painted_and_keys_act(screen: str, clip: Path, 
     # The screen was photographed with the third recorded frame, at its upper edge.
     wanted = recorded[2].astype(int)
     differences = [np.abs(shot[:72, x : x + 96] - wanted).mean() for x in range(640 - 96)]
-    assert min(differences) < 3
+    assert min(differences) < 8 < np.median(differences)
 
 
 def test_without_a_screen_the_page_is_named(
@@ -271,6 +271,29 @@ def test_without_a_screen_the_page_is_named(
     assert run("live", str(clip), "--network", str(network)) == 2
     error = capsys.readouterr().err
     assert "no window can be opened here (couldn't connect to display" in error and "impasto demo" in error
+
+
+def test_a_network_for_any_painting_is_refused(clip: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("live", str(clip), "--network", "any") == 2
+    assert capsys.readouterr().err.endswith("has no styles of its own; `impasto live` needs another\n")
+
+
+def test_frames_of_a_camera_come_and_its_end_is_said(clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """OpenCV reads a clip in place of a camera, which most machines of tests lack."""
+    cv2 = pytest.importorskip("cv2", reason="the video extra is not installed")
+    from impasto.video.camera import newest_frames
+
+    opened = cv2.VideoCapture
+    monkeypatch.setattr(cv2, "VideoCapture", lambda number: opened(str(clip)))
+    found = []
+    with pytest.raises(ValueError, match="camera 7: gives no frames; is another program using it"):
+        for picture in newest_frames("7", 48):
+            found.append(picture.astype(int))
+    wanted = np.asarray(Image.fromarray(frame(72, 96)).resize((48, 36), Image.Resampling.BILINEAR)).astype(int)
+    assert found
+    for picture in found:  # the square moves in rows 10 to 20
+        assert picture.shape == (36, 48, 3) and np.abs(picture[22:] - wanted[22:]).mean() < 12
+        assert picture[12:18].max() > 180 and np.abs(picture[22:, :, 0] - wanted[22:, :, 2]).mean() > 20
 
 
 @pytest.mark.parametrize(

@@ -2,9 +2,12 @@
 
 import time
 from collections import deque
+from collections.abc import Callable
 from contextlib import ExitStack
 from itertools import count
 from pathlib import Path
+
+import numpy as np
 
 from impasto.commands.arguments import parsed
 
@@ -59,40 +62,59 @@ def paint(
     from impasto.inference.live import LivePainter
     from impasto.networks import load_network
     from impasto.video.camera import newest_frames
-    from impasto.video.writing.recording import recording
 
     frames = newest_frames(source, size)
     loaded = load_network(network)
-    painter = LivePainter(loaded, style or loaded.styles[0], strength, threads)
+    first = style or next(iter(loaded.styles), None)
+    painter = LivePainter(loaded, first, strength, threads)
     keys = Keys(painter.styles, style or painter.styles[0], strength)
     window = Window(f"impasto live: {network}", keys.pressed)
-    record, ends = None, deque[float](maxlen=_RATED)
-    with ExitStack() as recordings:
-        try:
-            for frame in frames:
-                if keys.changed:
-                    painter.set_style(keys.style())
-                    painter.strength, keys.changed = keys.strength, False
-                painted = painter(frame)
-                if keys.recording and record is None:
-                    file = _free(Path(output).expanduser())
-                    record = recordings.enter_context(recording(file, painted.shape[1::-1]))
-                elif record is not None and not keys.recording:
-                    recordings.close()
-                    record = None
-                    print(file, flush=True)
-                if record is not None:
-                    record(painted)
-                ends.append(time.perf_counter())
-                rate = (len(ends) - 1) / (ends[-1] - ends[0]) if len(ends) > 1 else 0.0
-                window.show(painted, f"{rate:.0f} frames/s   {keys.text()}")
-                if window.closed or keys.ended:
-                    break
-        finally:
-            if record is not None:
-                recordings.close()
-                print(file, flush=True)
+    recordings = Recordings(Path(output).expanduser())
+    ends = deque[float](maxlen=_RATED)
+    try:
+        for frame in frames:
+            if keys.changed:
+                painter.set_style(keys.style())
+                painter.strength, keys.changed = keys.strength, False
+            painted = painter(frame)
+            recordings.take(painted, keys.recording)
+            ends.append(time.perf_counter())
+            rate = (len(ends) - 1) / (ends[-1] - ends[0]) if len(ends) > 1 else 0.0
+            window.show(painted, f"{rate:.0f} frames/s   {keys.text()}")
+            if window.closed or keys.ended:
+                break
+    finally:
+        recordings.end()
     return 0
+
+
+class Recordings:
+    """Clips of what is painted, one after another, in a folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder, self._file = folder, folder
+        self._open = ExitStack()
+        self._add: Callable[[np.ndarray], None] | None = None
+
+    def take(self, painted: np.ndarray, wanted: bool) -> None:
+        """Record a frame if that is wanted, else end the recording that runs."""
+        if not wanted:
+            self.end()
+            return
+        if self._add is None:
+            from impasto.video.writing.recording import recording
+
+            names = (self._folder / f"live_{number}.mp4" for number in count(1))
+            self._file = next(path for path in names if not path.exists())
+            self._add = self._open.enter_context(recording(self._file, painted.shape[1::-1]))
+        self._add(painted)
+
+    def end(self) -> None:
+        """End the recording that runs, if one does, and print its name."""
+        if self._add is not None:
+            self._add = None
+            self._open.close()
+            print(self._file, flush=True)
 
 
 class Keys:
@@ -157,8 +179,3 @@ class Keys:
             style if isinstance(style, str) else ", ".join(f"{n} {w:g}" for n, w in style.items())
         )
         return f"{names}   strength {self.strength:g}{'   recording' if self.recording else ''}"
-
-
-def _free(folder: Path) -> Path:
-    """Return the first name in a folder that no recording has."""
-    return next(path for n in count(1) if not (path := folder / f"live_{n}.mp4").exists())

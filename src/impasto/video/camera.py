@@ -28,10 +28,11 @@ def newest_frames(source: str, size: int) -> Iterator[Pixels]:
         size: longer side of the frames in pixels.
 
     Raises:
-        ValueError: there is no such camera or clip, or OpenCV or PyAV is not installed.
+        ValueError: there is no such camera or clip, the camera ends, or OpenCV or PyAV is not
+            installed.
     """
     if source.isdecimal():
-        return _of_camera(_opened(int(source), size), size)
+        return _of_camera(_opened(int(source), size), source, size)
     return _of_clip(open_clip(Path(source).expanduser()), size)
 
 
@@ -47,7 +48,7 @@ def _opened(number: int, size: int) -> Any:
     return capture
 
 
-def _of_camera(capture: Any, size: int) -> Iterator[Pixels]:
+def _of_camera(capture: Any, number: str, size: int) -> Iterator[Pixels]:
     newest: list[np.ndarray] = []
     came, ended = Event(), Event()
 
@@ -63,9 +64,13 @@ def _of_camera(capture: Any, size: int) -> Iterator[Pixels]:
     reader = Thread(target=read, daemon=True)
     reader.start()
     try:
-        while came.wait(_PATIENCE) and not ended.is_set():
+        while came.wait(_PATIENCE):
             came.clear()
-            yield _resized(np.ascontiguousarray(newest[0][..., ::-1]), size)
+            if newest:
+                yield _resized(np.ascontiguousarray(newest.pop()[..., ::-1]), size)
+            if ended.is_set():
+                break
+        raise ValueError(f"camera {number}: gives no frames; is another program using it?")
     finally:
         ended.set()
         reader.join(_PATIENCE)
