@@ -17,6 +17,7 @@ from impasto.networks import TransformNet, load_network
 
 SIZES = ((640, 480), (1280, 720), (1920, 1080))
 _A_TURN = 0.3  # seconds for which each takes its turn, at least one frame
+_PLAIN = "usual recipe, width 32"
 _SLOW = 0.25  # seconds; what takes longer for a frame of the first size is not tried at the others
 
 Paint = Callable[[Frame], Frame]
@@ -66,9 +67,6 @@ def frames_table(
         cost = multiply_adds(networks.get(name, plain)) / 1e9
         yield f"| {name} | {cost:.1f} | {way} | {' | '.join(found)} |"
     yield ""
-
-
-_PLAIN = "usual recipe, width 32"
 
 
 def multiply_adds(network: nn.Module, width: int = 640, height: int = 480) -> float:
