@@ -615,6 +615,39 @@ def test_the_camera_and_a_clip_are_steady_where_nothing_moves(kind: str, plain: 
     plain.until((plain.driver.downloads / f"{'camera' if kind == 'camera' else 'trip'}_wave.png").exists)
 
 
+def test_on_a_phone_frames_grow_as_far_as_the_rate_allows(plain: Page) -> None:
+    """This network takes no time, so the side of the frames grows to that of the camera; its rate is shown."""
+    screen = {"width": 390, "height": 844, "deviceScaleFactor": 2, "mobile": True}
+    plain.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", screen)
+    try:
+        plain.click("open-camera")
+        plain.until(lambda: re.match(r"live · 224 × 134 · [\d.]+ frames/s · WASM", plain.text("timing")))
+        plain.until(lambda: re.match(r"live · 320 × 192 · [\d.]+ frames/s · WASM", plain.text("timing")))
+        assert plain.js("return document.documentElement.scrollWidth") <= 390
+        plain.click("close-camera")
+    finally:
+        plain.driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
+@pytest.mark.parametrize(
+    ("side", "milliseconds", "fitting"),
+    [
+        (224, 66.6, 224), (224, 20, 320), (224, 300, 128), (640, 5, 640), (384, 66, 384), (384, 80, 320),
+        (128, 500, 128), (320, 55, 320),  # at 384 a frame would take 79 ms
+        (320, 43, 320),  # at 384 it would just fit, and the side might go up and down
+    ],
+)  # fmt: skip
+def test_the_side_of_live_frames_is_the_largest_that_keeps_the_rate(
+    side: int, milliseconds: float, fitting: int, plain: Page
+) -> None:
+    """15 frames a second leave 66.7 ms for one; the time grows with the pixels."""
+    source = PAGE.read_text()
+    constants = re.findall(r"^const (?:LIVE_SIDES|WANTED_RATE) = .*?;", source, re.MULTILINE)
+    function = re.search(r"function fittingSide.*?\n}", source, re.DOTALL)
+    assert function and len(constants) == 2
+    assert plain.js(f"{' '.join(constants)} {function[0]} return fittingSide({side}, {milliseconds})") == fitting
+
+
 def test_another_style_is_not_blended_with_the_one_before(plain: Page, tmp_path: Path) -> None:
     """Of two styles: the frame after a tap is painted in the new one alone."""
     alike = re.search(r"function alike.*?\n}", PAGE.read_text(), re.DOTALL)

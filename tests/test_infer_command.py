@@ -367,7 +367,9 @@ def test_a_style_is_looked_up_in_the_published_networks(infer, folder):
     (folder / "checkpoints").mkdir()
     for name in ("one", "two"):
         (folder / "checkpoints" / f"{name}.safetensors").write_bytes((folder / f"{name}.safetensors").read_bytes())
-    status, out, err = infer("a.png", "--style", "wave", network="")  # both know it
+    quick = TransformNet(1, 4, 0, patch=4, kernel=3)  # for real time: taken only when it is named
+    save_network(folder / "checkpoints" / "a_quick.safetensors", quick, styles=[{"name": "wave"}])
+    status, out, err = infer("a.png", "--style", "wave", network="")  # all know it
     assert status == 0 and out[0].startswith("stylized/a_one.png") and err == ["network: one; --network names another"]
     status, out, err = infer("a.png", "--style", "starry_night", network="")
     assert status == 0 and out[0].startswith("stylized/a_two_starry_night.png")
@@ -378,6 +380,8 @@ def test_a_style_is_looked_up_in_the_published_networks(infer, folder):
     ]
     status, _, err = infer("a.png", "--style", "starry_night", network="one")
     assert status == 2 and err[0].endswith("this network knows wave; two would know it")
+    status, out, _ = infer("a.png", "--style", "wave", network="a_quick")
+    assert status == 0 and out[0].startswith("stylized/a_a_quick.png")
     status, _, err = infer("a.png", network="twos")
     assert status == 2 and err[0].startswith("impasto infer: network 'twos': did you mean two? neither a file nor")
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from impasto.choices import IMAGE_SUFFIXES
 from impasto.images import from_pil, read_image
-from impasto.networks import published_styles
+from impasto.networks import published_metadata, published_styles
 from impasto.networks.styles import Number, Style, style_parts
 from impasto.spelling import did_you_mean
 
@@ -58,7 +58,8 @@ def are_pictures(style: str) -> bool:
 def network_of(style: str) -> str:
     """Return the published network that knows a style, or every style of a mixture.
 
-    If several do, it is the one with the fewest styles. For picture files it is the network `any`.
+    If several do, it is the one with the fewest styles, and one for real time only if no other
+    does. For picture files it is the network `any`.
 
     Raises:
         ValueError: no published network does.
@@ -80,7 +81,11 @@ def network_of(style: str) -> str:
             f"{network} knows {', '.join(names)}" for network, names in known.items()
         )
         raise ValueError(f"style {style!r}: no published network knows all of these: {knowing}")
-    return min(fitting, key=lambda name: (len(known[name]), name))
+    patches = {
+        name: metadata["arguments"].get("patch", 1)
+        for name, metadata in published_metadata().items()
+    }
+    return min(fitting, key=lambda name: (patches[name] > 1, len(known[name]), name))
 
 
 def elsewhere(name: str) -> str:

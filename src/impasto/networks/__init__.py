@@ -7,6 +7,7 @@ from impasto.networks.files import (
     describe,
     find_network,
     load_network,
+    published_metadata,
     published_networks,
     published_styles,
     save_network,
@@ -16,6 +17,6 @@ from impasto.networks.transform import TransformNet
 
 __all__ = [
     "FORMAT", "NETWORKS", "NetworkError", "TransformNet",
-    "describe", "find_network", "load_network", "published_networks", "published_styles",
-    "save_network", "upgraded",
+    "describe", "find_network", "load_network", "published_metadata", "published_networks",
+    "published_styles", "save_network", "upgraded",
 ]  # fmt: skip

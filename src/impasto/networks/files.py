@@ -235,13 +235,17 @@ def published_networks() -> list[str]:
     return sorted({file.stem for file in files})
 
 
+def published_metadata() -> dict[str, dict[str, Any]]:
+    """Return the metadata of each network that comes with the project, by name."""
+    paths = {name: find_network(name) for name in published_networks()}
+    return {name: upgraded(_described(path), path) for name, path in paths.items()}
+
+
 def published_styles() -> dict[str, list[str]]:
     """Return the names of the styles of each network that comes with the project."""
-    paths = {name: find_network(name) for name in published_networks()}
-    described = {name: upgraded(_described(path), path) for name, path in paths.items()}
     return {
         name: [style["name"] for style in metadata.get("styles", [])]
-        for name, metadata in described.items()
+        for name, metadata in published_metadata().items()
     }
 
 
