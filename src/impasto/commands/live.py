@@ -6,8 +6,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from itertools import count
 from pathlib import Path
-
-import numpy as np
+from typing import Any
 
 from impasto.commands.arguments import parsed
 
@@ -94,10 +93,10 @@ class Recordings:
     def __init__(self, folder: Path) -> None:
         self._folder, self._file = folder, folder
         self._open = ExitStack()
-        self._add: Callable[[np.ndarray], None] | None = None
+        self._add: Callable[[Any], None] | None = None
 
-    def take(self, painted: np.ndarray, wanted: bool) -> None:
-        """Record a frame if that is wanted, else end the recording that runs."""
+    def take(self, painted: Any, wanted: bool) -> None:
+        """Record a frame, H×W×3 levels, if that is wanted; else end the recording that runs."""
         if not wanted:
             self.end()
             return
