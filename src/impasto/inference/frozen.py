@@ -55,7 +55,7 @@ class FrozenPainter:
             height, width = frame.shape[:2]
             raise ValueError(f"frames of {width}×{height}: sides must be above {least} pixels")
         moments = Moments()
-        content = torch.from_numpy(frame).permute(2, 0, 1)[None].float() / 255
+        content = torch.tensor(frame).permute(2, 0, 1)[None].float() / 255
         with torch.inference_mode():
             network(content, code, moments=moments)
         self.statistics = moments.statistics

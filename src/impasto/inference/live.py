@@ -80,5 +80,5 @@ class LivePainter:
 
 def _look(frame: Frame) -> torch.Tensor:
     """Return mean and deviation of each channel, 2×3 in [0, 1]."""
-    few = torch.from_numpy(frame[::_LOOKED_AT, ::_LOOKED_AT].reshape(-1, 3)).float() / 255
+    few = torch.tensor(frame[::_LOOKED_AT, ::_LOOKED_AT].reshape(-1, 3)).float() / 255
     return torch.stack([few.mean(0), few.std(0, correction=0)])

@@ -160,7 +160,7 @@ class ConditionalInstanceNorm(nn.Module):
     def _in_one_operator(
         self, x: Float[Tensor, "b c h w"], code: Float[Tensor, "_ n"]
     ) -> Float[Tensor, "b c h w"]:
-        """Return the same by ONNX's InstanceNormalization, which takes a third of the time.
+        """Return the same by ONNX's InstanceNormalization, in place of nine operators.
 
         That operator knows one γ and β for all pictures. So the pictures become further channels.
         """
