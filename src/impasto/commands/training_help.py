@@ -102,7 +102,7 @@ Paintings and network
   --model.patch N                 for real time: 2 or 4 pixels a side become one
                                   position of features; this and the next four
                                   are those of start_from, if not given [1]
-  --model.kernel N                side of the first and last kernel, 3 to 9 [9]
+  --model.kernel N                side of first and last kernel: 3, 5, 7, 9 [9]
   --model.separable BOOL          separable convolutions between these [False]
   --model.padding NAME            of the features: reflect, or zeros, which is
                                   faster [reflect]

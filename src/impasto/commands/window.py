@@ -47,7 +47,7 @@ class Window:
     def show(self, picture: UInt8[np.ndarray, "h w 3"], text: str) -> None:
         """Show a picture and a line of text, and handle the keys pressed since the last call."""
         height, width = picture.shape[:2]
-        # Tk reads this format (binary PPM) in 2 ms for 640×480 pixels.
+        # Binary PPM: Tk reads it without another library.
         self._image.configure(data=b"P6 %d %d 255 " % (width, height) + picture.tobytes())
         self._text.configure(text=text)
         self._root.update()

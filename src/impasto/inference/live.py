@@ -17,7 +17,7 @@ class LivePainter:
     """Paints frames with a frozen network: `painter = LivePainter("realtime", "great_wave")`.
 
     The network is frozen anew when the style, the size or the light of the frames changes. That
-    takes as long as some ten frames.
+    takes as long as some five frames.
 
     Args:
         network: a published name, a file, or a network.

@@ -94,5 +94,4 @@ def _resized(pixels: Pixels, size: int) -> UInt8[np.ndarray, "y x 3"]:
         return np.ascontiguousarray(pixels)
     scale = size / max(height, width)
     sides = (max(1, round(width * scale)), max(1, round(height * scale)))
-    # At half the time of the antialiased filters, for frames that nobody sees long.
     return np.array(Image.fromarray(pixels).resize(sides, Image.Resampling.BILINEAR))
