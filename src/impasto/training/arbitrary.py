@@ -29,6 +29,7 @@ from impasto.training.views import PaintingViews, found
 Method = Literal["predictor", "adain"]
 SHOWN = 4  # held-out paintings of validation and previews
 CONSTANTS_FROM = 256  # views from which the constants of the predictor are computed
+OWN_EVERY = 16  # of so many photos, one is painted in its own style too
 # Mean squared difference of the pixels of two unrelated photos.
 PIXEL_GAP = 0.12
 
@@ -179,14 +180,15 @@ class AnyStyles(StyleTraining):
         return code, self._judges[0].balanced(mixed, self.photos)
 
     def further_terms(self, batch: dict[str, Any]) -> dict[str, Tensor]:
-        """Return the error of one photo of the batch painted in its own style: none is wanted.
+        """Return the error of photos of the batch painted in their own style: none is wanted.
 
         So the mixture of a painting and the photo itself is the painting at a lower strength.
         """
         if not self.own_weight:
             return {}
-        number = self.global_step % len(batch["content"])
-        own = batch["content"][number : number + 1]
+        content = batch["content"]
+        first = self.global_step % min(OWN_EVERY, len(content))
+        own = content[first::OWN_EVERY]
         code = self.network.code_of(style_statistics(self._judges[1], for_reading(own)))
         error = squared_error(self(own, code), own).mean() / PIXEL_GAP
         return {"own": self.own_weight * error}

@@ -163,7 +163,9 @@ class StyleTraining(pl.LightningModule):
         self._prepare_objective()
         if self.mode:
             # Functions are compiled, not modules, which would change the names in checkpoints.
-            self._compiled = torch.compile(self.network.forward, mode=self.mode)
+            # The pairs of a temporal term and single photos have sizes of their own, each compiled
+            # by itself: torch 2.11 cannot compile the network for sizes that it does not know.
+            self._compiled = torch.compile(self.network.forward, mode=self.mode, dynamic=False)
             self.objective.compile(self.mode)
 
     def on_validation_start(self) -> None:
@@ -180,7 +182,11 @@ class StyleTraining(pl.LightningModule):
         loss = self.objective.loss
         if self.restored is not None:
             loss.dynamic.copy_(torch.tensor(self.restored["dynamic"]))
+        # Paintings have a size each. To look for the fastest convolutions for it takes longer than
+        # to measure a painting.
+        searched, torch.backends.cudnn.benchmark = torch.backends.cudnn.benchmark, False
         self.prepare_targets(loss)
+        torch.backends.cudnn.benchmark = searched
         if self.trainer.precision == "bf16-mixed":
             # Autocast keeps a cast weight only if it has a gradient. It would cast the frozen
             # weights again in every forward pass.

@@ -50,7 +50,7 @@ class Objective:
 
     def compile(self, mode: str) -> None:
         """Compile the loss of training steps, in a mode of torch.compile."""
-        self._compiled = torch.compile(self.loss.forward, mode=mode)
+        self._compiled = torch.compile(self.loss.forward, mode=mode, dynamic=False)
 
     def __call__(
         self,
@@ -85,7 +85,10 @@ class Objective:
         terms: dict[str, Tensor] = {}
         if pair is not None:
             here, second = stylized[pairs], pair.second + self._carried_canvas(pair)
-            there = paint(second, code[pairs], pair.origin, *kept)
+            # As a tensor, since a compiled network would be compiled again for every number. Filled
+            # on the device, which is not waited for.
+            origin = torch.stack([torch.full((), at, device=second.device) for at in pair.origin])
+            there = paint(second, code[pairs], origin, *kept)
             change = luminance_change(pair.first, pair.second, pair.flow)
             error = temporal_error(here, there, pair.flow, pair.trusted, change)
             if self.shift_weight:

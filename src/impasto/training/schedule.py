@@ -94,11 +94,13 @@ class Schedule(pl.Callback):
         self.share = trainer.global_step / max(1, trainer.max_steps)
         if self.minutes is None:
             return
-        share = torch.tensor(self.spent / (60 * self.minutes), device=trainer.strategy.root_device)
+        share = self.spent / (60 * self.minutes)
         if dist.is_available() and dist.is_initialized():
             # All ranks take rank 0's clock: with different rates their weights would diverge.
-            dist.broadcast(share, 0)
-        self.share = max(self.share, float(share))
+            clock = torch.tensor(share, device=trainer.strategy.root_device)
+            dist.broadcast(clock, 0)
+            share = float(clock)
+        self.share = max(self.share, share)
 
     def state_dict(self) -> dict[str, float]:
         return {"spent": self.spent}
