@@ -44,6 +44,7 @@ REFUSED = [
     (("evaluate", *CLIPS, "--reference=2", "--steps=9"), "--steps: --reference gives the number of iterations; leave"),
     (("infer", "photo.png", "--style", "great_wave=0.5"), "style 'great_wave=0.5': one style has no share; give its"),
     (("infer", "photo.png", "-n", "any", "-s", "a.png=2"), "style 'a.png=2': one style has no share"),
+    (("train", *TRAIN, "--model.teacher_weight", "2"), "--model.teacher_weight: acts only with --model.teacher"),
     (("export", "gallery", "--photos", "photos"), "--photos: acts only with --quantize int8"),
     (("styles", "add", "a.png", "--photos", "photos"), "--photos: acts only with --fit"),
     (("styles", "add", "a.png", "--device", "cpu"), "--device: acts only with --fit"),

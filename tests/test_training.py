@@ -27,10 +27,12 @@ from impasto.images.paintings import thumbnail
 from impasto.kernels import by_columns
 from impasto.networks import load_network
 from impasto.networks.preprocess import canvas
+from impasto.networks.transform import TRAINING_MARGIN
 from impasto.perceptual.target import StyleTarget
 from impasto.training import callbacks
 from impasto.training.fixed import FixedStyles
 from impasto.training.objective import Objective
+from impasto.training.teacher import Teacher
 
 ROOT = Path(__file__).parents[1]
 SMOKE = ("--config", str(ROOT / "configs" / "smoke.yaml"))
@@ -156,6 +158,46 @@ def test_a_network_goes_on_from_another_by_the_names_of_its_styles(capsys: pytes
     assert "start_from two/two.safetensors: its width is 4, not 8; give --model.width 4" in capsys.readouterr().err
     assert fit("--model.start_from", "nobody") == 2
     assert "network 'nobody': neither a file nor a published name" in capsys.readouterr().err
+
+
+def test_a_network_learns_the_paintings_of_a_teacher(capsys: pytest.CaptureFixture) -> None:
+    two = ("--model.styles", "{smoke: smoke/painting.png, other: smoke/painting.png}")
+    assert fit(*two, "--model.width", "8", "--trainer.max_steps", "1", "--run", "large") == 0
+    imitate = (*two, "--model.teacher", "large/large.safetensors", "--model.teacher_weight", "30")
+    assert fit(*imitate, "--trainer.max_steps", "60", "--trainer.val_check_interval", "20", "--model.warmup_steps", "5",
+               "--run", "small") == 0  # fmt: skip
+    with Path("small/losses.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    seen = [float(row["val/teacher"]) for row in rows if row["val/teacher"]]
+    assert len(seen) == 3 and seen[2] < seen[1] < seen[0] and seen[2] < 0.95 * seen[0]
+    row = next(row for row in rows if row["train/loss"])
+    row = {name: float(value) for name, value in row.items() if value}
+    parts = row["train/content"] + row["train/style"] + 0.1 * row["train/tv"] + 30 * row["train/teacher"]
+    assert row["train/loss"] == pytest.approx(parts, rel=1e-4)
+    small = load_network("small/small.safetensors")
+    assert small.metadata["training"]["teacher"] == "large" and small.metadata["training"]["teacher_weight"] == 30
+    assert all("teacher" not in name for name in torch.load(newest("small"), weights_only=True)["state_dict"])
+    capsys.readouterr()
+    assert fit("--model.styles.new=smoke/painting.png", "--model.teacher", "large/large.safetensors") == 2
+    assert "teacher large/large.safetensors: does not know new; its styles: smoke, other" in capsys.readouterr().err
+    assert fit("--model.teacher", "large/large.safetensors", "--model.teacher_weight", "0") == 2
+    assert "teacher_weight 0.0: must be above 0" in capsys.readouterr().err
+
+
+def test_the_difference_from_a_teacher_is_a_fraction() -> None:
+    teacher = Teacher("realtime", ["udnie", "the_scream"])
+    content, code = torch.rand(2, 3, 48, 48, generator=torch.Generator().manual_seed(0)), torch.eye(2)
+    known = load_network("realtime")
+    with torch.no_grad():
+        wanted = torch.cat([
+            known(photo[None], known.encode_style(style), TRAINING_MARGIN)
+            for photo, style in zip(content, ("udnie", "the_scream"), strict=True)
+        ])  # fmt: skip
+    assert teacher.error(wanted, content, code) < 1e-4
+    varied = (wanted - wanted.mean((2, 3), keepdim=True)).abs().mean()
+    error = float(teacher.error(wanted + 0.1, content, code))
+    assert error == pytest.approx(0.1 / (2**0.5 * float(varied)), rel=1e-3)
+    assert teacher.error(wanted.flip(0), content, code) > 0.5
 
 
 def test_another_picture_under_the_name_of_a_painting_is_said(capsys: pytest.CaptureFixture, caplog) -> None:

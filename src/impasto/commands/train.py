@@ -6,6 +6,7 @@ from typing import Any
 
 from pytorch_lightning.cli import LightningArgumentParser
 
+from impasto.commands.idle import only_with
 from impasto.commands.training import TrainingCLI, start
 from impasto.data.files import located
 from impasto.images import read_image, write_image
@@ -17,6 +18,8 @@ from impasto.training.fixed import FixedStyles
 
 class FixedStylesCLI(TrainingCLI):
     """`fit` and `validate` of the command `train`."""
+
+    needs = TrainingCLI.needs | {"model.teacher_weight": only_with("model.teacher")}
 
     def add_own_arguments(self, parser: LightningArgumentParser) -> None:
         """Add the options of previews, and --try_on."""

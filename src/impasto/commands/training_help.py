@@ -115,6 +115,9 @@ Paintings and network
   --model.temporal_weight X       a filmed photo gives the moved painting: video
                                   stays steady [0.0]
   --model.feature_weight X        the same of the network's features [0.0]
+  --model.teacher NETWORK         a trained network, larger say, whose paintings
+                                  the network learns too; it knows the styles
+  --model.teacher_weight X        how much that counts, beside the loss [1.0]
   --model.compile MODE            torch.compile: true, or one of its modes
                                   [False]
 

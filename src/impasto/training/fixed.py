@@ -17,6 +17,7 @@ from impasto.perceptual.loss import PerceptualLoss
 from impasto.perceptual.target import StyleTarget
 from impasto.training.module import Compiled, StyleTraining
 from impasto.training.resume import check_paintings, thumbnails_of, weights_from
+from impasto.training.teacher import Teacher
 
 # Arguments of the network that are those of `start_from` unless they are given.
 COPIED = (
@@ -61,6 +62,10 @@ class FixedStyles(StyleTraining):
             of unrelated paintings. It keeps video steady. Crops are then 32 pixels smaller, and
             every fourth is painted twice. `shift_weight` must be 0.
         feature_weight: weight of the same difference in the network's features.
+        teacher: a trained network that knows the styles by name, a published name or a file: the
+            network learns its paintings too, so that a small one takes over its look.
+        teacher_weight: weight of the mean absolute difference from the teacher's paintings, as a
+            fraction of that of unrelated ones.
         compile: compile network and loss of the training steps: true, or a mode of torch.compile
             such as reduce-overhead, which replays CUDA graphs.
     """
@@ -87,6 +92,8 @@ class FixedStyles(StyleTraining):
         shift_weight: float = 0.0,
         temporal_weight: float = 0.0,
         feature_weight: float = 0.0,
+        teacher: str | None = None,
+        teacher_weight: float = 1.0,
         compile: bool | Compiled = False,
     ) -> None:
         known = checked(styles)
@@ -104,7 +111,11 @@ class FixedStyles(StyleTraining):
             network, style_size, start_from, loss, learning_rate, warmup_steps, gap_photos,
             shift_weight, temporal_weight, feature_weight, compile,
         )  # fmt: skip
+        if not 0 < teacher_weight < float("inf"):
+            raise ValueError(f"teacher_weight {teacher_weight}: must be above 0")
         self.styles, self.style_names = known, list(known)
+        self.teacher = Teacher(teacher, self.style_names) if teacher else None
+        self.teacher_weight = teacher_weight
         # Thumbnails of the paintings that `start_from`, or the checkpoint, learned, by style.
         self._known_thumbnails = thumbnails_of(other.metadata if other else {})
 

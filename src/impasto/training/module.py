@@ -22,6 +22,7 @@ from impasto.training.guards import FiniteLosses, check_gradients, check_weights
 from impasto.training.muon import ADAM_SHARE, Muon
 from impasto.training.objective import Objective
 from impasto.training.resume import balance_of, fixed_options
+from impasto.training.teacher import Teacher
 
 Compiled = Literal["default", "reduce-overhead", "max-autotune"]  # modes of torch.compile
 LOOK = 50  # steps between checks for a non-finite loss, if logging is turned off
@@ -34,6 +35,8 @@ class StyleTraining(pl.LightningModule):
     """
 
     objective: Objective
+    teacher: Teacher | None = None  # a network to imitate, and the weight of that
+    teacher_weight = 0.0
     style_names: list[str] = []  # noqa: RUF012  names that a resumed run must have, in order
 
     def __init__(
@@ -177,7 +180,7 @@ class StyleTraining(pl.LightningModule):
             return
         self.objective = Objective(
             self.loss_options, self.device, self.shift_weight, self.temporal_weight,
-            self.feature_weight, self.network.canvas,
+            self.feature_weight, self.network.canvas, self.teacher, self.teacher_weight,
         )  # fmt: skip
         loss = self.objective.loss
         if self.restored is not None:
@@ -223,6 +226,8 @@ class StyleTraining(pl.LightningModule):
             "start_from": self.start_from and Path(self.start_from).stem,
             **self.run_config,
         }
+        if self.teacher:
+            training |= {"teacher": self.teacher.name, "teacher_weight": self.teacher_weight}
         return {"loss": loss, "training": training, "commit": commit()}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:

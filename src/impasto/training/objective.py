@@ -13,6 +13,7 @@ from impasto.networks.transform import TRAINING_MARGIN
 from impasto.perceptual.loss import PerceptualLoss
 from impasto.perceptual.target import StyleTarget
 from impasto.perceptual.temporal import contrast, feature_error, luminance_change, temporal_error
+from impasto.training.teacher import Teacher
 from impasto.video.warping import positions
 
 # Crops are then smaller, so that the second frame of a pair shows no repeated border. A shift is by
@@ -37,13 +38,18 @@ class Objective:
             layer is pasted that moves otherwise (`data.moved`). One of the two is 0.
         feature_weight: weight of the same pairs' temporal term of the network's features.
         canvas: the network's, in grey levels.
+        teacher: a network to imitate; None: none.
+        teacher_weight: weight of the difference from its paintings.
     """
 
     def __init__(
         self, options: LossOptions, device: torch.device, shift_weight: float = 0.0,
         temporal_weight: float = 0.0, feature_weight: float = 0.0, canvas: float = 0.0,
+        teacher: Teacher | None = None, teacher_weight: float = 0.0,
     ) -> None:  # fmt: skip
         self.shift_weight, self.canvas = shift_weight, canvas
+        self.teacher = teacher.to(device) if teacher else None
+        self.teacher_weight = teacher_weight
         self.temporal_weight, self.feature_weight = temporal_weight, feature_weight
         self.loss = PerceptualLoss(options).to(device)
         self._compiled: Callable[..., dict[str, Tensor]] | None = None
@@ -83,6 +89,8 @@ class Objective:
         kept = (features,) if self.feature_weight else ()
         stylized = paint(content, code, (0, 0), *kept)
         terms: dict[str, Tensor] = {}
+        if self.teacher:
+            terms["teacher"] = self.teacher.error(stylized, content, code)
         if pair is not None:
             here, second = stylized[pairs], pair.second + self._carried_canvas(pair)
             # As a tensor, since a compiled network would be compiled again for every number. Filled
@@ -112,6 +120,7 @@ class Objective:
             "shift": self.shift_weight,
             "temporal": self.temporal_weight,
             "feature": self.feature_weight,
+            "teacher": self.teacher_weight if self.teacher else 0.0,
         }
         weights, asked = {**self.loss.current, **own}, {**self.loss.options.asked, **own}
         weighted |= {name: own[name] * term for name, term in terms.items()}
