@@ -11,7 +11,7 @@ from PIL import Image
 
 from impasto.images import Picture as Read
 from impasto.images import from_pil, read_image, resize, to_pil
-from impasto.images.paintings import other_picture, thumbnail
+from impasto.images.paintings import checked, other_picture, thumbnail
 from impasto.networks import load_network, published_networks
 
 
@@ -57,3 +57,9 @@ def test_published_networks_know_their_paintings(shared) -> None:
     for style in styles:
         for name, picture in seen.items():
             assert other_picture(style["thumbnail"], picture) == (style["name"] != name)
+
+
+def test_a_field_of_an_unknown_style_is_no_style() -> None:
+    """The parser makes this name of --model.styles.mine.image PICTURE where there is no style yet."""
+    with pytest.raises(ValueError, match=r"style name 'mine\.image': begin with --model\.styles\.mine PICTURE"):
+        checked({"mine.image": "a.png"})

@@ -3,7 +3,7 @@
 import base64
 import binascii
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +49,11 @@ def checked(styles: Mapping[str, str | Painting]) -> dict[str, Painting]:
     if not styles:
         raise ValueError("styles: none given; --model.styles.NAME PICTURE adds one")
     check_style_names(styles)
+    for name in styles:
+        style, _, field = name.rpartition(".")
+        if style and field in {known.name for known in fields(Painting)}:
+            # jsonargparse takes --model.styles.NAME.image for a name, until NAME is known.
+            raise ValueError(f"style name {name!r}: begin with --model.styles.{style} PICTURE")
     found = {
         name: Painting(style) if isinstance(style, str) else style for name, style in styles.items()
     }
