@@ -9,7 +9,7 @@ from impasto.commands.arguments import parsed
 from impasto.commands.jobs import check_outputs, find, plan, without_paintings
 
 _ALLOWED = {
-    "strength": "a number from 0 to 1",
+    "strength": "a number from 0 to 1, auto, or auto:0.4 (the content that may be lost)",
     "size": "a whole number of pixels",
     "stroke": "auto, pixels or a number from 0.1 to 10",
     "tile": "auto, never or a whole number of pixels",
@@ -39,7 +39,7 @@ def stylize_photos(
     photos: list[str],
     network: str | None = None,
     style: str | None = None,
-    strength: float = 1.0,
+    strength: float | str = 1.0,
     keep_colors: bool = False,
     size: int | None = None,
     stroke: Stroke = "auto",
@@ -59,7 +59,8 @@ def stylize_photos(
         network: a published name or a file; if not given, the published network that knows the
             style, or starry_night
         style: a style of the network, or a mixture: starry_night=0.7,great_wave=0.3
-        strength: from 0 (the photo) to 1 (fully stylized)
+        strength: from 0 (the photo) to 1 (fully stylized); auto: chosen for each photo, so that at
+            most 0.5 of its content is lost (1 would be an unrelated picture); auto:0.4: at most 0.4
         keep_colors: keep the colours of the photo and paint only its brightness
         size: longer side of the result in pixels; if not given, that of the photo
         stroke: auto: strokes are as large, relative to the picture, as at 1024 pixels; a number:

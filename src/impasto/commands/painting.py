@@ -16,6 +16,7 @@ from impasto.commands.progress import bar
 from impasto.images import scaled, writable, write_image
 from impasto.images.large import Scan, write_rows
 from impasto.inference import Stylizer
+from impasto.inference.adaptive import ALLOWED
 from impasto.inference.backends import Painter
 from impasto.inference.styles import network_of
 from impasto.networks import published_networks, published_styles
@@ -85,6 +86,7 @@ def label(stylizer: Stylizer, network: Path, *later: Stylizer) -> str:
         (True, network.stem),
         (len(stylizer.painter.styles) != 1, style),
         (stylizer.strength != 1, f"strength-{stylizer.strength:g}"),
+        (stylizer.allowed is not None, f"strength-{_auto_label(stylizer.allowed)}"),
         (stylizer.keep_colors, "colors-kept"),
         (stylizer.size is not None, f"{stylizer.size}px"),
         (stylizer.stroke != "auto", f"stroke-{stylizer.stroke}".removesuffix(".0")),
@@ -102,6 +104,10 @@ def _style_label(stylizer: Stylizer) -> str:
         f"{name}-{100 * weight:.0f}" if len(mixture) > 1 else name
         for name, weight in mixture.items()
     )
+
+
+def _auto_label(allowed: float | None) -> str:
+    return "auto" if allowed == ALLOWED else f"auto-{allowed:g}"
 
 
 def to_standard_output(stylize: Callable[[Path], int]) -> int:
@@ -194,6 +200,9 @@ def _stylize(stylizer: Stylizer, job: Job, overwrite: bool, progress: Progress) 
         height, width = scaled((height, width), stylizer.size)
     # Refuses a size that the format cannot hold, before the photo is painted.
     writable(job.output, (width, height), overwrite)
+    stylizer = stylizer.adapted(photo)
+    if stylizer.choice is not None:
+        print(printable(f"{job.photo}: {stylizer.choice}"), file=sys.stderr)
     if isinstance(photo, Scan):
         _write_in_tiles(stylizer, photo, job, overwrite, progress)
     else:

@@ -17,6 +17,7 @@ from impasto import images
 from impasto.choices import Backend, Stroke, Tiling
 from impasto.images import Picture
 from impasto.images.large import LARGEST, Rows, Scan, collected, read_scan, scan
+from impasto.inference import adaptive
 from impasto.inference.backends import open_painter
 from impasto.inference.devices import memory_explained as explained_memory
 from impasto.inference.strokes import BORDER, Enlarged, check_stroke, painted_side
@@ -53,7 +54,8 @@ class Stylizer:
         style: a name, a mixture ("starry_night=0.7,udnie=0.3"), or a mapping of names to weights.
             None is allowed where the network has one style. For a network for any painting: a path
             or a mixture of paths, a PIL image, or a tensor 3×H×W in [0, 1].
-        strength: from 0, exactly the photo, to 1, fully stylized.
+        strength: from 0, exactly the photo, to 1, fully stylized. `auto` chooses it for each photo
+            so that the content lost is at most 0.5, and `auto:0.4` at most 0.4 (see `adapted`).
         keep_colors: take the luminance from the stylized picture and the colours from the photo.
         size: longer side of the result in pixels; None: as the photo.
         stroke: `auto` paints a picture above 1024 pixels with strokes as large, relative to the
@@ -69,6 +71,8 @@ class Stylizer:
         painter: runs the network.
         code: the style as the network takes it, weights 1×N of sum 1.
         mixture: the styles by name, with their weights above 0.
+        allowed: content that may be lost where the strength is chosen for each photo, else None.
+        choice: the strength chosen for a photo, in a stylizer that `adapted` returned; else None.
 
     Raises:
         ValueError: an unknown network, style or device, or a value out of range.
@@ -76,20 +80,19 @@ class Stylizer:
 
     def __init__(
         self, network: TransformNet | str | Path, style: AnyStyle = None, *,
-        strength: Number = 1.0, keep_colors: bool = False, size: int | None = None,
+        strength: Number | str = 1.0, keep_colors: bool = False, size: int | None = None,
         device: str = "auto", backend: Backend = "auto", tile: Tiling = "auto",
         stroke: Stroke = "auto",
     ) -> None:  # fmt: skip
-        if not 0 <= strength <= 1:
-            raise ValueError(
-                f"strength {strength}: must be from 0 (the photo) to 1 (fully stylized)"
-            )
+        self.allowed = adaptive.allowed_loss(strength)
+        self.choice: adaptive.Choice | None = None
         if size is not None and size < 1:
             raise ValueError(f"size {size}: the longer side must be at least 1 pixel")
         check_stroke(stroke)
         self.painter = open_painter(network, backend, device)
         check_tiling(tile, self.painter.reach, self.painter.multiple)
-        self.strength, self.keep_colors, self.size, self.tile = strength, keep_colors, size, tile
+        self.strength: Number = 1.0 if isinstance(strength, str) else strength
+        self.keep_colors, self.size, self.tile = keep_colors, size, tile
         self.stroke = stroke
         self._bind(style)
 
@@ -122,6 +125,38 @@ class Stylizer:
         other = copy.copy(self)
         other._bind(style)
         return other
+
+    def adapted(self, photo: Picture | Source) -> "Stylizer":
+        """Return a stylizer with the strength chosen for a photo; itself if its strength is fixed.
+
+        The content lost is measured on a small copy, painted at most six times. Strokes are larger
+        there, relative to the picture, so a large photo loses somewhat less than is measured.
+
+        Raises:
+            ValueError: the network is damaged.
+        """
+        if self.allowed is None:
+            return self
+        source = Floats(photo.pixels) if isinstance(photo, Picture) else photo
+        small = source.reduced(adaptive.PIXELS).to(self.painter.device)
+        if self.size is not None and self.size < max(small.shape[-2:]):
+            small = images.resize(small, self.size)
+        same, adapted = copy.copy(self), copy.copy(self)
+        same.allowed = adapted.allowed = same.size = None
+        same.tile = "never"
+        with torch.inference_mode():
+            content = adaptive.features(small)
+            # One painting is enough where it is blended with the photo.
+            full = None if self.painter.any_picture else same._paint(small)
+
+            def lost(strength: float) -> float:
+                same.strength = strength
+                painting = same._paint(small) if full is None else small.lerp(full, strength)
+                return float(adaptive.content_lost(adaptive.features(painting), content))
+
+            adapted.choice = adaptive.chosen(lost, self.allowed)
+        adapted.strength = adapted.choice.strength
+        return adapted
 
     @property
     def styles(self) -> list[str]:
@@ -214,7 +249,7 @@ class Stylizer:
             ValueError: a tile does not fit in memory.
         """
         with self.memory_explained(scan.shape):
-            tiles, paint = self._planned(scan)
+            tiles, paint = self.adapted(scan)._planned(scan)
             yield from paint_rows(scan, tiles, paint, tell)
 
     def _planned(self, source: Source) -> tuple[list[list[Tile]], Paint]:
@@ -277,6 +312,8 @@ class Stylizer:
     def _paint(self, content: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 h2 w2"]:
         with torch.inference_mode():
             content = content if self.size is None else images.resize(content, self.size)
+        if self.allowed is not None:
+            return torch.cat([self.adapted(Floats(x))._paint(x) for x in content.split(1)])
         height, width = content.shape[-2:]
         if self._resizes_strokes((height, width)) or tile_side(self.tile, height, width):
             pictures = map(Floats, content.split(1))

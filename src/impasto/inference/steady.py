@@ -49,7 +49,7 @@ class SteadyPainter:
         notes: what the user should know, one line each.
 
     Raises:
-        ValueError: `steady` is out of range, or OpenCV is not installed.
+        ValueError: `steady` is out of range, the strength is `auto`, or OpenCV is not installed.
     """
 
     def __init__(self, stylizer: Stylizer, steady: Number = 0.5) -> None:
@@ -58,6 +58,8 @@ class SteadyPainter:
                 f"steady {steady}: must be from 0 (every frame by itself) to 1 (what the flow "
                 "carries is never painted again)"
             )
+        if stylizer.allowed is not None:
+            raise ValueError("strength auto: is for photos; for clips give a number from 0 to 1")
         self.stylizer, self.steady = stylizer, steady
         self.notes: list[str] = []
         # What the next frame needs: the last photo and painting, how far the canvas was carried,
