@@ -319,7 +319,7 @@ REFUSED = [
     ),
     (["a.png", "--strength", "2"], "strength 2.0: must be from 0"),
     (["a.png", "--strength", "-1"], "strength -1.0: must be from 0"),
-    (["a.png", "--strength", "much"], "--strength much: must be a number from 0 to 1"),
+    (["a.png", "--strength", "much"], "strength much: must be from 0 (the photo) to 1 (fully stylized), auto, or"),
     (["a.png", "--size", "1.5"], "--size 1.5: must be a whole number of pixels"),
     (["a.png", "--size", "-3"], "size -3: the longer side must be at least 1 pixel"),
     (["a.png", "--size"], "argument --size: expected one argument"),

@@ -83,6 +83,9 @@ def test_the_ends_of_the_search() -> None:
     assert chosen(lambda s: 0.3 * s, 0.0).strength == 0
     floor = chosen(lambda s: 0.24 + 0.5 * s, 0.1)  # every strength above 0 loses more
     assert (floor.strength, floor.lost, floor.full) == (0, 0, 0.74)
+    assert str(floor) == (
+        "left as it is: every strength tried lost more content than allowed, 0.1; at full strength 0.74"
+    )
 
 
 @pytest.mark.parametrize("allowed", [0.2, ALLOWED])

@@ -86,7 +86,7 @@ def label(stylizer: Stylizer, network: Path, *later: Stylizer) -> str:
         (True, network.stem),
         (len(stylizer.painter.styles) != 1, style),
         (stylizer.strength != 1, f"strength-{stylizer.strength:g}"),
-        (stylizer.allowed is not None, f"strength-{_auto_label(stylizer.allowed)}"),
+        (stylizer.allowed is not None, _auto_label(stylizer.allowed)),
         (stylizer.keep_colors, "colors-kept"),
         (stylizer.size is not None, f"{stylizer.size}px"),
         (stylizer.stroke != "auto", f"stroke-{stylizer.stroke}".removesuffix(".0")),
@@ -107,7 +107,8 @@ def _style_label(stylizer: Stylizer) -> str:
 
 
 def _auto_label(allowed: float | None) -> str:
-    return "auto" if allowed == ALLOWED else f"auto-{allowed:g}"
+    """Return the label of a strength that is chosen for each photo."""
+    return "strength-auto" if allowed in (None, ALLOWED) else f"strength-auto-{allowed:g}"
 
 
 def to_standard_output(stylize: Callable[[Path], int]) -> int:

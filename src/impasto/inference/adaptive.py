@@ -47,9 +47,15 @@ class Choice:
     def __str__(self) -> str:
         if self.strength == 1:
             return f"strength 1: content lost {self.full:.2f}, allowed {self.allowed:g}"
+        full = f"at full strength {self.full:.2f}"
+        if self.strength == 0 < self.allowed:
+            return (
+                f"left as it is: every strength tried lost more content than allowed, "
+                f"{self.allowed:g}; {full}"
+            )
         return (
-            f"strength {self.strength:g}: content lost {self.lost:.2f}, allowed {self.allowed:g}; "
-            f"at full strength {self.full:.2f}"
+            f"strength {self.strength:g}: content lost {self.lost:.2f}, "
+            f"allowed {self.allowed:g}; {full}"
         )
 
 
