@@ -1,7 +1,8 @@
 """Strength that adapts to the photo: the share of its content that a painting may lose.
 
 How strength could follow from the photo is the second open question of arXiv 2501.09420. Here the
-content lost is measured on a small copy. The strength is the largest that loses what is allowed.
+content lost is measured on a small copy. The strength is the largest at which no more than the
+allowed share is lost.
 """
 
 import math
