@@ -353,6 +353,30 @@ def test_network_and_loss_are_compiled_whole() -> None:
     assert done.returncode == 0, done.stderr
 
 
+PAIRS = """
+import torch
+from torch._dynamo.testing import CompileCounter
+from impasto.choices import LossOptions
+from impasto.networks import TransformNet
+from impasto.training.objective import Objective
+network, count = TransformNet(2, 4, 1), CompileCounter()
+compiled = torch.compile(network.forward, backend=count, dynamic=False)
+objective = Objective(LossOptions("compact", balance="fixed"), torch.device("cpu"), shift_weight=1.0, canvas=3.0)
+target = objective.loss.style_target([torch.rand(1, 3, 64, 64)] * 2).select(torch.tensor([0, 1] * 4))
+for step in range(9):
+    code = torch.eye(2).repeat(4, 1)
+    paint = lambda content, code, origin: compiled(content, code, 8, origin)
+    objective(paint, torch.rand(8, 3, 52, 52), code, target, step)[1].backward()
+assert count.frame_count == 2, count.frame_count
+"""
+
+
+def test_the_network_is_compiled_once_for_photos_and_once_for_pairs() -> None:
+    """Not for each of the nine shifts."""
+    done = subprocess.run([sys.executable, "-c", PAIRS], env=ENVIRONMENT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
 def test_gradients_are_clipped(ended: None) -> None:
     assert fit("--trainer.gradient_clip_val", "1e-9", "--run", "clipped") == 0
     free, clipped = (load_network(newest(run)).state_dict()["to_rgb.bias"] for run in ("runs/smoke", "clipped"))
