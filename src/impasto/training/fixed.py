@@ -62,8 +62,8 @@ class FixedStyles(StyleTraining):
             of unrelated paintings. It keeps video steady. Crops are then 32 pixels smaller, and
             every fourth is painted twice. `shift_weight` must be 0.
         feature_weight: weight of the same difference in the network's features.
-        teacher: a trained network that knows the styles by name, a published name or a file: the
-            network learns its paintings too, so that a small one takes over its look.
+        teacher: a trained network that knows the styles by name, a published name or a file, whose
+            paintings the network learns too.
         teacher_weight: weight of the mean absolute difference from the teacher's paintings, as a
             fraction of that of unrelated ones.
         compile: compile network and loss of the training steps: true, or a mode of torch.compile

@@ -15,7 +15,8 @@ class Teacher:
     """Paints what the network in training should paint (distillation, Hinton et al. 2015).
 
     Departure: there, a student learns a teacher's probabilities. Here it learns its pixels, beside
-    the perceptual loss. A small network so takes over strokes that it would not find by itself.
+    the perceptual loss. In a short trial, a small network then lost less of the content at the same
+    style (checkpoints/notebook.md).
 
     It is no nn.Module, so that checkpoints leave it out and no optimizer finds its weights.
 
