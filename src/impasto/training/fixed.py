@@ -111,11 +111,8 @@ class FixedStyles(StyleTraining):
             network, style_size, start_from, loss, learning_rate, warmup_steps, gap_photos,
             shift_weight, temporal_weight, feature_weight, compile,
         )  # fmt: skip
-        if not 0 < teacher_weight < float("inf"):
-            raise ValueError(f"teacher_weight {teacher_weight}: must be above 0")
         self.styles, self.style_names = known, list(known)
-        self.teacher = Teacher(teacher, self.style_names) if teacher else None
-        self.teacher_weight = teacher_weight
+        self.teacher = Teacher(teacher, self.style_names, teacher_weight) if teacher else None
         # Thumbnails of the paintings that `start_from`, or the checkpoint, learned, by style.
         self._known_thumbnails = thumbnails_of(other.metadata if other else {})
 

@@ -35,8 +35,7 @@ class StyleTraining(pl.LightningModule):
     """
 
     objective: Objective
-    teacher: Teacher | None = None  # a network to imitate, and the weight of that
-    teacher_weight = 0.0
+    teacher: Teacher | None = None  # a network to imitate
     style_names: list[str] = []  # noqa: RUF012  names that a resumed run must have, in order
 
     def __init__(
@@ -180,7 +179,7 @@ class StyleTraining(pl.LightningModule):
             return
         self.objective = Objective(
             self.loss_options, self.device, self.shift_weight, self.temporal_weight,
-            self.feature_weight, self.network.canvas, self.teacher, self.teacher_weight,
+            self.feature_weight, self.network.canvas, self.teacher,
         )  # fmt: skip
         loss = self.objective.loss
         if self.restored is not None:
@@ -227,7 +226,7 @@ class StyleTraining(pl.LightningModule):
             **self.run_config,
         }
         if self.teacher:
-            training |= {"teacher": self.teacher.name, "teacher_weight": self.teacher_weight}
+            training |= {"teacher": self.teacher.name, "teacher_weight": self.teacher.weight}
         return {"loss": loss, "training": training, "commit": commit()}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:

@@ -39,17 +39,15 @@ class Objective:
         feature_weight: weight of the same pairs' temporal term of the network's features.
         canvas: the network's, in grey levels.
         teacher: a network to imitate; None: none.
-        teacher_weight: weight of the difference from its paintings.
     """
 
     def __init__(
         self, options: LossOptions, device: torch.device, shift_weight: float = 0.0,
         temporal_weight: float = 0.0, feature_weight: float = 0.0, canvas: float = 0.0,
-        teacher: Teacher | None = None, teacher_weight: float = 0.0,
+        teacher: Teacher | None = None,
     ) -> None:  # fmt: skip
         self.shift_weight, self.canvas = shift_weight, canvas
         self.teacher = teacher.to(device) if teacher else None
-        self.teacher_weight = teacher_weight
         self.temporal_weight, self.feature_weight = temporal_weight, feature_weight
         self.loss = PerceptualLoss(options).to(device)
         self._compiled: Callable[..., dict[str, Tensor]] | None = None
@@ -120,7 +118,7 @@ class Objective:
             "shift": self.shift_weight,
             "temporal": self.temporal_weight,
             "feature": self.feature_weight,
-            "teacher": self.teacher_weight if self.teacher else 0.0,
+            "teacher": self.teacher.weight if self.teacher else 0.0,
         }
         weights, asked = {**self.loss.current, **own}, {**self.loss.options.asked, **own}
         weighted |= {name: own[name] * term for name, term in terms.items()}

@@ -23,13 +23,16 @@ class Teacher:
     Args:
         name: a published name or a file.
         styles: names of the student's styles, in order.
+        weight: weight of `error` in the loss, above 0.
 
     Raises:
-        ValueError: there is no such network, or it lacks a style.
+        ValueError: there is no such network, it lacks a style, or the weight is out of range.
     """
 
-    def __init__(self, name: str, styles: Sequence[str]) -> None:
-        self.name = Path(name).stem
+    def __init__(self, name: str, styles: Sequence[str], weight: float = 1.0) -> None:
+        if not 0 < weight < float("inf"):
+            raise ValueError(f"teacher_weight {weight}: must be above 0")
+        self.name, self.weight = Path(name).stem, weight
         self.network: TransformNet = load_network(name)
         if missing := [style for style in styles if style not in self.network.styles]:
             known = ", ".join(self.network.styles) or "none by name"
